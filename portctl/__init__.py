@@ -1,0 +1,3 @@
+"""portctl says which ports of a server are open, to whom, and proves that it is so."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,59 @@
+"""The questions to a host: what it is, what it has loaded, what listens on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from portctl.listeners import Connection, Listener
+from portctl.net import Address
+from portctl.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    name: str
+    addresses: tuple[Address, ...] = ()
+    advertised: bool = False
+    """It has an IPv6 address or route by router advertisement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a host is. Read once; values come from the host and are never executed or interpreted."""
+
+    system: str
+    """`Linux`, `FreeBSD`, `OpenBSD`, `Darwin` (uname -s)."""
+    release: str = ""
+    distribution: str = ""
+    init: str = "other"
+    """`systemd`, `openrc`, `other`."""
+    root: bool = False
+    tools: tuple[tuple[str, str], ...] = ()
+    """(name, version) of the tools found among nft, iptables, ip6tables, ipset, ss, netstat, lsof, conntrack, sysctl,
+    systemd-run."""
+    interfaces: tuple[Interface, ...] = ()
+    gateways: tuple[Address, ...] = ()
+    resolvers: tuple[Address, ...] = ()
+    tracking: bool = False
+    """The state tracker is active, so that connections open now are known to it."""
+
+    def tool(self, name: str) -> str | None:
+        return dict(self.tools).get(name)
+
+    def own_addresses(self) -> tuple[Address, ...]:
+        return tuple(address for interface in self.interfaces for address in interface.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a host says now. `unknown` names, in words, what could not be seen (no root, a tool missing)."""
+
+    facts: Facts
+    program: Program | None = None
+    """All loaded rules of every packet filter in use: portctl's and everybody else's. None where they could not be read."""
+    listings: dict[str, str] = field(default_factory=dict)
+    """The raw answers, {backend/listing: text}."""
+    settings: dict[str, str] = field(default_factory=dict)
+    listeners: tuple[Listener, ...] | None = None
+    connections: tuple[Connection, ...] | None = None
+    unknown: tuple[str, ...] = ()
