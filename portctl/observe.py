@@ -50,7 +50,7 @@ class Observed:
 
     facts: Facts
     program: Program | None = None
-    """All loaded rules of every packet filter in use: portctl's and everybody else's. None where they could not be read."""
+    """All loaded rules of every packet filter in use, portctl's and everybody else's. None: they could not be read."""
     listings: dict[str, str] = field(default_factory=dict)
     """The raw answers, {backend/listing: text}."""
     settings: dict[str, str] = field(default_factory=dict)

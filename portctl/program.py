@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum
 from typing import Literal
 
@@ -373,7 +374,9 @@ def _holds(walk: _Walk, condition: Condition) -> bool | None:
     if condition.family is not None and packet.source.version != condition.family:
         return False
     truth = _truth(walk, packet, condition)
-    return truth if truth is None or truth is _never else truth != condition.negated
+    if truth is None:
+        return None
+    return False if isinstance(truth, _Never) else truth != condition.negated
 
 
 class _Never:
@@ -386,7 +389,7 @@ class _Never:
 _never = _Never()
 
 
-def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | None | _Never:  # noqa: C901 - one case a field
+def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | _Never | None:  # noqa: C901 - one case a field
     value = condition.value
     match condition.field:
         case Field.FAMILY:
@@ -413,7 +416,7 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | None | _
         case Field.REPLY:
             return _never if packet.state in State.INVALID | State.UNTRACKED else packet.reply == value
         case Field.TRANSLATED:
-            return walk.translated == value
+            return walk.translated is value
         case Field.ORIGINAL_SOURCE:
             return int(packet.source) in _ranges(value)
         case Field.ORIGINAL_DESTINATION:
@@ -429,11 +432,12 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | None | _
             assert isinstance(value, tuple)
             return walk.mark & value[0] == value[1]
         case Field.LOCAL:
-            return packet.local == value
+            return packet.local is value
         case Field.USER:
             return packet.user == value
         case Field.UNTIL:
-            return packet.at is None or packet.at < value  # type: ignore[operator]
+            assert isinstance(value, datetime)
+            return packet.at is None or packet.at < value
         case Field.LIMIT:
             return walk.within_limits
         case Field.LIVE:
@@ -442,7 +446,7 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | None | _
             return value in packet.live_destination
         case Field.CONCATENATION:
             assert isinstance(value, tuple)
-            return any(_all(walk, conditions) for conditions in value)
+            return any(_all(walk, conditions) is True for conditions in value)
         case Field.UNKNOWN:
             return None
 
