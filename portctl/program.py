@@ -434,10 +434,10 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | _Never |
         case Field.LOCAL:
             return packet.local is value
         case Field.USER:
-            return packet.user == value
+            return bool(packet.user == value)
         case Field.UNTIL:
             assert isinstance(value, datetime)
-            return packet.at is None or packet.at < value
+            return packet.at is None or bool(packet.at < value)
         case Field.LIMIT:
             return walk.within_limits
         case Field.LIVE:
