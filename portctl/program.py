@@ -425,12 +425,12 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | _Never |
             return (packet.original[1] if packet.original else packet.port) in _ranges(value)
         case Field.FLAGS:
             assert isinstance(value, tuple)
-            return packet.flags & value[0] == value[1] if packet.protocol == 6 else _never
+            return bool(packet.flags & value[0] == value[1]) if packet.protocol == 6 else _never
         case Field.HOP_LIMIT:
             return packet.hop_limit in _ranges(value)
         case Field.MARK:
             assert isinstance(value, tuple)
-            return walk.mark & value[0] == value[1]
+            return bool(walk.mark & value[0] == value[1])
         case Field.LOCAL:
             return packet.local is value
         case Field.USER:
