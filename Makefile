@@ -1,0 +1,45 @@
+# make demo    the main job for real, in a throwaway network namespace
+# make test    everything that CI runs
+# make check   style and types alone
+# make accept  writes what portctl says now into the expected texts; read git diff afterwards
+
+SHELL = /bin/sh
+VENV = .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash python3-venv
+
+.PHONY: demo test check accept bench tools clean
+
+demo: $(BIN)/.ready tools
+	@sh .ci/demo.sh $(BIN)/portctl
+
+test: $(BIN)/.ready tools check
+	PORTCTL_SYSTEM=required $(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(BIN)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+accept: $(BIN)/.ready
+	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py
+
+bench: $(BIN)/.ready tools
+	$(BIN)/python benchmarks/speed.py
+
+# The Debian packages that the demonstration and the tests run for real. Without root it says what is missing.
+tools: $(VENV)/.tools
+$(VENV)/.tools: Makefile .ci/tools.sh | $(BIN)/.ready
+	sh .ci/tools.sh $(TOOLS)
+	touch $@
+
+$(BIN)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "portctl needs Python 3.11 or later; set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh .ci/tools.sh python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
