@@ -136,7 +136,7 @@ SECRETS = re.compile(
 def test_nothing_names_the_machine_it_was_written_on() -> None:
     for path in sorted(HOME.rglob("*")):
         parts = path.relative_to(HOME).parts
-        if parts[0].startswith(".") and parts[0] != ".ci" or not path.is_file() or path == Path(__file__):
+        if (parts[0].startswith(".") and parts[0] != ".ci") or not path.is_file() or path == Path(__file__):
             continue
         if path.suffix in {".py", ".md", ".sh", ".yaml", ".j2", ".toml", ".txt", ""}:
             found = SECRETS.search(path.read_text(errors="replace"))
