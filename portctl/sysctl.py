@@ -1,0 +1,260 @@
+"""Kernel settings: the policy's names and units turned into a system's own, and the bundle that sets them.
+
+The same shape as a back end: `render`, `parse`, `gaps`, `scripts`. Linux alone so far: its names and units are in
+Documentation/networking/ip-sysctl.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from portctl.command import Command
+from portctl.net import Ranges
+from portctl.problems import Problem
+from portctl.ruleset import Ruleset, Setting
+from portctl.templating import render as _render
+from portctl.templating import text
+
+NAME = "sysctl"
+FILE = "60-portctl.conf"
+PARTS: tuple[str, ...] = (FILE,)
+BOOT_FILE = f"/etc/sysctl.d/{FILE}"
+
+Kind = Literal["port range", "ports", "seconds", "count", "port", "switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Portable:
+    """One setting with a name and a unit that are the same on every system.
+
+    `least` and `most` bound the number (seconds, counts, ports) as the kernel does. `linux` is the kernel's name.
+    """
+
+    name: str
+    kind: Kind
+    linux: str
+    about: str
+    least: int = 0
+    most: int = 2147483647
+
+
+PORTABLE: tuple[Portable, ...] = (
+    Portable("ephemeral_ports", "port range", "net.ipv4.ip_local_port_range", "ports that clients get, `low-high`", 1),
+    Portable("forwarding_v4", "switch", "net.ipv4.ip_forward", "pass IPv4 packets on between interfaces"),
+    Portable("forwarding_v6", "switch", "net.ipv6.conf.all.forwarding", "pass IPv6 packets on between interfaces"),
+    Portable("listen_backlog", "count", "net.core.somaxconn", "connections that may wait to be accepted", 1),
+    Portable("reserved_ports", "ports", "net.ipv4.ip_local_reserved_ports", "ports that clients never get"),
+    Portable("tcp_keepalive_intvl", "seconds", "net.ipv4.tcp_keepalive_intvl", "between two probes", 1, 32767),
+    Portable("tcp_keepalive_probes", "count", "net.ipv4.tcp_keepalive_probes", "lost before the connection is", 1, 127),
+    Portable("tcp_keepalive_time", "seconds", "net.ipv4.tcp_keepalive_time", "idle before the first probe", 1, 32767),
+    Portable("unprivileged_ports", "port", "net.ipv4.ip_unprivileged_port_start", "first that all may use", 0, 65535),
+)
+"""By name. Keepalive only matters for sockets that ask for it (SO_KEEPALIVE)."""
+
+_BY_NAME = {portable.name: portable for portable in PORTABLE}
+_LINUX_NAME = re.compile(r"[a-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_@:+-][A-Za-z0-9_/@:+-]*)+")
+_SAME = {"net.ipv4.conf.all.forwarding": "net.ipv4.ip_forward"}
+"""Two names of one variable."""
+
+
+def problem(setting: Setting) -> str | None:
+    """What is wrong with the value (portable) or the name (raw) of a setting, in words; None: nothing.
+
+    An unknown portable name is wrong too; `names()` are the known ones.
+    """
+    if setting.system != "any":
+        return _raw_problem(setting)
+    portable = _BY_NAME.get(setting.name)
+    if portable is None:
+        return f"no setting is called `{setting.name}`"
+    return _value_problem(portable, setting.value)
+
+
+def names() -> tuple[str, ...]:
+    """The portable names, for messages and completion."""
+    return tuple(_BY_NAME)
+
+
+def _raw_problem(setting: Setting) -> str | None:
+    if setting.system == "linux" and (not _LINUX_NAME.fullmatch(setting.name) or "//" in setting.name):
+        return f"`{setting.name}` is not the name of a Linux setting, as `sysctl -a` prints them"
+    if not setting.value.strip() and setting.name != "net.ipv4.ip_local_reserved_ports":
+        return "the value is empty"
+    if any(not c.isprintable() and c != "\t" for c in setting.value):
+        return "the value must be one line of text"
+    return None
+
+
+def _value_problem(portable: Portable, value: str) -> str | None:
+    if portable.kind in ("port range", "ports"):
+        ports = _ports(value)
+        if ports is None or (portable.kind == "port range" and len(ports.bounds) != 2):
+            wanted = "one range of ports, low-high" if portable.kind == "port range" else "ports and ranges of ports"
+            return f"`{value}` is not {wanted}, within 1-65535"
+        return None
+    if portable.kind == "switch":
+        return None if value in ("0", "1", "false", "true") else f"`{value}` is neither true nor false"
+    if not re.fullmatch(r"0|[1-9]\d{0,9}", value) or not portable.least <= int(value) <= portable.most:
+        return f"`{value}` is not a whole number from {portable.least} to {portable.most}"
+    return None
+
+
+def _ports(value: str) -> Ranges | None:
+    """The ports of `32768-60999`, `8080, 9000-9100`, or Linux's own `32768 60999`; None: it is no such text."""
+    value = value.strip().removesuffix("/tcp").removesuffix("/udp")
+    if both := re.fullmatch(r"(\d+)\s+(\d+)", value):
+        value = f"{both[1]}-{both[2]}"
+    pairs: list[tuple[int, int]] = []
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        found = re.fullmatch(r"([1-9]\d{0,4})(?:-([1-9]\d{0,4}))?", item)
+        if not found:
+            return None
+        low, high = int(found[1]), int(found[2] or found[1])
+        if low > high or high > 65535:
+            return None
+        pairs.append((low, high))
+    return Ranges.of(pairs)
+
+
+def ports_of(value: str) -> Ranges:
+    """The ports that a value of `ip_local_port_range` or `ip_local_reserved_ports` means; none, if it is no such text.
+
+    An empty value is an empty set.
+    """
+    return _ports(value) or Ranges()
+
+
+def _linux(setting: Setting) -> tuple[str, str]:
+    portable = _BY_NAME.get(setting.name) if setting.system == "any" else None
+    if portable is None:
+        return setting.name, normal(setting.name, setting.value)
+    value = setting.value
+    if portable.kind == "port range":
+        low, high = next(ports_of(value).pairs())
+        return portable.linux, f"{low} {high}"
+    if portable.kind == "switch":
+        return portable.linux, {"true": "1", "false": "0"}.get(value, value)
+    return portable.linux, normal(portable.linux, value)
+
+
+def normal(name: str, value: str) -> str:
+    """A value as the kernel would print it: single blanks, port lists merged and sorted."""
+    value = " ".join(value.split())
+    if name == "net.ipv4.ip_local_reserved_ports" and (ports := _ports(value)) is not None:
+        return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ports.pairs())
+    return value
+
+
+def settings(
+    ruleset: Ruleset, system: str = "Linux", advertised: Iterable[str] = ()
+) -> tuple[tuple[str, str, Setting | None], ...]:
+    """The settings of one system in the order in which they must be written: (name, value, where it comes from).
+
+    `advertised` names the interfaces whose IPv6 addresses or routes come by router advertisement
+    (`Interface.advertised`): Linux forgets those when forwarding is switched on, unless `accept_ra` is 2 before.
+    """
+    found: dict[str, tuple[str, Setting | None]] = {}
+    for setting in ruleset.settings:
+        if setting.system == "any" or setting.system == system.lower():
+            name, value = _linux(setting)
+            found[name] = (value, setting)
+    if found.get("net.ipv6.conf.all.forwarding", ("0", None))[0] == "1":
+        for interface in advertised:
+            found.setdefault(f"net.ipv6.conf.{interface.replace('.', '/')}.accept_ra", ("2", None))
+    return tuple((name, *found[name]) for name in sorted(found, key=_rank))
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """What must be written before something else: accept_ra before forwarding, forwarding before accept_redirects
+    (which it changes), all interfaces before one."""
+    if re.fullmatch(r"net\.ipv6\.conf\.[^.]+\.accept_ra", name):
+        return 0, name
+    if name == "net.ipv4.ip_forward" or re.fullmatch(r"net\.ipv[46]\.conf\.all\.forwarding", name):
+        return 1, name
+    if re.match(r"net\.ipv[46]\.(conf|neigh)\.all\.", name):
+        return 2, name
+    if re.match(r"net\.ipv[46]\.(conf|neigh)\.default\.", name):
+        return 3, name
+    return 4, name
+
+
+def gaps(ruleset: Ruleset, system: str = "Linux") -> list[Problem]:
+    """Settings that cannot be rendered for a system: wrong names or values, and two values of one setting."""
+    found: list[Problem] = []
+    seen: dict[str, tuple[str, Setting]] = {}
+    for setting in ruleset.settings:
+        if setting.system not in ("any", system.lower()):
+            continue
+        if wrong := problem(setting):
+            found.append(Problem("bad-sysctl", wrong, setting.span))
+            continue
+        name, value = _linux(setting)
+        name = _SAME.get(name, name)
+        if name in seen and seen[name][0] != value:
+            first = seen[name][1].span
+            others = ((f"set to {seen[name][0]} here", first),) if first else ()
+            found.append(Problem("sysctl-conflict", f"{name} gets two values", setting.span, others=others))
+        seen.setdefault(name, (value, setting))
+    return found + _port_order(seen)
+
+
+def _port_order(seen: Mapping[str, tuple[str, Setting]]) -> list[Problem]:
+    """Linux refuses an ephemeral range that begins below the first unprivileged port (EINVAL)."""
+    start, ports = seen.get("net.ipv4.ip_unprivileged_port_start"), seen.get("net.ipv4.ip_local_port_range")
+    if start is None or ports is None or int(ports[0].split()[0]) >= int(start[0]):
+        return []
+    message = f"the ephemeral range {ports[0].replace(' ', '-')} begins below {start[0]}, the first unprivileged port"
+    return [Problem("sysctl-conflict", message, ports[1].span)]
+
+
+def render(ruleset: Ruleset, system: str = "Linux", advertised: Iterable[str] = ()) -> dict[str, str]:
+    """`60-portctl.conf`, in the form of sysctl.d(5); nothing, if the policy asks for no setting."""
+    lines = [(name, value) for name, value, _ in settings(ruleset, system, advertised)]
+    return {FILE: _render(f"sysctl/{FILE}.j2", settings=lines)} if lines else {}
+
+
+def parse(listings: Mapping[str, str]) -> dict[str, str]:
+    """{name: value} of a `60-portctl.conf`, or of the answer to `questions`; blanks in values are single."""
+    found: dict[str, str] = {}
+    for listing in listings.values():
+        for line in listing.splitlines():
+            if line.strip() and line.lstrip()[0] not in "#;" and "=" in line:
+                name, _, value = line.partition("=")
+                found[name.strip().removeprefix("-")] = " ".join(value.split())
+    return found
+
+
+def scripts() -> dict[str, str]:
+    """`load.sh`, `save.sh`, `remove.sh`, the same text for every policy."""
+    return {name: text(f"sysctl/{name}") for name in ("load.sh", "remove.sh", "save.sh")}
+
+
+def bundle(ruleset: Ruleset, system: str = "Linux", advertised: Iterable[str] = ()) -> dict[str, str]:
+    """All files of `DIR/sysctl/`; none, if the policy asks for no setting."""
+    files = render(ruleset, system, advertised)
+    return {**files, **scripts()} if files else {}
+
+
+_ASK = """for name do
+file=/proc/sys/$(printf %s "$name" | tr ./ /.)
+value=$(tr -s '[:space:]' ' ' <"$file") && printf '%s = %s\\n' "$name" "$value"
+done 2>/dev/null
+:"""
+
+
+def questions(wanted: Iterable[str]) -> dict[str, Command]:
+    """What to ask a Linux host for the present values of some settings; those it lacks are left out of its answer."""
+    return {"settings": Command(("sh", "-c", _ASK, "sh", *wanted))}
+
+
+def namespaced(name: str) -> bool:
+    """Whether Linux keeps the setting for each network namespace, so that a sandbox may write it.
+
+    A write of any other in a namespace changes the whole machine, or is refused.
+    """
+    machine_wide = ("net.core.rmem_", "net.core.wmem_", "net.netfilter.nf_conntrack_max", "net.ipv4.tcp_mem")
+    buckets = ("net.netfilter.nf_conntrack_buckets", "net.core.netdev_", "net.ipv4.udp_mem", "net.ipv4.tcp_max_orphans")
+    return name.startswith("net.") and not name.startswith(machine_wide + buckets)
