@@ -26,6 +26,19 @@ class Listener:
     process: str | None = None
     pid: int | None = None
     user: str | None = None
+    """The owner's number, as text."""
+    processes: tuple[str, ...] = ()
+    """Every name among those that hold the socket (systemd beside the service it started), sorted."""
+
+    def takes(self, address: Address) -> bool:
+        """Whether a packet to that address of this host can reach the socket."""
+        if self.address is not None:
+            return self.address == address
+        return address.version == self.family or self.dual_stack
+
+    @property
+    def wildcard(self) -> bool:
+        return self.address is None
 
 
 @dataclass(frozen=True, slots=True)
