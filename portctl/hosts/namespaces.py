@@ -140,6 +140,14 @@ class Room:
         self._stack.callback(_end, started)
         return started
 
+    def give(self, interface: str, other: Room, name: str) -> None:
+        """Moves an interface of this room into another one, under a new name."""
+        net = other._fds["net"]
+        argv = ("ip", "link", "set", interface, "netns", f"/proc/self/fd/{net}", "name", name)
+        result = process.run((*self.prefix(), *argv), pass_fds=(*self._fds.values(), net))
+        if not result.ok:
+            raise HostError(f"{interface} could not be moved: {result.stderr.strip()}")
+
     def close(self) -> None:
         """Ends everything in the room and waits until it is gone."""
         self._fds = {}
