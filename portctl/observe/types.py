@@ -1,4 +1,4 @@
-"""The questions to a host: what it is, what it has loaded, what listens on it."""
+"""What a host answered, as values."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ class Facts:
     """`systemd`, `openrc`, `other`."""
     root: bool = False
     tools: tuple[tuple[str, str], ...] = ()
-    """(name, version) of the tools found among nft, iptables, ip6tables, ipset, ss, netstat, lsof, conntrack, sysctl,
-    systemd-run."""
+    """(name, version) of the tools found, see `linux.TOOLS`; of iptables with its variant, `1.8.9 (nf_tables)`."""
     interfaces: tuple[Interface, ...] = ()
     gateways: tuple[Address, ...] = ()
     resolvers: tuple[Address, ...] = ()
     tracking: bool = False
     """The state tracker is active, so that connections open now are known to it."""
+    nft_works: bool = True
+    """`nft` can list what is loaded; without root nobody can tell, and its presence counts."""
+    sees_processes: bool = False
+    """Root, and outside every container: a socket whose owner cannot be seen then belongs to the kernel."""
 
     def tool(self, name: str) -> str | None:
         return dict(self.tools).get(name)

@@ -1,0 +1,116 @@
+"""The questions to a host: what it is, what it has loaded, what listens on it. Asked through `Host` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from portctl import sysctl
+from portctl.backends.base import Backend
+from portctl.command import Command, Host, HostError, Result
+from portctl.listeners import Connection, Listener, proc, ss
+from portctl.observe import linux
+from portctl.observe.programs import merge
+from portctl.observe.types import Facts, Interface, Observed
+from portctl.program import Program
+
+__all__ = ["Facts", "Interface", "Observed", "choose_backend", "facts", "observe"]
+
+
+def facts(host: Host) -> Facts:
+    """What a host is, in one round trip. Raises HostError where it cannot be asked."""
+    answer = host.run(Command(("sh", "-c", linux.ASK)))
+    found = linux.read(answer.stdout)
+    if not answer.ok or found.system == "unknown":
+        raise HostError(f"{host.name}: asked what it is, it said: {_said(answer)}")
+    return found
+
+
+def choose_backend(known: Facts, last: str | None = None, asked: str | None = None) -> str:
+    """The name of the back end to use: the one asked for, else the last one used there, else what fits the host.
+
+    Raises HostError where there is none that fits.
+    """
+    if asked or last:
+        return asked or last or ""
+    if known.system != "Linux":
+        raise HostError(f"there is no back end for {known.system} yet")
+    if known.tool("nft") is not None and known.nft_works:
+        return "nftables"
+    if known.tool("iptables") is not None:
+        return "iptables"
+    raise HostError("neither nft nor iptables is there: install nftables")
+
+
+def observe(
+    host: Host, backends: Sequence[Backend], settings: Iterable[str] = (), known: Facts | None = None
+) -> Observed:
+    """What a host says now, of the rules of some packet filters, some settings by their own names, and its sockets.
+
+    `known` saves asking for the facts again. What could not be seen is in `Observed.unknown`, never left out.
+    """
+    known = known or facts(host)
+    unknown: list[str] = []
+    listings: dict[str, str] = {}
+    programs = [(b.NAME, p) for b in backends if (p := _program(host, b, listings, unknown)) is not None]
+    listening, connected = _sockets(host, known, unknown)
+    return Observed(
+        facts=known,
+        program=merge(programs) if programs and len(programs) == len(backends) else None,
+        listings=listings,
+        settings=_settings(host, tuple(settings), unknown),
+        listeners=listening,
+        connections=connected,
+        unknown=tuple(unknown),
+    )
+
+
+def _program(host: Host, backend: Backend, listings: dict[str, str], unknown: list[str]) -> Program | None:
+    """What one packet filter has loaded, its raw answers put into `listings`. None: it could not be read."""
+    answers: dict[str, str] = {}
+    failed = ""
+    for listing, command in backend.questions().items():
+        result = host.run(command)
+        if result.ok:
+            answers[listing] = result.stdout
+        elif result.status != 127:
+            failed = failed or f"`{' '.join(command.argv[:3])}` said: {_said(result)}"
+    listings.update({f"{backend.NAME}/{listing}": text for listing, text in answers.items()})
+    if failed:
+        unknown.append(f"the loaded rules of {backend.NAME}: {failed}")
+        return None
+    return backend.parse(answers)
+
+
+def _settings(host: Host, wanted: tuple[str, ...], unknown: list[str]) -> dict[str, str]:
+    if not wanted:
+        return {}
+    found: dict[str, str] = {}
+    for command in sysctl.questions(wanted).values():
+        found |= sysctl.parse({"": host.run(command).stdout})
+    if missing := [name for name in wanted if name not in found]:
+        unknown.append(f"the settings {', '.join(missing)}")
+    return found
+
+
+def _sockets(
+    host: Host, known: Facts, unknown: list[str]
+) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
+    """Listeners and open connections; None where no tool told."""
+    if not known.root:
+        unknown.append("who owns the sockets of other users (needs root)")
+    elif not known.sees_processes:
+        unknown.append("who owns the sockets of processes outside this container")
+    if known.tool("ss") is not None:
+        listening, connected = host.run(Command(ss.LISTENERS)), host.run(Command(ss.CONNECTIONS))
+        if listening.ok and connected.ok:
+            return ss.listeners(listening.stdout, known.sees_processes), ss.connections(connected.stdout)
+    answer = host.run(Command(("sh", "-c", proc.ASK))).stdout
+    if "local_address" in answer:
+        return proc.listeners(answer, known.sees_processes), proc.connections(answer)
+    unknown.append("what listens: neither ss nor /proc/net told")
+    return None, None
+
+
+def _said(result: Result) -> str:
+    said = (result.stderr.strip() or result.stdout.strip() or f"nothing, exit status {result.status}").splitlines()
+    return said[0][:200]
