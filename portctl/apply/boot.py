@@ -1,0 +1,70 @@
+"""What is written for the next boot once an apply is confirmed, and nothing before: the bundle, the script that loads
+it, a unit of our own for the init system, the file of the settings.
+
+`persist` of `templates/guard/guard.sh` puts it in place, line by line of a manifest, with sh alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from portctl.apply.paths import BOOT
+from portctl.templating import text
+
+SCRIPT = f"{BOOT}/boot.sh"
+UNIT = "/etc/systemd/system/portctl-boot.service"
+UNIT_LINK = "/etc/systemd/system/sysinit.target.wants/portctl-boot.service"
+OPENRC = "/etc/init.d/portctl-boot"
+OPENRC_LINK = "/etc/runlevels/boot/portctl-boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """`bundle` is {path below the numbered folder: text}; None: nothing of portctl's is to be loaded at boot any more.
+
+    `places` are the other files: {path on the host: (mode, text)}; `links` {path: target}; `gone` paths to remove.
+    """
+
+    bundle: Mapping[str, str] | None
+    places: Mapping[str, tuple[int, str]]
+    links: Mapping[str, str]
+    gone: tuple[str, ...] = ()
+    previous: int | None = None
+    """Number of the bundle that is in force before this one, if any."""
+
+    def files(self, number: int) -> dict[str, str]:
+        """The files of `pending/boot`, with their manifest, for the record `number`."""
+        lines: list[str] = []
+        found: dict[str, str] = {}
+        if self.bundle is not None:
+            lines += [f"bundle {number}", f"previous {self.previous or 0}"]
+            found |= {f"bundle/{name}": content for name, content in self.bundle.items()}
+        for path, (mode, content) in self.places.items():
+            lines.append(f"file {mode:o} {path}")
+            found[f"files/{len(lines)}"] = content
+        lines += [f"link {target} {path}" for path, target in self.links.items()]
+        lines += [f"remove - {path}" for path in self.gone]
+        return {"manifest": "".join(f"{line}\n" for line in lines), **found}
+
+
+def prepare(bundle: Mapping[str, str], init: str, settings: tuple[str, str] | None, previous: int | None) -> Boot:
+    """What makes a host load `bundle` at its next boot. `settings` is (path, text) of the settings' own file."""
+    places = {SCRIPT: (0o700, text("guard/boot.sh"))}
+    links: dict[str, str] = {}
+    gone: tuple[str, ...] = ()
+    if settings is not None:
+        places[settings[0]] = (0o644, settings[1])
+    if init == "systemd":
+        places[UNIT] = (0o644, text("guard/portctl-boot.service"))
+        links[UNIT_LINK] = UNIT
+    elif init == "openrc":
+        places[OPENRC] = (0o755, text("guard/portctl-boot.openrc"))
+        links[OPENRC_LINK] = OPENRC
+    return Boot(bundle, places, links, gone, previous)
+
+
+def nothing(settings_path: str) -> Boot:
+    """What takes everything of portctl's out of the boot: for the way back from the first apply."""
+    gone = (UNIT_LINK, UNIT, OPENRC_LINK, OPENRC, settings_path, BOOT)
+    return Boot(None, {}, {}, gone)

@@ -1,0 +1,195 @@
+"""The transaction: lock, check, snapshot, arm the guard, load, read back, wait, persist, record, unlock.
+
+The undo lies on the host, armed, before anything changes. Whatever becomes of this process, its terminal and its
+network, the host ends in the state before or in the confirmed one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from portctl.apply.boot import Boot
+from portctl.apply.steps import LOAD_SECONDS, Refused, RolledBack, call, must, put, script, stop_at, take_lock
+from portctl.command import Command, Host
+
+GRACE = 30.0
+"""Seconds that a guard may need beyond the confirm window to bring the old state back."""
+AT_ONCE_WINDOW = 60
+"""Seconds that the guard waits where nobody has to confirm: it only covers a killed process then."""
+
+Bundles = Mapping[str, Mapping[str, str]]
+"""{part: {file: text}}: `nftables`, `sysctl`, each with its three scripts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One that has begun: it holds the lock. `number` is that of its record, 0 before it has one."""
+
+    host: Host
+    lock: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How long it may stay unconfirmed. `seconds` 0: it is confirmed at once.
+
+    `answer` is asked again and again while waiting: True confirms, False undoes, None is no answer yet.
+    """
+
+    seconds: int = 60
+    answer: Callable[[], bool | None] = field(default=lambda: None)
+    systemd: bool = False
+
+
+def begin(host: Host, who: str, wait: int, bundles: Bundles) -> Transaction:
+    """Locks the host and puts the bundles on it. Nothing that counts has changed yet."""
+    lock = take_lock(host, who, wait)
+    stop_at("lock")
+    try:
+        must(host, "begin", lock)
+        put(host, {"guard.sh": script()})
+        put(host, {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()})
+    except BaseException:
+        call(host, "release", lock)
+        raise
+    stop_at("begin")
+    return Transaction(host, lock)
+
+
+def check_and_save(transaction: Transaction) -> None:
+    """The host's own parsers read the bundles; then the old state is saved beside them. Raises `Refused`."""
+    must(transaction.host, "check", timeout=LOAD_SECONDS)
+    stop_at("check")
+    must(transaction.host, "save", timeout=LOAD_SECONDS)
+    stop_at("save")
+
+
+def abandon(transaction: Transaction) -> None:
+    """Ends a transaction that never armed its guard."""
+    call(transaction.host, "close")
+
+
+def record(transaction: Transaction, files: Mapping[str, str], boot: Boot, order: tuple[str, ...]) -> Transaction:
+    """Writes the record of what is about to happen, and tries whether it could be persisted. Raises `Refused`."""
+    host = transaction.host
+    put(host, {f"record/{name}": text for name, text in files.items()})
+    put(host, {"order": "".join(f"{part}\n" for part in order)})
+    number = int(must(host, "number"))
+    put(host, {f"boot/{name}": text for name, text in boot.files(number).items()})
+    must(host, "try_persist")
+    must(host, "record", str(number))
+    stop_at("record")
+    return Transaction(host, transaction.lock, number)
+
+
+def carry_out(transaction: Transaction, window: Window, read_back: Callable[[], str | None]) -> str:
+    """Arms the guard, loads, reads back, and sees it through to its end. Returns how it ended, in words.
+
+    `read_back` says what is wrong with what was loaded; None: nothing. Raises `Refused` where the host does not load
+    it (the old state is back), `RolledBack` where it was taken back.
+    """
+    host = transaction.host
+    arm(transaction, window)
+    stop_at("arm")
+    loaded = call(host, "load", timeout=LOAD_SECONDS)
+    if not loaded.ok:
+        _undo(transaction, "could not be loaded")
+        raise Refused(f"{loaded.stderr.strip() or 'the rules could not be loaded'}\nEverything is as it was before.")
+    stop_at("load")
+    wrong = read_back()
+    if wrong:
+        _undo(transaction, wrong)
+        raise RolledBack(f"{wrong}\nEverything is as it was before.")
+    stop_at("read-back")
+    if window.seconds == 0:
+        if not call(host, "decide", "confirmed", "at once").ok:
+            return _ended(transaction, GRACE)
+        stop_at("decided")
+        must(host, "finish")
+        return _ended(transaction, GRACE)
+    return _wait(transaction, window)
+
+
+def arm(transaction: Transaction, window: Window) -> None:
+    """Arms the guard: a timer of systemd's where that is process 1 and answers, else a process of its own."""
+    host, seconds = transaction.host, window.seconds or AT_ONCE_WINDOW
+    must(host, "arm", str(seconds))
+    if window.systemd and _timer(transaction, seconds):
+        return
+    try:
+        must(host, "watch", str(seconds))
+    except Refused:
+        call(host, "decide", "undone", "no guard")
+        call(host, "close")
+        raise
+
+
+def _timer(transaction: Transaction, seconds: int) -> bool:
+    unit = f"portctl-guard-{transaction.number}-{transaction.lock}"
+    command = Command(
+        (
+            "systemd-run",
+            f"--unit={unit}",
+            f"--on-active={seconds}",
+            "--timer-property=AccuracySec=100ms",
+            "--collect",
+            "--quiet",
+            "/bin/sh",
+            "/run/portctl/pending/guard.sh",
+            "expire",
+            transaction.lock,
+        )
+    )
+    if not transaction.host.run(command, 30.0).ok:
+        return False
+    must(transaction.host, "guarded_by", unit)
+    return True
+
+
+def _undo(transaction: Transaction, why: str) -> None:
+    """Undoes at once, unless the guard has begun to; then waits for it."""
+    if call(transaction.host, "decide", "undone", why).ok:
+        stop_at("undo")
+        must(transaction.host, "undo", timeout=LOAD_SECONDS)
+    else:
+        _wait_for(transaction, GRACE)
+
+
+def _wait(transaction: Transaction, window: Window) -> str:
+    end = time.monotonic() + window.seconds + GRACE
+    try:
+        while time.monotonic() < end:
+            ended = _wait_for(transaction, 1)
+            if ended is not None:
+                return _outcome(ended)
+            answer = window.answer()
+            if answer is True and call(transaction.host, "decide", "confirmed", "at the console").ok:
+                must(transaction.host, "finish")
+            elif answer is False:
+                _undo(transaction, "declined")
+    except KeyboardInterrupt:
+        _undo(transaction, "interrupted")
+    # The guard is late, or whoever confirmed died before the end: what is left to do is done here.
+    call(transaction.host, "expire", transaction.lock, timeout=LOAD_SECONDS)
+    return _ended(transaction, GRACE)
+
+
+def _ended(transaction: Transaction, seconds: float) -> str:
+    return _outcome(_wait_for(transaction, seconds))
+
+
+def _wait_for(transaction: Transaction, seconds: float) -> str | None:
+    result = call(transaction.host, "wait_for", str(transaction.number), str(int(seconds)), timeout=seconds + 60)
+    return result.stdout.strip() if result.ok else None
+
+
+def _outcome(ended: str | None) -> str:
+    if ended is None:
+        raise RolledBack("it is not known how this apply ended; see `portctl status`")
+    if ended.startswith("roll"):
+        message = "Not confirmed in time: the old rules are back." if ended == "rolled back" else f"NOT WELL: {ended}"
+        raise RolledBack(message)
+    return ended

@@ -1,0 +1,385 @@
+#!/bin/sh
+# guard.sh VERB …: the transaction of portctl on a host, and what undoes it. It needs a POSIX shell and the packet
+# filter's own tools; nothing of portctl has to be alive. Everything of a transaction lies in /run/portctl/pending:
+#
+#   lock        number of the lock that it holds        number      number of its record
+#   new/        the wanted bundles                      old/        the bundles that bring the old state back
+#   order       names of those to load, in this order   boot/       what is to be written for the next boot
+#   decision.pending → decision.confirmed | decision.undone: one rename, for which guard and confirmer contend
+#   guard       who guards: "process PID START", or "timer UNIT"
+#   deadline    in seconds of /proc/uptime: when the guard acts
+# shellcheck disable=SC2317 # the functions are called by the name of the verb, at the end
+set -u
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+umask 077
+run=/run/portctl
+pending=$run/pending
+history=/var/lib/portctl/history
+boot=/etc/portctl/boot
+
+say() { printf '%s\n' "$*"; }
+complain() { printf '%s\n' "$*" >&2; }
+
+uptime() { # in whole seconds; it does not stand still and nobody sets it
+    read -r up _ </proc/uptime && printf '%s\n' "${up%%.*}"
+}
+
+stop_at() { # a test kills this script here, as a power cut would
+    if [ "${PORTCTL_TESTING-}" = 1 ] && [ "${PORTCTL_STOP_AT-}" = "$1" ]; then kill -9 $$; fi
+}
+
+start_of() { # PID: when the process started, in clock ticks since boot; fails where it is gone or a zombie
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    # shellcheck disable=SC2086 # the fields after the name, which may hold blanks: proc(5)
+    set -- ${stat##*)}
+    case $1 in Z | X) return 1 ;; esac
+    printf '%s\n' "${20}"
+}
+
+same_process() { # PID START
+    now=$(start_of "$1") && [ "$now" = "$2" ]
+}
+
+# ---- the lock: run/lock.1, run/lock.2, …: the highest counts. A symbolic link is made whole or not at all, and never
+# twice; its target says who holds it. A free or forgotten lock is passed on by making the next number, so that two who
+# find the same lock forgotten cannot both get it.
+
+highest() {
+    top=0
+    for link in "$run"/lock.*; do
+        [ -L "$link" ] || continue
+        n=${link##*.}
+        case $n in '' | *[!0-9]*) continue ;; esac
+        [ "$n" -gt "$top" ] && top=$n
+    done
+    printf '%s\n' "$top"
+}
+
+guard_alive() {
+    read -r kind a b 2>/dev/null <"$pending/guard" || return 1
+    case $kind in
+        process) same_process "$a" "$b" ;;
+        timer) systemctl is-active -q "$a.timer" 2>/dev/null || systemctl is-active -q "$a.service" 2>/dev/null ;;
+        *) return 1 ;;
+    esac
+}
+
+armed() { # LOCK: this lock's transaction has a guard
+    [ -e "$pending/guard" ] && [ "$(cat "$pending/lock" 2>/dev/null)" = "$1" ]
+}
+
+held() { # NUMBER HOLDER: whether somebody holds it: the process that took it, or the guard of what it left pending
+    if armed "$1" && guard_alive; then return 0; fi
+    IFS=: read -r pid start born _ <<HOLDER
+$2
+HOLDER
+    [ "$born" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
+    if [ "$pid" = 0 ]; then # seen from another process namespace: a lease
+        [ "$(uptime)" -lt $((start + 600)) ]
+    else
+        same_process "$pid" "$start"
+    fi
+}
+
+try_lock() { # WHO: 0 and the number; 1 and the holder; 2: somebody was faster
+    mkdir -p "$run" || return 3
+    top=$(highest)
+    if [ "$top" -gt 0 ]; then
+        holder=$(readlink "$run/lock.$top") || return 2
+        if [ "$holder" != free ]; then
+            if held "$top" "$holder"; then
+                say "${holder#*:*:*:}"
+                return 1
+            fi
+            # It left something behind and its guard is dead too: what the guard would have done comes first.
+            armed "$top" && settle_forgotten >&2
+        fi
+    fi
+    next=$((top + 1))
+    pid=$PPID
+    start=$(start_of "$pid") || { pid=0 start=$(uptime); }
+    ln -s "$pid:$start:$(cat /proc/sys/kernel/random/boot_id):$1" "$run/lock.$next" 2>/dev/null || return 2
+    [ "$(highest)" = "$next" ] || { rm -f "$run/lock.$next"; return 2; }
+    for link in "$run"/lock.*; do
+        [ "$link" = "$run/lock.$next" ] || rm -f "$link"
+    done
+    say "$next"
+}
+
+take() { # WHO SECONDS: waits so long for the lock
+    until_then=$(($(uptime) + $2))
+    while :; do
+        said=$(try_lock "$1")
+        case $? in
+            0) say "$said"; return 0 ;;
+            1) [ "$(uptime)" -lt "$until_then" ] || { say "$said"; return 75; } ;;
+            3) return 1 ;;
+        esac
+        nap
+    done
+}
+
+nap() { sleep 0.2 2>/dev/null || sleep 1; }
+
+release() { # NUMBER
+    [ -L "$run/lock.$1" ] || return 0
+    ln -s free "$run/.free.$$" && replace "$run/.free.$$" "$run/lock.$1"
+}
+
+replace() { # NEW OLD: a rename that never moves into a folder; mv without -T would, where OLD is a link to one
+    mv -Tf "$1" "$2" 2>/dev/null || { ln -sfn "$(readlink "$1")" "$2" && rm -f "$1"; }
+}
+
+# ---- the steps
+
+begin() { # LOCK: an empty transaction; what an unguarded one left behind goes
+    rm -rf "$pending" && mkdir -p "$pending/new" "$pending/old" "$pending/boot" && say "$1" >"$pending/lock"
+}
+
+wanted() { ls "$pending/new"; }
+
+parts() { cat "$pending/order" 2>/dev/null; }
+
+backwards() { parts | sed -n '1!G;h;$p'; }
+
+check() { # the host's own parsers read the new rules
+    for part in $(wanted); do
+        sh "$pending/new/$part/load.sh" check || { complain "the host's parser refuses $part"; return 1; }
+    done
+}
+
+save() {
+    for part in $(wanted); do
+        sh "$pending/new/$part/save.sh" "$pending/old/$part" || { complain "the state of $part could not be saved"; return 1; }
+    done
+}
+
+number() { # the record gets its number and lies there before anything changes
+    mkdir -p "$history" || return 1
+    n=0
+    for each in "$history"/*; do
+        each=${each##*/}
+        case $each in '' | *[!0-9]*) continue ;; esac
+        [ "$each" -gt "$n" ] && n=$each
+    done
+    say $((n + 1))
+}
+
+record() { # NUMBER: the record as prepared, with both states
+    say "$1" >"$pending/number" && mkdir -p "$history" && rm -rf "$history/.new" &&
+        cp -R "$pending/record" "$history/.new" && cp -R "$pending/old" "$history/.new/before" &&
+        cp -R "$pending/new" "$history/.new/after" && cp -R "$pending/boot" "$history/.new/boot" &&
+        say pending >"$history/.new/outcome" && mv "$history/.new" "$history/$1"
+}
+
+try_persist() { # whether what must be written after the confirmation can be written, all of it, where it must go
+    try=$boot/.try.$$
+    made=
+    [ -d /etc/portctl ] || made=/etc/portctl
+    mkdir -p "$try" && cp -R "$pending/boot" "$try/boot"
+    status=$?
+    rm -rf "$try"
+    rmdir "$boot" 2>/dev/null
+    [ -z "$made" ] || rmdir "$made" 2>/dev/null
+    [ "$status" = 0 ] || { complain "$boot cannot be written"; return 1; }
+    while read -r kind _ path; do
+        [ "$kind" = file ] || [ "$kind" = link ] || continue
+        above=${path%/*}
+        while [ ! -d "$above" ]; do above=${above%/*}; [ -n "$above" ] || above=/; done
+        (: >"$above/.portctl-try") 2>/dev/null || { complain "${path%/*} cannot be written"; return 1; }
+        rm -f "$above/.portctl-try"
+    done <"$pending/boot/manifest"
+}
+
+arm() { # SECONDS: from here on somebody undoes it
+    say $(($(uptime) + $1)) >"$pending/deadline"
+    : >"$pending/decision.pending"
+}
+
+guarded_by() { # UNIT: a timer of systemd's
+    say "timer $1" >"$pending/guard"
+}
+
+watch() { # SECONDS: starts a process of its own session that ignores what ends sessions
+    setsid=$(command -v setsid)
+    $setsid sh "$pending/guard.sh" guard "$1" </dev/null >/dev/null 2>&1 &
+    tries=0
+    while [ ! -s "$pending/guard" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 50 ] || { complain "the guard did not start"; return 1; }
+        nap
+    done
+    guard_alive || { complain "the guard did not stay"; return 1; }
+}
+
+guard() { # SECONDS
+    trap '' HUP INT TERM
+    unset PORTCTL_TESTING
+    cd / || :
+    lock=$(cat "$pending/lock")
+    say "process $$ $(start_of $$)" >"$pending/.guard" && mv "$pending/.guard" "$pending/guard"
+    sleep "$1"
+    expire "$lock"
+}
+
+expire() { # LOCK: the time is over. Another transaction than the one that was guarded is none of its business
+    [ "$(cat "$pending/lock" 2>/dev/null)" = "$1" ] || return 0
+    in_guard=yes
+    if decide undone "not confirmed in time"; then
+        undo
+    elif [ -e "$pending/decision.confirmed" ]; then
+        finish
+    elif [ -e "$pending/decision.undone" ]; then
+        undo
+    fi
+}
+
+settle_forgotten() {
+    complain "an earlier apply was left behind by its guard; it is brought to its end first"
+    expire "$(cat "$pending/lock")"
+}
+
+decide() { # confirmed|undone WHY: 0 for exactly one caller
+    mv "$pending/decision.pending" "$pending/decision.$1" 2>/dev/null || return 1
+    say "$2" >"$pending/why"
+}
+
+load() { # loads the new bundles; stops between two where the guard has decided already, and undoes again what it loaded
+    say "$$ $(start_of $$)" >"$pending/loading"
+    status=0
+    for part in $(parts); do
+        [ -e "$pending/decision.pending" ] || { complain "the guard was faster"; status=1; break; }
+        sh "$pending/new/$part/load.sh" || { complain "$part could not be loaded"; status=1; break; }
+        stop_at "loaded-$part"
+    done
+    cat /proc/net/tcp /proc/net/tcp6 >"$pending/sockets" 2>/dev/null
+    cut -d' ' -f1 /proc/uptime >"$pending/loaded"
+    rm -f "$pending/loading"
+    return "$status"
+}
+
+loader_ended() { # waits for a load that is under way, half a minute at most
+    left=150
+    while [ "$left" -gt 0 ] && read -r pid start 2>/dev/null <"$pending/loading" && same_process "$pid" "$start"; do
+        left=$((left - 1))
+        nap
+    done
+}
+
+undo() { # the old state, the last part first; then the record, the lock
+    loader_ended
+    trouble=
+    for part in $(backwards); do
+        [ ! -e "$pending/old/$part/load.sh" ] || sh "$pending/old/$part/load.sh" ||
+            trouble="$trouble $part"
+        stop_at "undone-$part"
+    done
+    if [ -n "$trouble" ]; then
+        outcome "rollback failed:$trouble"
+        complain "could not bring back:$trouble"
+    else
+        outcome "rolled back"
+    fi
+    close
+    [ -z "$trouble" ]
+}
+
+outcome() { # WORDS: written whole
+    at=$history/$(cat "$pending/number" 2>/dev/null)
+    [ -d "$at" ] || return 0
+    [ ! -e "$pending/why" ] || cp "$pending/why" "$at/why"
+    date -u +%Y-%m-%dT%H:%M:%SZ >"$at/.ended" && mv "$at/.ended" "$at/ended"
+    say "$1" >"$at/.outcome" && mv "$at/.outcome" "$at/outcome"
+}
+
+place() { # MODE FROM TO
+    mkdir -p "${3%/*}" && cp "$2" "$3.portctl-new" && chmod "$1" "$3.portctl-new" && mv -f "$3.portctl-new" "$3"
+}
+
+persist() { # boot/manifest: "bundle NUMBER", "previous NUMBER", "file MODE PATH", "link TARGET PATH", "remove - PATH".
+    # Every line may be done twice, by two at once, or by the second after the first died.
+    status=0
+    nth=0
+    while read -r kind a path; do
+        nth=$((nth + 1))
+        case $kind in
+            bundle)
+                [ -d "$boot/$a" ] || {
+                    mkdir -p "$boot" && rm -rf "$boot/.$a.$$" && cp -R "$pending/boot/bundle" "$boot/.$a.$$" &&
+                        mv "$boot/.$a.$$" "$boot/$a"
+                } || status=1
+                pointer "$a" "$boot/current" || status=1
+                keep=$a
+                ;;
+            previous)
+                if [ -d "$boot/$a" ]; then pointer "$a" "$boot/previous" || status=1; else rm -f "$boot/previous"; fi
+                for each in "$boot"/[0-9]*; do
+                    case ${each##*/} in "$a" | "${keep-}") ;; *) rm -rf "$each" ;; esac
+                done
+                ;;
+            file) place "$a" "$pending/boot/files/$nth" "$path" || status=1 ;;
+            link) mkdir -p "${path%/*}" && pointer "$a" "$path" || status=1 ;;
+            remove) rm -rf "$path" || status=1 ;;
+        esac
+        stop_at "persisted-$nth"
+    done <"$pending/boot/manifest"
+    return "$status"
+}
+
+pointer() { # TARGET PATH: a symbolic link, replaced in one step
+    [ "$(readlink "$2" 2>/dev/null)" = "$1" ] && return 0
+    rm -f "$2.portctl-new" && ln -s "$1" "$2.portctl-new" && replace "$2.portctl-new" "$2"
+}
+
+finish() { # after the confirmation: written for the next boot, recorded, unlocked. Whoever is alive does it
+    if persist; then
+        outcome confirmed
+    else
+        outcome "confirmed, but not written for the next boot"
+    fi
+    stop_at recorded
+    n=$(cat "$pending/number")
+    if [ -d "$history/$n" ]; then pointer "history/$n/after" /var/lib/portctl/current; fi
+    close
+}
+
+close() { # disarms the guard, lets the lock go, and takes the transaction away
+    lock=$(cat "$pending/lock")
+    if read -r kind a b 2>/dev/null <"$pending/guard"; then
+        case $kind in
+            process) [ "$a" = $$ ] || { same_process "$a" "$b" && { kill -9 -- "-$a" || kill -9 "$a"; } 2>/dev/null; } ;;
+            timer) [ -n "${in_guard-}" ] || systemctl stop -q "$a.timer" 2>/dev/null ;;
+        esac
+    fi
+    away=$run/.done.$$
+    rm -rf "$away"
+    mv "$pending" "$away" 2>/dev/null && rm -rf "$away"
+    release "$lock"
+}
+
+wait_for() { # NUMBER SECONDS: until the record says how it ended; prints that. 1: not within this time
+    until_then=$(($(uptime) + $2))
+    while :; do
+        read -r ended 2>/dev/null <"$history/$1/outcome" && [ "$ended" != pending ] && { say "$ended"; return 0; }
+        [ "$(uptime)" -lt "$until_then" ] || return 1
+        nap
+    done
+}
+
+state() { # of the transaction, for people: "pending NUMBER SECONDS-LEFT HOLDER", or nothing
+    [ -e "$pending/decision.pending" ] || return 0
+    top=$(highest)
+    holder=$(readlink "$run/lock.$top" 2>/dev/null)
+    say "pending $(cat "$pending/number" 2>/dev/null || say 0) $(($(cat "$pending/deadline") - $(uptime))) ${holder#*:*:*:}"
+}
+
+verb=$1
+shift
+case $verb in
+    take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
+        decide | load | undo | outcome | finish | close | wait_for | state) "$verb" "$@" ;;
+    *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
+esac
+exit $?
