@@ -23,36 +23,38 @@ FILE = "60-portctl.conf"
 PARTS: tuple[str, ...] = (FILE,)
 BOOT_FILE = f"/etc/sysctl.d/{FILE}"
 
-Kind = Literal["port range", "ports", "seconds", "count", "port", "switch"]
+Kind = Literal["port range", "ports", "seconds", "count", "switch"]
 
 
 @dataclass(frozen=True, slots=True)
 class Portable:
     """One setting with a name and a unit that are the same on every system.
 
-    `least` and `most` bound the number (seconds, counts, ports) as the kernel does. `linux` is the kernel's name.
+    `least` and `most` bound the number (seconds, counts) as the kernel does. `linux` are the kernel's names.
     """
 
     name: str
     kind: Kind
-    linux: str
+    linux: tuple[str, ...]
     about: str
     least: int = 0
     most: int = 2147483647
 
 
+_V4, _V6 = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"
 PORTABLE: tuple[Portable, ...] = (
-    Portable("ephemeral_ports", "port range", "net.ipv4.ip_local_port_range", "ports that clients get, `low-high`", 1),
-    Portable("forwarding_v4", "switch", "net.ipv4.ip_forward", "pass IPv4 packets on between interfaces"),
-    Portable("forwarding_v6", "switch", "net.ipv6.conf.all.forwarding", "pass IPv6 packets on between interfaces"),
-    Portable("listen_backlog", "count", "net.core.somaxconn", "connections that may wait to be accepted", 1),
-    Portable("reserved_ports", "ports", "net.ipv4.ip_local_reserved_ports", "ports that clients never get"),
-    Portable("tcp_keepalive_intvl", "seconds", "net.ipv4.tcp_keepalive_intvl", "between two probes", 1, 32767),
-    Portable("tcp_keepalive_probes", "count", "net.ipv4.tcp_keepalive_probes", "lost before the connection is", 1, 127),
-    Portable("tcp_keepalive_time", "seconds", "net.ipv4.tcp_keepalive_time", "idle before the first probe", 1, 32767),
-    Portable("unprivileged_ports", "port", "net.ipv4.ip_unprivileged_port_start", "first that all may use", 0, 65535),
+    Portable("ephemeral_ports", "port range", ("net.ipv4.ip_local_port_range",), "ports that clients get, `low-high`"),
+    Portable("forwarding", "switch", (_V4, _V6), "pass packets on between interfaces"),
+    Portable("forwarding_v4", "switch", (_V4,), "pass IPv4 packets on between interfaces"),
+    Portable("forwarding_v6", "switch", (_V6,), "pass IPv6 packets on between interfaces"),
+    Portable("reserved_ports", "ports", ("net.ipv4.ip_local_reserved_ports",), "ports that clients never get"),
+    Portable("tcp_keepalive_intvl", "seconds", ("net.ipv4.tcp_keepalive_intvl",), "between two probes", 1, 32767),
+    Portable("tcp_keepalive_probes", "count", ("net.ipv4.tcp_keepalive_probes",), "lost before the end", 1, 127),
+    Portable(
+        "tcp_keepalive_time", "seconds", ("net.ipv4.tcp_keepalive_time",), "idle before the first probe", 1, 32767
+    ),
 )
-"""By name. Keepalive only matters for sockets that ask for it (SO_KEEPALIVE)."""
+"""By name. Keepalive only matters for sockets that ask for it (SO_KEEPALIVE); its bounds are those of tcp.h."""
 
 _BY_NAME = {portable.name: portable for portable in PORTABLE}
 _LINUX_NAME = re.compile(r"[a-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_@:+-][A-Za-z0-9_/@:+-]*)+")
@@ -127,17 +129,17 @@ def ports_of(value: str) -> Ranges:
     return _ports(value) or Ranges()
 
 
-def _linux(setting: Setting) -> tuple[str, str]:
+def _linux(setting: Setting) -> list[tuple[str, str]]:
+    """The kernel's own names, with the value in its units."""
     portable = _BY_NAME.get(setting.name) if setting.system == "any" else None
     if portable is None:
-        return setting.name, normal(setting.name, setting.value)
+        return [(setting.name, normal(setting.name, setting.value))]
     value = setting.value
     if portable.kind == "port range":
-        low, high = next(ports_of(value).pairs())
-        return portable.linux, f"{low} {high}"
+        value = "{} {}".format(*next(ports_of(value).pairs()))
     if portable.kind == "switch":
-        return portable.linux, {"true": "1", "false": "0"}.get(value, value)
-    return portable.linux, normal(portable.linux, value)
+        value = {"true": "1", "false": "0"}.get(value, value)
+    return [(name, normal(name, value)) for name in portable.linux]
 
 
 def normal(name: str, value: str) -> str:
@@ -159,8 +161,7 @@ def settings(
     found: dict[str, tuple[str, Setting | None]] = {}
     for setting in ruleset.settings:
         if setting.system == "any" or setting.system == system.lower():
-            name, value = _linux(setting)
-            found[name] = (value, setting)
+            found |= {name: (value, setting) for name, value in _linux(setting)}
     if found.get("net.ipv6.conf.all.forwarding", ("0", None))[0] == "1":
         for interface in advertised:
             found.setdefault(f"net.ipv6.conf.{interface.replace('.', '/')}.accept_ra", ("2", None))
@@ -191,13 +192,14 @@ def gaps(ruleset: Ruleset, system: str = "Linux") -> list[Problem]:
         if wrong := problem(setting):
             found.append(Problem("bad-sysctl", wrong, setting.span))
             continue
-        name, value = _linux(setting)
-        name = _SAME.get(name, name)
-        if name in seen and seen[name][0] != value:
-            first = seen[name][1].span
-            others = ((f"set to {seen[name][0]} here", first),) if first else ()
-            found.append(Problem("sysctl-conflict", f"{name} gets two values", setting.span, others=others))
-        seen.setdefault(name, (value, setting))
+        for name, value in _linux(setting):
+            name = _SAME.get(name, name)
+            if name in seen and seen[name][0] != value:
+                first = seen[name][1].span
+                others = ((f"set to {seen[name][0]} here", first),) if first else ()
+                message = f"{name} gets two values, {seen[name][0]} and {value}"
+                found.append(Problem("sysctl-conflict", message, setting.span, others=others))
+            seen.setdefault(name, (value, setting))
     return found + _port_order(seen)
 
 

@@ -51,7 +51,7 @@ def observe(
     known = known or facts(host)
     unknown: list[str] = []
     listings: dict[str, str] = {}
-    programs = [(b.NAME, p) for b in backends if (p := _program(host, b, listings, unknown)) is not None]
+    programs = [p for b in backends if (p := _program(host, b, listings, unknown)) is not None]
     listening, connected = _sockets(host, known, unknown)
     return Observed(
         facts=known,
