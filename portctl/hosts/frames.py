@@ -8,10 +8,10 @@ TCP's sequence and acknowledgement numbers (a reset repeats one of them).
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 
 from portctl.net import MULTICAST, Address
-from portctl.ruleset import ACK, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, Packet
+from portctl.ruleset import ACK, ICMP, ICMPV6, LOOPBACK, RST, TCP, UDP, Packet
 
 MAC = bytes.fromhex("02706f727401")
 """Of both ends of every wire of the sandbox: with ARP switched off, each side then finds the other without asking."""
@@ -37,7 +37,8 @@ def internet(packet: Packet, number: int) -> bytes:
 def ethernet(packet: Packet, number: int) -> bytes:
     """The packet as a frame for the other end of the wire, for everybody, or for a group."""
     kind = _IPV4 if packet.source.version == 4 else _IPV6
-    return _hardware(packet.destination) + MAC + struct.pack(">H", kind) + internet(packet, number)
+    ends = bytes(12) if packet.interface == LOOPBACK else _hardware(packet.destination) + MAC
+    return ends + struct.pack(">H", kind) + internet(packet, number)
 
 
 def _hardware(destination: Address) -> bytes:
@@ -116,18 +117,3 @@ def refused(data: bytes) -> int | None:
     except (IndexError, struct.error):
         pass
     return None
-
-
-def synchronized(data: bytes) -> tuple[Address, int, Address, int, int] | None:
-    """(source, port, destination, port, sequence number) of a SYN with ACK; None for anything else."""
-    version = data[0] >> 4
-    protocol, body = (data[9], data[(data[0] & 15) * 4 :]) if version == 4 else (data[6], data[40:])
-    if protocol != TCP or len(body) < 20 or body[13] & (SYN | ACK) != SYN | ACK:
-        return None
-    at, size = (12, 4) if version == 4 else (8, 16)
-    source, destination = ip_address(data[at : at + size]), ip_address(data[at + size : at + 2 * size])
-    ports = struct.unpack_from(">HHI", body)
-    return source, ports[0], destination, ports[1], ports[2]
-
-
-__all__ = ["MAC", "SCTP", "ethernet", "internet", "refused", "synchronized"]
