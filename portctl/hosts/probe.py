@@ -27,12 +27,14 @@ PATIENCE = 30.0
 """Seconds that a round may take."""
 
 _SETS = {
-    "seen": "prerouting priority -500",
-    "input": "input priority 10000",
-    "forward": "forward priority 10000",
-    "output": "postrouting priority 10000",
+    "seen": ("prerouting priority -500", "iifname != lo"),
+    "input": ("input priority 10000", "iifname != lo"),
+    "forward": ("forward priority 10000", ""),
+    "output": ("postrouting priority 10000", "meta priority 0:5"),
+    "loopback": ("input priority 10000", "iifname lo"),
 }
-"""Chains of the witness. Each notes the numbers of the packets that come by."""
+"""Chains of the witness, where they hang, and whom they look at: not at what the host itself sends, or sends itself.
+Each notes the numbers of the packets that come by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +217,13 @@ def _witness(box: Sandbox) -> Iterator[None]:
 def _witness_text() -> str:
     """IPv4's identification and the lower half of IPv6's flow label, by their place in the header."""
     lines = ["table inet witness {"]
-    for name, hook in _SETS.items():
+    for name, (hook, which) in _SETS.items():
         lines += [
             f"set {name}4 {{ typeof ip id; flags dynamic; size 65535; }}",
             f"set {name}6 {{ typeof ip id; flags dynamic; size 65535; }}",
             f"chain {name} {{ type filter hook {hook}; policy accept;",
-            "meta priority != 0:5 return" if name == "output" else "",
-            f"meta nfproto ipv4 add @{name}4 {{ @nh,32,16 }}",
-            f"meta nfproto ipv6 add @{name}6 {{ @nh,16,16 }}",
+            f"{which} meta nfproto ipv4 add @{name}4 {{ @nh,32,16 }}",
+            f"{which} meta nfproto ipv6 add @{name}6 {{ @nh,16,16 }}",
             "}",
         ]
     return "\n".join([*lines, "}"])
@@ -286,13 +287,18 @@ def _witnessed(listing: str) -> dict[str, set[int]]:
 
 
 def _observation(packet: Packet, number: int, witnessed: dict[str, set[int]], refusals: set[int]) -> Observation:
-    version = packet.source.version
-    outbound = packet.direction is Direction.OUTBOUND
-    ends = ("output",) if outbound else ("input", "forward")
-    if any(number in witnessed[f"{end}{version}"] for end in ends):
+    def came(name: str) -> bool:
+        return number in witnessed[f"{name}{packet.source.version}"]
+
+    ends: tuple[str, ...] = ("input", "forward")
+    begin = came("seen")
+    if packet.direction is Direction.OUTBOUND:
+        ends, begin = ("output",), True
+    elif packet.interface == LOOPBACK:
+        ends, begin = ("loopback",), True
+    if any(came(end) for end in ends):
         return Observation(Verdict.ACCEPT)
-    arrived = outbound or number in witnessed[f"seen{version}"]
-    return Observation(Verdict.REJECT if number in refusals else Verdict.DROP, arrived)
+    return Observation(Verdict.REJECT if number in refusals else Verdict.DROP, begin)
 
 
 def _users(box: Sandbox) -> dict[str, int]:

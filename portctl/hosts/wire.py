@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-QUIET = 0.06
+QUIET = 0.03
 MOST = 160
 EVERYTHING = 0x0003  # ETH_P_ALL, linux/if_ether.h
 OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
