@@ -2,8 +2,8 @@
 
 A JSON report is {"version": 1, "holds": bool, "counts": {severity: number}, "findings": [finding]}. A finding has
 `code`, `severity`, `subject`, `message`, `advice`, `evidence` (lines), `where` (null, or `file`, `line`, `column`,
-`length`, `text`). A problem has `code`, `severity`, `message`, `hint`, `where`, and `others`, each with `note` beside the
-place.
+`length`, `text`). A problem has `code`, `severity`, `message`, `hint`, `where`, and `others`, each with `note` besides
+its place.
 """
 
 from __future__ import annotations
