@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from portctl.backends.nftables.parse import parse
 from portctl.backends.nftables.render import render
 
 NAME = "nftables"
 PARTS = ("rules.nft",)
 
-__all__ = ["NAME", "PARTS", "render"]
+__all__ = ["NAME", "PARTS", "parse", "render"]
