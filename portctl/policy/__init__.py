@@ -9,6 +9,7 @@ source. Item types (`AddressRange`, `AddressName`, `PortRange`, …) are in `por
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from portctl.document import Document, Path
@@ -65,11 +66,11 @@ class Policy:
     tests: tuple[Entry[Expected], ...]
 
 
-def load(path: str, files: Files) -> Policy:
+def load(path: str | PurePath, files: Files) -> Policy:
     """The policy in the file `path`, with its fragments. Raises `Problems` with those of all its files."""
     from portctl.policy import merge
 
-    return merge.load(path, files)
+    return merge.load(str(path), files)
 
 
 def validate(document: Document) -> Policy:

@@ -15,7 +15,7 @@ from pydantic_core import core_schema as core
 from portctl.document import Document, Path, shorten
 from portctl.policy import words
 from portctl.policy.addresses import address
-from portctl.policy.models import Block, Egress, Expected, Forward, Fragment, Service, TopFile
+from portctl.policy.models import About, Block, Egress, Expected, Forward, Fragment, Service, TopFile
 from portctl.policy.shape import Nested, yaml_key
 from portctl.policy.wrong import Fault, Wrong, kind, nearest, shown
 from portctl.problems import Problem, Problems, order
@@ -145,7 +145,9 @@ def _described(model: Any, path: Path) -> tuple[Any, str]:
 
 
 def _keys(model: Any) -> list[str]:
-    return [yaml_key(field.name) for field in fields(model) if "shape" in field.metadata]
+    """A model's keys, those that every entry has at the end."""
+    keys = [yaml_key(field.name) for field in fields(model) if "shape" in field.metadata]
+    return sorted(keys, key=[field.name for field in fields(About)].__contains__)
 
 
 def _unknown_key(document: Document, top: Any, path: Path) -> Problem:
