@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol as Shape
 
 from portctl import services
+from portctl.files import Files
 from portctl.net import ANYWHERE, FAMILIES, NOWHERE, Addresses, Family, Ranges
 from portctl.policy import Entry, Policy
 from portctl.policy.addresses import address
@@ -25,19 +25,13 @@ from portctl.policy.items import (
     Protocol,
 )
 from portctl.policy.wrong import Wrong, shown
-from portctl.problems import Problem, Severity, Span
+from portctl.problems import Problem, Problems, Severity, Span
 from portctl.resolve import lists
 from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Flow, Flows, icmp
 
 Where = tuple[str | int, ...]
 
 _PING = Flow(ICMP, icmp(8)), Flow(ICMPV6, icmp(128))
-
-
-class Files(Shape):
-    """Where address files come from."""
-
-    def read(self, base: str, path: str, span: Span) -> tuple[str, bytes]: ...
 
 
 @dataclass(slots=True)
@@ -269,7 +263,11 @@ def _report_empty(scope: Scope, name: str, span: Span, closes: bool, group: Span
 
 def _read(scope: Scope, entry: Entry[object], where: Where, item: AddressFile) -> tuple[Addresses, str | None]:
     """The addresses of a file, and what the person calls it; no name where it could not be read."""
-    name, data = scope.files.read(entry.document.name, item.path, entry.span(*where, "file"))
+    try:
+        name, data = scope.files.read(entry.document.name, item.path, entry.span(*where, "file"))
+    except Problems as error:
+        scope.problems += error.problems
+        return NOWHERE, None
     if name not in scope.read:
         scope.read[name], problems = lists.parse(data, name, careful)
         scope.problems += problems
