@@ -148,13 +148,16 @@ def test_no_back_end_fits() -> None:
         choose_backend(Facts("FreeBSD"))
 
 
+NOT_FOUND = Result(127, "", "not found\n")
+
+
 @dataclass(frozen=True)
 class Scripted:
     """A host that answers from a table by a command's first word."""
 
     name: str = "scripted"
     answers: Mapping[str, Result] = field(default_factory=dict)
-    otherwise: Result = Result(127, "", "not found\n")
+    otherwise: Result = NOT_FOUND
 
     def run(self, command: Command, timeout: float | None = None) -> Result:
         return self.answers.get(command.argv[0], self.otherwise)
