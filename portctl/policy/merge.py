@@ -11,7 +11,7 @@ from portctl.document import Document, Path, read
 from portctl.files import MOST_YAML, Files
 from portctl.policy import Entry, Policy
 from portctl.policy.check import fragment
-from portctl.policy.models import SYSTEMS, About, Defaults, Fragment, TopFile
+from portctl.policy.models import SYSTEMS, Defaults, Fragment, TopFile
 from portctl.problems import Problem, Problems, Span, order
 
 MOST_FILES = 1000
@@ -96,7 +96,6 @@ def merge(parts: list[Part]) -> Policy:
         sysctl=_sysctl(parts, problems),
         tests=_listed(parts, "tests"),
     )
-    problems += _unmet(policy, parts)
     if problems:
         raise Problems(order(problems))
     return policy
@@ -180,27 +179,3 @@ def _sysctl(parts: list[Part], problems: list[Problem]) -> dict[tuple[str, str],
             if _agree(said, key, key[1], text, part.document.span(path), problems):
                 found[key] = Entry(key[1], text, part.document, path)
     return found
-
-
-def _unmet(policy: Policy, parts: list[Part]) -> Iterator[Problem]:
-    """Entries without a key that `defaults.require` asks for."""
-    asked = {
-        word: part.document.span(("defaults", "require", index))
-        for part in reversed(parts)
-        for index, word in enumerate((part.model.defaults and part.model.defaults.require) or ())
-    }
-    entries: list[Entry[About]] = [
-        *policy.services.values(),
-        *policy.egress.values(),
-        *policy.forwards.values(),
-        *policy.block,
-    ]
-    for word, place in asked.items():
-        for entry in entries:
-            if getattr(entry.value, word) is None:
-                hint = f"add `{word}: …`"
-                if getattr(entry.value, "both", None) is not None:
-                    hint = f"write it as `{{from: …, {word}: …}}`, and `{{to: …, {word}: …}}` if that is meant too"
-                others = (("asked for here", place),)
-                message = f"`{entry.name}` has no `{word}`"
-                yield Problem("missing-required", message, entry.span(key=True), hint, others=others)

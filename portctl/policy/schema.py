@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from portctl.policy.models import Block, Expected, TopFile
-from portctl.policy.shape import ADDRESS_JSON, NAME_PATTERN, Json, Nested, yaml_key
+from portctl.policy.shape import ADDRESS_JSON, DEFINITIONS, NAME_PATTERN, Json, Nested, yaml_key
 
 
 def schema() -> Json:
@@ -19,6 +19,7 @@ def schema() -> Json:
         "title": "portctl policy",
         "description": "Who may talk to which service of a host.",
         **_mapping(TopFile),
+        "$defs": DEFINITIONS,
     }
 
 

@@ -72,7 +72,7 @@ _LIVE: Json = {
     "required": ["live"],
     "additionalProperties": False,
 }
-ADDRESS_JSON: Json = {"anyOf": [_ADDRESS, _FILE]}
+ADDRESS_JSON: Json = {"anyOf": [{"$ref": "#/$defs/address"}, {"$ref": "#/$defs/file"}]}
 _PORT = _text(
     r"^([0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp|sctp)(\+(tcp|udp|sctp))*|proto/[0-9]{1,3}|"
     r"(?!(none|self|tcp|udp|sctp|icmp|icmpv6)$)[a-z][a-z0-9_-]{0,30})$"
@@ -84,7 +84,9 @@ ADDRESSES = Shape(addresses.addresses, _list_of(ADDRESS_JSON))
 SOURCES = Shape(addresses.sources, _list_of(ADDRESS_JSON))
 GROUP = Shape(addresses.group, {"anyOf": [_LIVE, *_list_of(ADDRESS_JSON)["anyOf"]]})
 ENDS = Shape(addresses.ends, {"anyOf": [{"const": "self"}, *_list_of(ADDRESS_JSON)["anyOf"]]})
-PORTS = Shape(portwords.ports, _list_of(_PORT))
+PORTS = Shape(portwords.ports, _list_of({"$ref": "#/$defs/port"}))
+DEFINITIONS: Json = {"address": _ADDRESS, "file": _FILE, "port": _PORT}
+"""What `$ref` refers to."""
 INTERFACES = Shape(words.names, _list_of(_text(NAME_PATTERN)))
 DEVICES = Shape(words.devices, _list_of(_text(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\*?$")))
 PATHS = Shape(
