@@ -40,19 +40,26 @@ class Finding(Protocol):
 def findings_text(findings: Sequence[Finding], holds: str) -> str:
     """A report of `verify` with its line end: each finding with its place and evidence, at last how many there are.
 
-    `holds` says what was looked at, for the case that all is well.
+    `holds` says what was looked at, for the case that all is well. Notes that say the same stand together.
     """
-    blocks = [_finding(finding) for finding in findings]
-    return "\n\n".join([*blocks, _summary(findings, holds)]) + "\n"
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        alike = finding.severity == "note" and not finding.evidence
+        key = (finding.code, finding.message) if alike else (id(finding),)
+        groups.setdefault(key, []).append(finding)
+    return "\n\n".join([*map(_group, groups.values()), _summary(findings, holds)]) + "\n"
 
 
-def _finding(finding: Finding) -> str:
-    lines = [f"{finding.severity}[{finding.code}]: {plain(finding.subject)}: {plain(finding.message)}"]
-    if finding.where:
-        lines.append(f"  policy  {finding.where.file}:{finding.where.line}: {plain(finding.where.text.strip())}")
-    for number, line in enumerate(finding.evidence):
+def _group(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    subjects = ", ".join(plain(finding.subject) for finding in findings)
+    lines = [f"{first.severity}[{first.code}]: {subjects}: {plain(first.message)}"]
+    for finding in findings:
+        if finding.where:
+            lines.append(f"  policy  {finding.where.file}:{finding.where.line}: {plain(finding.where.text.strip())}")
+    for number, line in enumerate(first.evidence):
         lines.append(f"  {'seen' if number == 0 else '    '}    {plain(line)}")
-    lines.append(f"  do      {plain(finding.advice)}")
+    lines.append(f"  do      {plain(first.advice)}")
     return "\n".join(lines)
 
 
