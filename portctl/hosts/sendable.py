@@ -72,6 +72,8 @@ def answerable(packet: Packet, layout: Layout) -> bool:
     nowhere = source in THIS_NETWORK or source in (destination, ANYCAST)
     if packet.direction is not Direction.OUTBOUND and (nowhere or layout.owns(source)):
         return False
+    if packet.state is State.INVALID and packet.direction is Direction.FORWARDED:
+        return False  # the answer is as invalid, and leaves only if everything may
     if packet.protocol == TCP:
         return not packet.flags & RST
     return packet.protocol not in _ANSWERED or packet.port // 256 in _ANSWERED[packet.protocol]
