@@ -30,7 +30,7 @@ def killed(machine: Room, backend: str, step: str, how: str = "SIGKILL") -> None
 
 
 def each(backend: str, todo: list[Callable[[Room], None]], workers: int = 4) -> None:
-    """Runs scenarios on machines that start with the first policy; some machines at a time, one after the other on each."""
+    """Runs scenarios on machines that start with the first policy, one after the other on each."""
 
     def series(number: int) -> None:
         with worlds.machine(f"m{number}") as machine:
