@@ -12,8 +12,10 @@ from portctl import backends
 from portctl.backends.base import Ability, Backend, bundle
 from portctl.command import Command, Result
 from portctl.hosts import probe
+from portctl.hosts.representatives import limits
 from portctl.hosts.sandbox import Layout, Sandbox
 from portctl.hosts.sendable import answerable
+from portctl.problems import has_errors
 from portctl.ruleset import Packet, Ruleset, Verdict, decide
 
 
@@ -88,16 +90,23 @@ def listings(box: Sandbox, tried: Filter) -> dict[str, str]:
     return answers
 
 
-def disagreements(box: Sandbox, ruleset: Ruleset, packets: Sequence[Packet]) -> list[str]:
+def refused(tried: Filter, ruleset: Ruleset) -> bool:
+    """Whether the back end says that it cannot say this."""
+    return has_errors(tried.module.gaps(ruleset, Ability()))
+
+
+def disagreements(prober: probe.Prober, ruleset: Ruleset, packets: Sequence[Packet]) -> list[str]:
     """Packets of which the kernel says something else than `decide`. A rejected packet that gets no answer from any
     Linux (to a group, say) counts as rejected if it is dropped."""
     now = datetime.now(UTC)
-    wrong = _wrong(ruleset, packets, probe.observe(box, packets, ruleset), box.layout, now)
+    layout = prober.box.layout
+    wrong = _wrong(ruleset, packets, prober.observe(packets, ruleset), layout, now)
     if not wrong:
         return []
     # Once more, those alone: a busy machine may have answered too late.
-    again = [packet for packet, _ in wrong]
-    return [text for _, text in _wrong(ruleset, again, probe.observe(box, again, ruleset), box.layout, now)]
+    again = [packet for packet, _ in wrong if not limits(ruleset, packet)]
+    spent = [text for packet, text in wrong if limits(ruleset, packet)]
+    return spent + [text for _, text in _wrong(ruleset, again, prober.observe(again, ruleset), layout, now)]
 
 
 def _wrong(
