@@ -130,10 +130,15 @@ def _failures(ruleset: Ruleset, expectation: Expectation, sets: _Sets) -> Iterat
 
 
 def _box(expectation: Expectation, family: Family) -> _Box:
-    """The addresses that a test speaks of. Loopback addresses are never on the wire."""
+    """The addresses that a test speaks of. Loopback addresses are never on the wire.
+
+    Without `to`, what is to be denied is so at every address that reaches this host, multicast and broadcast too; what
+    is to be allowed is so at the addresses that are its own.
+    """
     here = ANYWHERE - LOOPBACK_ADDRESSES
+    own = here & _UNICAST if expectation.expect is Expect.ALLOW else here
     source = here if expectation.source is None else expectation.source - LOOPBACK_ADDRESSES
-    destination = here if expectation.destination is None else expectation.destination - LOOPBACK_ADDRESSES
+    destination = own if expectation.destination is None else expectation.destination - LOOPBACK_ADDRESSES
     return _Box(source.only(family), destination.only(family))
 
 

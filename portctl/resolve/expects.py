@@ -45,6 +45,7 @@ def _expectation(scope: Scope, entry: Entry[Expected], openings: list[Opening], 
     interfaces = look.interfaces(scope, entry, "in", value.in_)
     leaving = look.interfaces(scope, entry, "out", value.out)
     if named is not None and value.expect == "allow":
+        source = _in_families(source, named)
         if value.to is None:
             destination = named.destination
         interfaces = interfaces or (named.interfaces if value.in_ is None else interfaces)
@@ -57,6 +58,14 @@ def _expectation(scope: Scope, entry: Entry[Expected], openings: list[Opening], 
     return Expectation(
         Expect(value.expect), direction, flows, source, destination, interfaces, leaving, value.service, entry.span()
     )
+
+
+def _in_families(source: Addresses | None, named: Opening) -> Addresses | None:
+    """What is to be admitted by a forward is so in the family of its target alone."""
+    families = named.families()
+    if source is None or not named.target or len(families) != 1:
+        return source
+    return source.only(families[0])
 
 
 def _side(scope: Scope, entry: Entry[Expected], side: str, items: Iterable[AddressItem]) -> Addresses | None:
