@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from pydantic_core import SchemaValidator, ValidationError
@@ -25,7 +26,7 @@ def fragment(document: Document, top: bool = False) -> Fragment:
     """The document as a model: a `TopFile` or an included `Fragment`. Raises `Problems`, all at once."""
     model = TopFile if top else Fragment
     try:
-        found = SchemaValidator(_model_schema(model)).validate_python(document.data)
+        found = _validator(model).validate_python(document.data)
     except ValidationError as error:
         problems: list[Problem] = []
         for line in error.errors(include_url=False, include_input=False):
@@ -33,6 +34,11 @@ def fragment(document: Document, top: bool = False) -> Fragment:
         raise Problems(shorten(order(problems))) from None
     assert isinstance(found, Fragment)
     return found
+
+
+@cache
+def _validator(model: Any) -> SchemaValidator:
+    return SchemaValidator(_model_schema(model))
 
 
 def _model_schema(model: Any) -> core.CoreSchema:
