@@ -126,7 +126,7 @@ def arm(transaction: Transaction, window: Window) -> None:
     if window.systemd and _timer(transaction, seconds):
         return
     try:
-        must(host, "watch", str(seconds))
+        must(host, "watch")
     except Refused:
         call(host, "decide", "undone", "no guard")
         call(host, "close")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -136,3 +137,27 @@ def text(packet: Packet) -> str:
     more = f"flags {packet.flags:#x} " if packet.protocol == 6 else ""
     ends = f"{packet.source} to {packet.destination}"
     return f"{packet.direction.value} {packet.protocol} {ends} {ports} {more}{ways} hops {packet.hop_limit}"
+
+
+def said(box: Sandbox, *argv: str) -> str:
+    result = box.host.run(Command(argv), timeout=60)
+    assert result.ok, f"{argv}: {result.stderr}"
+    return result.stdout
+
+
+def still(listing: str) -> str:
+    """A listing without what counts and what passes: counters, the time that is left to a member."""
+    listing = re.sub(r"packets \d+ bytes \d+", "packets 0 bytes 0", listing)
+    return re.sub(r" expires [0-9dhms]+", "", listing)
+
+
+def everything(box: Sandbox) -> str:
+    """All rules and sets of all packet filters of a host, as their tools list them."""
+    asked = (
+        ("nft", "list", "ruleset"),
+        *((f"{tool}-{kind}-save",) for tool in ("iptables", "ip6tables") for kind in ("legacy", "nft")),
+        ("ipset", "save"),
+    )
+    lines = "\n".join(said(box, *argv) for argv in asked).splitlines()
+    # An untouched table of iptables-nft is there or not; both are nothing.
+    return still("\n".join(line for line in lines if not re.match(r"#|\*|COMMIT|:[A-Z]+ ACCEPT|$", line)))
