@@ -178,7 +178,8 @@ def test_places_of_entries_and_their_parts() -> None:
 
 def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
     found = problems(
-        "services:\n  a: {ports: [22, nope/tcp], from: [10.0.0.1/8, x y]}\n  B: {ports: ssh}\ndefaults: {inbound: maybe}\n"
+        "services:\n  a: {ports: [22, nope/tcp], from: [10.0.0.1/8, x y]}\n  B: {ports: ssh}\n"
+        "defaults: {inbound: maybe}\n"
     )
     codes = ["bare-port", "bad-port", "host-bits", "bad-name", "bad-name", "missing-key", "wrong-value"]
     assert [problem.code for problem in found] == codes

@@ -101,7 +101,8 @@ def network(text: str) -> tuple[Family, int, int]:
     except (OSError, ValueError):
         raise _no_address(text, head, version) from None
     if version == 4:
-        if _LEADING_ZERO.search(head):
+        # glibc refuses leading zeros itself, other C libraries do not.
+        if (head[0] == "0" or ".0" in head) and _LEADING_ZERO.search(head):
             raise _no_address(text, head, version)
     elif number >> 32 == 0xFFFF:
         plain = address_text(number & 0xFFFFFFFF, 4)
