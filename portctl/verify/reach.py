@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from portctl.listeners import Listener
 from portctl.net import Address
-from portctl.program import Answer, Step, evaluate
+from portctl.program import Answer, Deny, Step, evaluate
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text
@@ -110,6 +110,7 @@ def _entry(view: View, protocol: int, port: int) -> Rule | None:
 def closed(view: View, listeners: Sequence[Listener], published: Sequence[Published]) -> Iterator[Finding]:
     """Services that somebody answers for and that not everybody reaches whom the policy admits."""
     foreign: dict[Step, list[tuple[Rule, Packet, Answer]]] = {}
+    hanging: dict[Step, list[tuple[Rule, Packet, Answer]]] = {}
     strangers = {s for family in packets.STRANGERS.values() for s in family}
     for rule in view.openings():
         own, reached = Difference(), False
@@ -118,6 +119,8 @@ def closed(view: View, listeners: Sequence[Listener], published: Sequence[Publis
                 continue
             if _arrives(answer, packet, published):
                 reached = True
+                for step in answer.depends_on:
+                    hanging.setdefault(step, []).append((rule, packet, answer))
             elif answer.decided is not None and not answer.decided.chain.own:
                 foreign.setdefault(answer.decided, []).append((rule, packet, answer))
             else:
@@ -142,6 +145,23 @@ def closed(view: View, listeners: Sequence[Listener], published: Sequence[Publis
         foreign.setdefault(answer.decided, []).append((rule, packet, answer))
     for step, cases in foreign.items():
         yield _foreign(step, cases, frozenset(strangers))
+    for step, cases in hanging.items():
+        yield _not_understood(step, cases)
+
+
+def _not_understood(step: Step, cases: list[tuple[Rule, Packet, Answer]]) -> Finding:
+    """One rule of which portctl cannot tell whether it denies what the policy admits."""
+    names = list(dict.fromkeys(rule.name for rule, _, _ in cases))
+    denies = step.line is not None and any(isinstance(action, Deny) for action in step.line.actions)
+    return Finding(
+        "unknown",
+        "warning" if denies else "note",
+        f"{step.chain.table} {step.chain.name}",
+        f"a rule that portctl does not understand may keep packets from {', '.join(f'`{name}`' for name in names[:6])}",
+        "read it; every other rule lets them in",
+        (step_text(step), packet_text(cases[0][1])),
+        next((rule.span for rule, _, _ in cases if rule.span), None),
+    )
 
 
 def _is_foreign(answer: Answer) -> bool:
