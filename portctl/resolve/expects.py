@@ -75,7 +75,7 @@ def _side(scope: Scope, entry: Entry[Expected], side: str, items: Iterable[Addre
             hint = "make one test of this host and one of the others"
             scope.report("self-and-others", "`self` stands alone", entry.span(side), hint)
         return None
-    return look.addresses(scope, entry, (side,), listed, source=side == "from")
+    return look.addresses(scope, entry, (side,), listed)
 
 
 def _named(scope: Scope, entry: Entry[Expected], openings: list[Opening], own: bool) -> Opening | None:
