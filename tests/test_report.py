@@ -57,16 +57,15 @@ def test_a_report_for_a_program_holds_the_same() -> None:
         "message": "strangers reach it",
         "advice": "apply the policy",
         "evidence": ["packet", "  rule"],
-        "where": {"file": "web.yaml", "line": 4, "column": 3, "length": 3, "text": SPAN.text},
+        "place": {"file": "web.yaml", "line": 4, "column": 3, "length": 3, "text": SPAN.text},
     }
     assert json.loads(report.findings_json(NOTES))["holds"] is True
-    assert json.loads(report.findings_json([WARNING]))["findings"][0]["where"] is None
+    assert json.loads(report.findings_json([WARNING]))["findings"][0]["place"] is None
 
 
 def test_problems_for_a_program() -> None:
     found = Problem("unknown-group", "no group `offce`", SPAN, "did you mean `office`?", others=(("here", SPAN),))
-    said = json.loads(report.problems_json([found]))
-    assert said["counts"] == {"error": 1, "warning": 0, "note": 0}
-    (problem,) = said["problems"]
-    assert problem["where"]["line"] == 4 and problem["hint"] == "did you mean `office`?"
-    assert problem["others"] == [{"note": "here", **problem["where"]}]
+    said = report.problem(found)
+    assert said["place"] == {"file": "web.yaml", "line": 4, "column": 3, "length": 3, "text": SPAN.text}
+    assert (said["code"], said["severity"], said["hint"]) == ("unknown-group", "error", "did you mean `office`?")
+    assert said["others"] == [{"message": "here", "place": said["place"]}]
