@@ -11,7 +11,7 @@ from typing import Any
 from portctl.net import Address
 from portctl.policy.addresses import NAME, RESERVED, bad_name, network
 from portctl.policy.items import Target, Until
-from portctl.policy.wrong import Fault, Wrong, below, mistyped, nearest, shown, wrong
+from portctl.policy.wrong import Fault, Wrong, below, mistyped, shown, suggestion, wrong
 from portctl.ruleset import Rate
 
 PERIODS = ("second", "minute", "hour", "day")
@@ -157,7 +157,7 @@ def one_of(*words: str) -> Callable[[Any], str]:
         if isinstance(value, (dict, list)) or value is None:
             raise mistyped(value, listed)
         said = f"{shown(value)} is not {listed}"
-        raise wrong("wrong-value", said, nearest(str(value), words))
+        raise wrong("wrong-value", said, suggestion(str(value), words))
 
     return parse
 
