@@ -158,6 +158,7 @@ def everything(box: Sandbox) -> str:
         *((f"{tool}-{kind}-save",) for tool in ("iptables", "ip6tables") for kind in ("legacy", "nft")),
         ("ipset", "save"),
     )
-    lines = "\n".join(said(box, *argv) for argv in asked).splitlines()
-    # An untouched table of iptables-nft is there or not; both are nothing.
+    text = "\n".join(said(box, *argv) for argv in asked)
+    # The tables of iptables-nft, which its own listing shows; an untouched one is there or not, and both are nothing.
+    lines = re.sub(r"^table ip6? (filter|nat|mangle|raw|security) \{.*?^\}", "", text, flags=re.M | re.S).splitlines()
     return still("\n".join(line for line in lines if not re.match(r"#|\*|COMMIT|:[A-Z]+ ACCEPT|$", line)))

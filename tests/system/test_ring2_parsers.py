@@ -40,14 +40,13 @@ def test_the_hosts_own_parser_takes_it(case: Path, tried: Filter, box: Sandbox) 
 @pytest.mark.parametrize("tried", FILTERS, ids=lambda tried: tried.name)
 @pytest.mark.parametrize("words", [("check",), ()], ids=["check", "load"])
 def test_a_broken_file_is_refused_and_nothing_changes(tried: Filter, words: tuple[str, ...], box: Sandbox) -> None:
-    ruleset = golden_cases.compiled(CASES[0]).ruleset
+    ruleset = golden_cases.compiled(golden_cases.FOLDER / "office-ssh").ruleset
     rings.load(box, tried, ruleset)
     before = rings.everything(box)
     files = bundle(tried.module, ruleset, Ability())
     for name in tried.module.PARTS:
-        if files.get(name, "").strip():
-            files[name] = files[name].replace("22", "no-such-port").replace("hash:net", "no-such-kind")
-            files[name] = files[name].replace("\n}", "\nx\n}").replace("COMMIT", "-A NOWHERE -j ACCEPT\nCOMMIT")
+        text = files.get(name, "").replace("\n}", "\n\tno such thing\n}")
+        files[name] = text.replace("COMMIT", "-A PORTCTL-IN -p tcp --dport nowhere -j RETURN\nCOMMIT")
     rings.carry(box, files, f"/run/bundle/{tried.name}")
     result = rings.script(box, tried, "load.sh", *words)
     assert not result.ok
