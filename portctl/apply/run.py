@@ -83,8 +83,8 @@ def look(host: Host, request: Request) -> Look:
 
 def _usable(name: str, facts: Facts) -> bool:
     """Whether a host has the tools of a back end: those that its questions about rules ask with."""
-    asked = (command.argv[0] for part, command in backends.load(name).questions().items() if "rules" in part)
-    return all(facts.tool(tool.removesuffix("-save")) for tool in asked)
+    asked = [command for part, command in backends.load(name).questions().items() if "rules" in part]
+    return all(any(facts.tool(word.removesuffix("-save")) for word in command.argv) for command in asked)
 
 
 def plan(host: Host, request: Request) -> Plan:

@@ -43,7 +43,7 @@ builtin() { # the rules of the built-in chains, and policies other than accept
         while read -r hook; do
             chain=$(echo "$hook" | tr "[:lower:]" "[:upper:]")
             case $line in
-                "-A $chain "*"-j PORTCTL"*) [ -e "$here/keep-jumps" ] || printf '%s\n' "$line" ;;
+                "-A $chain "*"-j PORTCTL"*) ;; # comes and goes with portctl's own rules
                 "-A $chain "* | ":$chain DROP "*) printf '%s\n' "$line" ;;
             esac
         done <"$here/hooks"
