@@ -101,6 +101,8 @@ def apply(
     with _host(request.ruleset, False, False) as host, _said():
         ended = applying.apply(host, request, _talk(yes))
         typer.echo(_ENDED.get(ended, ended), err=True)
+        if ended not in _ENDED:
+            raise typer.Exit(CHANGED)
 
 
 def _in_sandbox(file: Path, request: Request, with_listeners: bool, date: str | None, root: Path | None) -> int:
