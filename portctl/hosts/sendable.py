@@ -56,6 +56,8 @@ def _impossible(packet: Packet) -> str | None:
     special = destination in MULTICAST or destination == BROADCAST
     if packet.direction is Direction.INBOUND and packet.local == special:
         return "such a destination is not local" if special else "a local destination is local"
+    if packet.direction is Direction.INBOUND and destination in LINK_LOCAL_V6 and not loopback:
+        return "a link-local address belongs to one interface"
     if packet.direction is not Direction.FORWARDED:
         return None
     narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
@@ -84,7 +86,8 @@ _PUSH, _URGENT = 0x08, 0x20
 _LEGAL = {SYN, SYN | _URGENT, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URGENT, ACK, ACK | _URGENT}
 _ASKING = {8, 13, 15, 17}
 """ICMP types that start something: echo, timestamp, information and address mask requests."""
-_NEIGHBOURS = {*range(130, 138), 143}
+_NEIGHBOURS = {*range(130, 137), 143}
+"""ICMPv6 types that the tracker lets pass by: not the redirect, 137."""
 
 
 def natural_state(packet: Packet) -> State:
