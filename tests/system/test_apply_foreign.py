@@ -173,6 +173,9 @@ def test_exclusive_takes_others_out_of_the_hooks_and_the_undo_gives_them_back(ma
     worlds.checked(machine, "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
     before = [re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", line) for line in foreign(machine)]
     words = ("--backend", backend, "--exclusive")
+    undone = applying.apply(machine, applying.FIRST, *words, "--confirm-within", "1")
+    assert undone.status == 4, undone.stdout + undone.stderr
+    assert [re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", line) for line in foreign(machine)] == before
     result = applying.apply(machine, applying.FIRST, *words, "--confirm-within", "0")
     assert result.status == 0, result.stdout + result.stderr
     assert "-A INPUT -s 203.0.113.99" in result.stdout
