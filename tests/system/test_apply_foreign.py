@@ -196,9 +196,11 @@ def test_rules_in_the_other_packet_filter_are_named_and_taken_out_with_exclusive
     machine.put("/root/policy.yaml", applying.FIRST.encode())
     said = applying.portctl(machine, "plan", "/root/policy.yaml", "--backend", "nftables").stdout
     assert "iptables holds rules of portctl's too" in said
+    applying.applied(machine, applying.FIRST, "--backend", "nftables")
+    status = applying.portctl(machine, "status")
+    assert status.status == 1 and "iptables holds rules of portctl's too" in status.stdout
     applying.applied(machine, applying.FIRST, "--backend", "nftables", "--exclusive")
     assert "PORTCTL" not in machine.run(Command(("iptables-save",))).stdout
     assert "table inet portctl" in machine.run(Command(("nft", "list", "tables"))).stdout
     assert applying.portctl(machine, "rollback").status == 0
     assert "PORTCTL-IN" in machine.run(Command(("iptables-save",))).stdout
-    assert "inet portctl" not in machine.run(Command(("nft", "list", "tables"))).stdout
