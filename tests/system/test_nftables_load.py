@@ -496,3 +496,13 @@ def test_what_a_forward_does_not_admit_is_not_taken_for_published(world: World) 
     checked(world.machine, "nft", theirs)
     assert asked(world, "tcp", 71) == "accept"
     assert asked(world, "tcp", 70) == "drop"
+
+
+def test_a_forward_to_where_the_packet_was_going_anyway(world: World) -> None:
+    """The kernel does not call such a packet translated, and it must be admitted all the same."""
+    serve(world, 7, 8)
+    turned = starts("x", kind=Kind.FORWARD, original=Original((tcp(7, 70),)))
+    moved = Translation("x", (tcp(7, 70),), ANYWHERE, None, (), None, 7)
+    load(world.machine, one(*cases.FIRST_IN, KNOWN_FIRST, turned, translations=(moved,)))
+    for host in ("192.0.2.10", "2001:db8::10"):
+        assert [asked(world, "tcp", port, host) for port in (7, 70, 8)] == ["accept", "accept", "drop"]
