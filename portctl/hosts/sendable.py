@@ -12,6 +12,8 @@ from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, UDP
 ANYCAST = IPv6Address("fe80::")
 """Every router's address on its link (RFC 4291, 2.6.1)."""
 BROADCAST = IPv4Address("255.255.255.255")
+BROADCASTS = (BROADCAST, IPv4Address("127.0.0.0"), IPv4Address("127.255.255.255"))
+"""Of every network, and of the loopback network."""
 THIS_NETWORK = Addresses.of("0.0.0.0/8")
 _EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140, 253, 254)
 """IPv6 extension headers (IANA): no protocols to look for behind the header."""
@@ -57,7 +59,11 @@ def _impossible(packet: Packet) -> str | None:
         return "IPv6 drops loopback addresses off the loopback interface"
     if (source in THIS_NETWORK and destination != BROADCAST) or destination in THIS_NETWORK | UNSPECIFIED_V6:
         return "IPv4 drops addresses of this network"
-    special = destination in MULTICAST or destination == BROADCAST
+    special = destination in MULTICAST or destination in BROADCASTS
+    if packet.direction is Direction.OUTBOUND and source == destination:
+        return "a host's own packet to itself never leaves"
+    if packet.direction is Direction.INBOUND and loopback and special:
+        return "nobody joins a group on the loopback interface"
     if packet.direction is Direction.INBOUND and packet.local == special:
         return "such a destination is not local" if special else "a local destination is local"
     if packet.direction is Direction.INBOUND and destination in LINK_LOCAL_V6 and not loopback:
