@@ -42,6 +42,8 @@ def reason(packet: Packet, layout: Layout, known: bool = False) -> str | None:
         inside = layout.owns(packet.destination)
         if inside != (packet.out_interface == LOOPBACK):
             return "what goes to this host itself leaves by the loopback interface, and nothing else does"
+    if packet.direction is Direction.FORWARDED and layout.owns(packet.destination):
+        return "this host's own address is not behind it"
     return _impossible(packet)
 
 
