@@ -325,9 +325,12 @@ def random_ruleset(seed: int) -> Ruleset:
     directions = {d: tuple(_random_rule(d, k, random) for k in range(random.randrange(12))) for d in Direction}
     names = [rule.name for rule in directions[Direction.FORWARDED] if rule.kind is Kind.FORWARD]
     addresses = [None, ip_address("192.0.2.1"), ip_address("2001:db8::1")]
+    inbound, outbound, forwarded = ((*directions[d], default(random.choice(list(Verdict)))) for d in Direction)
     return Ruleset(
         f"random {seed}",
-        *((*directions[d], default(random.choice(list(Verdict)))) for d in Direction),
+        inbound,
+        outbound,
+        forwarded,
         translations=tuple(_random_translation(k, random) for k in range(random.randrange(6))),
         masquerades=tuple(Masquerade(name, random.choice(addresses)) for name in names if random.random() < 0.5),
         clamps=tuple(name for name in names if random.random() < 0.3),
