@@ -43,7 +43,7 @@ def cases(
     for item in translations:
         same = unchanged(rule, item)
         if same is not None:
-            local = ("fib daddr type local",) if item.destination is None and item.target is None else ()
+            local = ("fib daddr type local",) if item.destination is None else ()
             for case in _plain_cases(same, book, flows=True, clock=clock):
                 yield Case(("ct state new", UNTURNED, *local, *case.parts), case.family, case.protocol)
 
