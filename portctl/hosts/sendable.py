@@ -7,7 +7,22 @@ from ipaddress import IPv4Address, IPv6Address
 
 from portctl.hosts.sandbox import Layout
 from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, MULTICAST, UNSPECIFIED_V6, Addresses
-from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, UDP, Direction, Packet, State
+from portctl.ruleset import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    LOOPBACK,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Direction,
+    Packet,
+    Ruleset,
+    State,
+    translate,
+)
 
 ANYCAST = IPv6Address("fe80::")
 """Every router's address on its link (RFC 4291, 2.6.1)."""
@@ -47,11 +62,18 @@ def reason(packet: Packet, layout: Layout, known: bool = False) -> str | None:
     return _impossible(packet)
 
 
+def reason_under(ruleset: Ruleset, packet: Packet, layout: Layout) -> str | None:
+    """The same under a policy: where its forwards send a packet on, it must be able to go."""
+    return reason(packet, layout) or reason(replace(translate(ruleset, packet), original=None), layout)
+
+
 def _impossible(packet: Packet) -> str | None:
     """What the kernel lets go before any packet filter sees it (ip_rcv, ip_route_input, ip6_rcv, ip6_forward)."""
     source, destination = packet.source, packet.destination
     if source.version != destination.version:
         return "its addresses are of two families"
+    if ANYCAST in (source, destination):
+        return "that address is every router's, and this host's own where it forwards"
     if packet.source.version == 6 and packet.protocol in _EXTENSIONS:
         return "this is no protocol but a part of the IPv6 header"
     if source in MULTICAST or source == BROADCAST:
