@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from portctl.backends.nftables import sets, words
-from portctl.backends.nftables.conditions import Case, cases, unchanged
+from portctl.backends.nftables.conditions import Case, cases
 from portctl.backends.nftables.deeds import deeds, log
 from portctl.backends.nftables.dispatch import Class, Side, classes, found_by_port
 from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
-from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict
+from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict, unchanged
 
 NOT_A_START = "tcp flags != syn / fin,syn,rst,ack"
 FEW = 3
