@@ -1,4 +1,4 @@
-"""CPU seconds that the packet-space engine takes, beside what `design` asks: run it with `python benchmarks/space.py`."""
+"""CPU seconds that the packet-space engine takes: `python benchmarks/space.py`."""
 
 from __future__ import annotations
 

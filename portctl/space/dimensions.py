@@ -131,8 +131,12 @@ def program_interfaces(patterns: Iterable[str]) -> Ranges:
     return Ranges.of(pattern("lo" if p == LOOPBACK else p) for p in patterns)
 
 
+_STATE_SETS = [Ranges.of((k, k) for k in range(len(STATES)) if number >> k & 1) for number in range(1 << len(STATES))]
+"""By the value of a `State`: its flags are in the order of `STATES`."""
+
+
 def states(wanted: State) -> Ranges:
-    return Ranges.of((k, k) for k, state in enumerate(STATES) if state in wanted)
+    return _STATE_SETS[wanted.value]
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

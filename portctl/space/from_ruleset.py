@@ -63,16 +63,24 @@ Cube = dict[Dimension, Ranges]
 YES, NO = Ranges.single(1), Ranges.single(0)
 STARTING_FLAGS = Ranges.of((f, f) for f in range(256) if f & (FIN | SYN | RST | ACK) == SYN)
 UNTRACKED = states(State.UNTRACKED)
-TRACKED = states(EVERY_STATE & ~State.UNTRACKED)
+ONLY_TCP = Ranges.single(TCP)
 NOT_TCP = Ranges((0, TCP, TCP + 1, 256))
 
 
-def of_ruleset(lists: Lists, ruleset: Ruleset, direction: Direction, turned: bool) -> Body:
-    """What a policy does with the packets of one direction. `turned`: somebody else has translated them before."""
-    plain = [line for rule in ruleset.rules(direction) for line in rule_lines(lists, rule, turned, None)]
-    if turned or direction is Direction.OUTBOUND:
-        return lists.body(plain)
-    return lists.body([*_translated(lists, ruleset), *plain])
+def of_ruleset(lists: Lists, ruleset: Ruleset) -> dict[tuple[Direction, bool], Body]:
+    """What a policy does with the packets of each direction, by whether somebody else has translated them before."""
+    found: dict[tuple[Direction, bool], Body] = {}
+    for direction in Direction:
+        rules = ruleset.rules(direction)
+        plain = [line for rule in rules for line in rule_lines(lists, rule, False, None)]
+        turned = plain
+        if any(rule.original for rule in rules):
+            turned = [line for rule in rules for line in rule_lines(lists, rule, True, None)]
+        if direction is not Direction.OUTBOUND and ruleset.translations:
+            plain = [*_translated(lists, ruleset), *plain]
+        found[direction, False] = lists.body(plain)
+        found[direction, True] = lists.body(turned)
+    return found
 
 
 def _translated(lists: Lists, ruleset: Ruleset) -> Iterator[Line]:
@@ -114,12 +122,13 @@ def rule_lines(lists: Lists, rule: Rule, turned: bool, by: Translation | None) -
 def rule_cubes(rule: Rule, turned: bool = False, by: Translation | None = None) -> Iterator[Cube]:
     """The packets that a rule matches, as a union of boxes."""
     base = _plain_conditions(rule)
+    starts = [cube for flow in flow_cubes(rule.flows, PORT) for cube in _syn_cubes(rule, flow)]
+    places = list(_places(rule, by))
     for original in _original_cubes(rule.original, turned, by):
-        for syn in _syn_cubes(rule.syn):
-            for flow in flow_cubes(rule.flows, PORT):
-                if (moved := _moved(flow, by)) is not None:
-                    for place in _places(rule, by):
-                        yield from _joined(base, original, syn, moved, place)
+        for start in starts:
+            if (moved := _moved(start, by)) is not None:
+                for place in places:
+                    yield from _joined(base, moved, place, original)
 
 
 def _plain_conditions(rule: Rule) -> Cube:
@@ -147,14 +156,17 @@ def _plain_conditions(rule: Rule) -> Cube:
     return cube
 
 
-def _syn_cubes(syn: bool) -> list[Cube]:
-    if not syn:
-        return [{}]
-    return [
-        {PROTOCOL: NOT_TCP},
-        {PROTOCOL: Ranges.single(TCP), STATE: TRACKED, FLAGS: STARTING_FLAGS},
-        {PROTOCOL: Ranges.single(TCP), STATE: UNTRACKED},
-    ]
+def _syn_cubes(rule: Rule, flow: Cube) -> list[Cube]:
+    """A flow's box, of TCP only what starts a connection where the rule asks for that."""
+    protocols = flow.get(PROTOCOL)
+    if not rule.syn or (protocols is not None and TCP not in protocols):
+        return [flow]
+    found: list[Cube] = []
+    if tracked := rule.states & ~State.UNTRACKED:
+        found.append({**flow, PROTOCOL: ONLY_TCP, STATE: states(tracked), FLAGS: STARTING_FLAGS})
+    if State.UNTRACKED in rule.states:
+        found.append({**flow, PROTOCOL: ONLY_TCP, STATE: UNTRACKED})
+    return found if protocols is not None else [{PROTOCOL: NOT_TCP}, *found]
 
 
 def flow_cubes(flows: Flows, port: Dimension) -> Iterator[Cube]:
@@ -228,6 +240,9 @@ def _joined(*cubes: Mapping[Dimension, Ranges]) -> Iterator[Cube]:
     """The intersection of some boxes, unless it is empty."""
     found: Cube = {}
     for cube in cubes:
+        if found.keys().isdisjoint(cube):
+            found.update(cube)
+            continue
         for dimension, ranges in cube.items():
             common = found[dimension] & ranges if dimension in found else ranges
             if not common:

@@ -142,7 +142,7 @@ class Lists:
         marks: tuple[MarkTest, ...] = (),
         unknown: int | None = None,
     ) -> Line:
-        pairs = tuple(sorted(((d, self.part(r)) for d, r in cube.items()), key=_dimension))
+        pairs = tuple((d, self.part(r)) for d, r in sorted(cube.items()))
         return self._line(pairs, tuple(acts), marks, unknown)
 
     def _line(self, cube: Cube, acts: tuple[Act, ...], marks: tuple[MarkTest, ...], unknown: int | None) -> Line:
@@ -150,10 +150,11 @@ class Lists:
         key = (cube, id(acts), marks, unknown)
         found = self._lines.get(key)
         if found is None:
-            asked = {dimension for dimension, _ in cube}
             bodies = [act.body for act in acts if act.body is not None]
             unconditional = not cube and not marks and unknown is None
-            dimensions = frozenset(asked.union(*(body.dimensions for body in bodies)))
+            dimensions = frozenset([dimension for dimension, _ in cube])
+            if bodies:
+                dimensions = dimensions.union(*(body.dimensions for body in bodies))
             found = self._lines[key] = Line(cube, acts, marks, unknown, dimensions, unconditional, bool(bodies))
         return found
 
@@ -181,9 +182,9 @@ class Lists:
         key = tuple(kept)
         found = self._bodies.get(key)
         if found is None:
-            exits = frozenset().union(*(_exits(act) for line in key for act in line.acts))
+            exits = frozenset().union(*[_exits(act) for acts in {line.acts for line in key} for act in acts])
             stops = stops and exits <= {PASSED}
-            dimensions = frozenset().union(*(line.dimensions for line in key))
+            dimensions = frozenset().union(*{line.dimensions for line in key})
             found = self._bodies[key] = Body(key, dimensions, exits, stops)
         return found
 
@@ -365,10 +366,6 @@ K = TypeVar("K")
 def _join(ends: dict[K, frozenset[int]], key: K, depends: frozenset[int]) -> None:
     found = ends.get(key)
     ends[key] = depends if found is None else found | depends
-
-
-def _dimension(pair: tuple[Dimension, Part]) -> Dimension:
-    return pair[0]
 
 
 _STOPPING = ("end", "pass", "become", "return", "break", "goto")

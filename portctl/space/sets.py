@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from portctl.net import Address, Ranges
+from portctl.net import FAMILIES, Address, Ranges
 from portctl.program import Program, Step
 from portctl.ruleset import LOOPBACK, Direction, Packet, Ruleset, State, Verdict
 from portctl.space.diagram import Diagrams
@@ -43,7 +43,7 @@ from portctl.space.dimensions import (
 )
 from portctl.space.from_program import Maker
 from portctl.space.from_ruleset import of_ruleset
-from portctl.space.lists import Act, Leaf, Lists
+from portctl.space.lists import Act, Body, Leaf, Lists
 
 
 @dataclass(slots=True)
@@ -64,19 +64,22 @@ class Space:
 
     def of_ruleset(self, ruleset: Ruleset) -> Partition:
         """What `decide` says of every packet."""
-        roots = {}
-        for way in WAYS:
-            body = of_ruleset(self.lists, ruleset, way.direction, way.turned)
-            roots[way] = self.lists.diagram(self.lists.of_family(body, way.family), way.family)
-        return Partition(self, roots)
+        bodies = of_ruleset(self.lists, ruleset)
+        return self._of(lambda direction, turned: bodies[direction, turned])
 
     def of_program(self, program: Program, own_addresses: Iterable[Address] = ()) -> Partition:
         """What `evaluate` says of every packet, with what it cannot know."""
         maker = Maker(self.lists, program, frozenset(own_addresses), self.named_limits, self.steps)
+        return self._of(maker.of_direction)
+
+    def _of(self, make: Callable[[Direction, bool], Body]) -> Partition:
         roots = {}
-        for way in WAYS:
-            body = maker.of_direction(way.direction, way.turned)
-            roots[way] = self.lists.diagram(self.lists.of_family(body, way.family), way.family)
+        for direction in Direction:
+            for turned in (False, True):
+                body = make(direction, turned)
+                for family in FAMILIES:
+                    left = self.lists.of_family(body, family)
+                    roots[Way(direction, turned, family)] = self.lists.diagram(left, family)
         return Partition(self, roots)
 
     def everything(self) -> PacketSet:
