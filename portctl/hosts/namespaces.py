@@ -45,6 +45,7 @@ class Room:
         self._stack = ExitStack()
         self._fds: dict[str, int] = {}
         self._pid = 0
+        self._first: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Room:
         try:
@@ -63,8 +64,8 @@ class Room:
         script = self._stack.enter_context(as_file(files("portctl.hosts") / "room.sh"))
         argv = ["unshare", *(f"--{kind}" for kind in kinds), "--fork", "--kill-child"]
         argv += (["--map-root-user"] if unprivileged else []) + ["sh", str(script)]
-        first = self._start([*argv, "user" if unprivileged else "root", self.name])
-        self._pid = _ready(first)
+        self._first = self._start([*argv, "user" if unprivileged else "root", self.name])
+        self._pid = _ready(self._first)
         self._fds = {kind: self._pin(self._pid, kind) for kind in kinds}
         _refuse_the_machines_own(self._fds["net"])
 
@@ -150,8 +151,11 @@ class Room:
             raise HostError(f"{interface} could not be moved: {result.stderr.strip()}")
 
     def close(self) -> None:
-        """Ends everything in the room and waits until it is gone."""
+        """Ends everything in the room, the first process before all others, and waits until it is gone."""
         self._fds = {}
+        if self._first is not None:
+            _end(self._first)
+        self._first = None
         self._stack.close()
 
 
@@ -202,7 +206,7 @@ def _refuse_the_machines_own(descriptor: int) -> None:
 
 def _end(started: subprocess.Popen[bytes]) -> None:
     assert started.stdin is not None and started.stdout is not None and started.stderr is not None
-    with suppress(OSError):
+    with suppress(OSError):  # what was not yet written has nobody left to read it
         started.stdin.close()
     try:
         started.wait(2)

@@ -18,6 +18,7 @@ from portctl.hosts import sendable
 from portctl.hosts.frames import ethernet, internet, refused
 from portctl.hosts.namespaces import Network, Room
 from portctl.hosts.sandbox import Sandbox, interpreter, must
+from portctl.hosts.sendable import BROADCAST
 from portctl.net import MULTICAST, Address
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, Verdict, translate
 
@@ -69,7 +70,8 @@ def observe(box: Sandbox, packets: Sequence[Packet], ruleset: Ruleset | None = N
 
 
 Need = tuple[Address, str, bool]
-"""An address, where it leads (`local`, or an interface), and whether that is a multicast group to join."""
+"""An address, where it leads (an interface, `LOCAL`, or `AWAY` by whichever), and whether it is a group to join."""
+LOCAL, AWAY = "local", "away"
 
 
 def needs(packet: Packet, ruleset: Ruleset | None) -> Iterator[Need]:
@@ -79,11 +81,13 @@ def needs(packet: Packet, ruleset: Ruleset | None) -> Iterator[Need]:
         if at.destination in MULTICAST:
             yield at.destination, at.interface if at.direction is Direction.INBOUND else at.out_interface, True
         elif at.direction is Direction.INBOUND:
-            yield at.destination, "local", False
+            yield at.destination, LOCAL, False
         elif at.out_interface != LOOPBACK:
             yield at.destination, at.out_interface, False
     if packet.direction is Direction.OUTBOUND:
-        yield packet.source, "local", False
+        yield packet.source, LOCAL, False
+    elif packet.source != packet.destination:
+        yield packet.source, AWAY, False  # or the answers never leave this host
 
 
 def _connection(packet: Packet) -> tuple[object, ...]:
@@ -106,14 +110,18 @@ def _rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list
             flow = _connection(packet)
             wanted = {(address, group): to for address, to, group in needs(packet, ruleset)}
             fits = len(chosen) < MOST_AT_ONCE and (packet.protocol in (ICMP, ICMPV6) or flow not in flows)
-            if fits and all(leads.get(key, to) == to for key, to in wanted.items()):
+            if fits and all(_agree(leads.get(key, to), to) for key, to in wanted.items()):
                 chosen.append(at)
-                flows |= {flow}
-                leads |= wanted
+                flows.add(flow)
+                leads |= {key: to for key, to in wanted.items() if leads.get(key, AWAY) == AWAY}
             else:
                 left.append(at)
         yield chosen
         rest = left
+
+
+def _agree(one: str, other: str) -> bool:
+    return one == other or (AWAY in (one, other) and LOCAL not in (one, other))
 
 
 @dataclass(slots=True)
@@ -127,18 +135,16 @@ class _Ways:
         lines: dict[int, list[str]] = {4: [], 6: []}
         for address, to, group in wanted:
             key = address, group
-            if self.laid.get(key) == to or (to == "local" and self._own(address)):
+            laid = self.laid.get(key, AWAY)
+            if laid == to or self.box.layout.owns(address) or address == BROADCAST or (to == AWAY and laid != LOCAL):
                 continue
-            if key in self.laid:
+            if laid != AWAY:
                 lines[address.version].append(self._undo(key))
-            self.laid[key] = to
-            lines[address.version].append(_way("add", address, to, group, self.box))
+                del self.laid[key]
+            if to != AWAY:
+                self.laid[key] = to
+                lines[address.version].append(_way("add", address, to, group, self.box))
         self._batch(lines)
-
-    def _own(self, address: Address) -> bool:
-        layout = self.box.layout
-        own = {layout.address(name, address.version) for name in layout.interfaces}
-        return address.is_loopback or address in own or address in layout.addresses or str(address) == "255.255.255.255"
 
     def _undo(self, key: tuple[Address, bool]) -> str:
         return _way("del", key[0], self.laid[key], key[1], self.box)
@@ -159,7 +165,7 @@ def _way(verb: str, address: Address, to: str, group: bool, box: Sandbox) -> str
     if group:
         name = to if to in box.layout.interfaces else box.layout.interfaces[0]
         return f"address {verb} {address} dev {name}" + (" autojoin" if verb == "add" else "")
-    if to == "local":
+    if to == LOCAL:
         return f"route {verb} local {address} dev {box.layout.interfaces[0]} table local"
     return f"route {verb} {address} dev {to}"
 

@@ -21,7 +21,7 @@ OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
 PRIORITY = 5
 """SO_PRIORITY of packets from here: how the witness knows them from the network's own answers."""
 
-Sockets = dict[tuple[str, ...], socket.socket]
+Sockets = dict[str, socket.socket]
 
 
 def main() -> None:
@@ -48,20 +48,29 @@ def main() -> None:
 
 def say(mouths: Sockets, words: list[str]) -> bool:
     data = bytes.fromhex(words[-1])
-    version = data[0] >> 4
-    key = (*words[:-1], str(version) if words[0] == "packet" else "")
     try:
-        if key not in mouths:
-            mouths[key] = on_wire(words[1]) if words[0] == "frame" else of_user(words[1], int(words[2]), version)
         if words[0] == "frame":
-            mouths[key].send(data)
-        elif version == 4:
-            mouths[key].sendto(data, (socket.inet_ntoa(data[16:20]), 0))
-        else:
-            mouths[key].sendto(data, (socket.inet_ntop(socket.AF_INET6, data[24:40]), 0))
+            if words[1] not in mouths:
+                mouths[words[1]] = on_wire(words[1])
+            mouths[words[1]].send(data)
+            return True
+        family, raw = (socket.AF_INET, data[16:20]) if data[0] >> 4 == 4 else (socket.AF_INET6, data[24:40])
+        # Only where no route tells the way: a reset to the sender is routed as its socket is bound.
+        bound = words[1] if ambiguous(family, raw) else ""
+        key = f"{family} {words[2]} {bound}"
+        if key not in mouths:
+            mouths[key] = of_user(bound, int(words[2]), family)
+        mouths[key].sendto(data, (socket.inet_ntop(family, raw), 0))
     except OSError:
         return False
     return True
+
+
+def ambiguous(family: int, address: bytes) -> bool:
+    """Whether an address is on every wire at once: of a group, of everybody, or of one link."""
+    if family == socket.AF_INET:
+        return address[0] >> 4 == 14 or address == b"\xff" * 4
+    return address[0] == 0xFF or (address[0] == 0xFE and address[1] >> 6 == 2)
 
 
 def on_wire(interface: str) -> socket.socket:
@@ -70,17 +79,17 @@ def on_wire(interface: str) -> socket.socket:
     return mouth
 
 
-def of_user(interface: str, user: int, version: int) -> socket.socket:
+def of_user(interface: str, user: int, family: int) -> socket.socket:
     """A raw socket that the packet filter sees as the user's: it looks at the file system user of the opener."""
     library = ctypes.CDLL(None)
     library.setfsuid(user)
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
     mouth = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
     library.setfsuid(0)
-    mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    if interface:
+        mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
     mouth.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, PRIORITY)
     mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    if version == 4:
+    if family == socket.AF_INET:
         mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
     else:
         mouth.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)

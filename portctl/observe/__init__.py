@@ -96,10 +96,16 @@ def _sockets(
     host: Host, known: Facts, unknown: list[str]
 ) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
     """Listeners and open connections; None where no tool told."""
-    if not known.root:
-        unknown.append("who owns the sockets of other users (needs root)")
-    elif not known.sees_processes:
-        unknown.append("who owns the sockets of processes outside this container")
+    listening, connected = _told(host, known)
+    if listening is None:
+        unknown.append("what listens: neither ss nor /proc/net told")
+    elif any(listener.process is None for listener in listening):
+        outside = "processes outside this container" if known.root else "other users (needs root)"
+        unknown.append(f"who owns the sockets of {outside}")
+    return listening, connected
+
+
+def _told(host: Host, known: Facts) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
     if known.tool("ss") is not None:
         listening, connected = host.run(Command(ss.LISTENERS)), host.run(Command(ss.CONNECTIONS))
         if listening.ok and connected.ok:
@@ -107,7 +113,6 @@ def _sockets(
     answer = host.run(Command(("sh", "-c", proc.ASK))).stdout
     if "local_address" in answer:
         return proc.listeners(answer, known.sees_processes), proc.connections(answer)
-    unknown.append("what listens: neither ss nor /proc/net told")
     return None, None
 
 

@@ -30,7 +30,7 @@ def diff(
     now = observed.program if observed.program is not None else loaded
     rules = in_sync(loaded, desired.program)
     settings = all(observed.settings.get(name) == value for name, value in desired.settings.items())
-    order = () if rules else (desired.backend,)
+    order: tuple[str, ...] = () if rules else (desired.backend,)
     order += () if settings else (sysctl.NAME,)
     then = after(now, desired.program)
     scene = watch.Scene(
@@ -83,6 +83,8 @@ def _boot_changes(desired: Desired, before: Before, files: Mapping[str, str]) ->
         if before.boot.get(name) != bundle.get(name)
     ]
     found += [
-        Change(path, before.files.get(path, ""), text) for path, text in files.items() if before.files.get(path) != text
+        Change(path, before.files.get(path, ""), text)
+        for path, text in files.items()
+        if before.files.get(path, "") != text
     ]
     return found

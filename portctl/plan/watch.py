@@ -10,7 +10,7 @@ from portctl import wayin
 from portctl.listeners import Connection
 from portctl.net import EVERY_V4, EVERY_V6, Address
 from portctl.observe import Facts, Observed
-from portctl.plan import samples, state
+from portctl.plan import samples
 from portctl.plan.types import Desired, Refusal
 from portctl.plan.words import flows_text
 from portctl.program import Accept, Answer, Chain, Condition, Jump, Line, Program, evaluate
@@ -155,7 +155,8 @@ def _hint(ruleset: Ruleset, packet: Packet) -> str:
             f", or {packet.interface} to its `in`" if fitting[0].interfaces else ""
         )
     name = "ssh" if packet.port == 22 else "your-ssh"
-    return f"no service has port {packet.port}/tcp: add `{name}: {{ports: {packet.port}/tcp, from: {_quoted(packet.source)}}}`"
+    entry = f"{name}: {{ports: {packet.port}/tcp, from: {_quoted(packet.source)}}}"
+    return f"no service has port {packet.port}/tcp: add `{entry}`"
 
 
 def _quoted(address: Address) -> str:
@@ -288,7 +289,8 @@ def _foreign_accepts(scene: Scene) -> Iterator[str]:
                 continue
             answer = scene.answer(scene.then, packet)
             if answer.verdict is not Verdict.ACCEPT and answer.decided is not None and answer.decided.chain.own:
-                yield f"stops working: chain {chain.name} of table {chain.table} accepts `{line.text}`, the policy does not"
+                where = f"chain {chain.name} of table {chain.table}"
+                yield f"stops working: {where} accepts `{line.text}`, the policy does not"
 
 
 def accepting_lines(program: Program) -> Iterator[tuple[Chain, Line, str, tuple[Condition, ...]]]:
@@ -398,7 +400,7 @@ def _cut_connections(scene: Scene) -> Iterator[str]:
                 not _within(scene, connection)
                 and decide(scene.ruleset, packet_of(scene, connection))[0] is not Verdict.ACCEPT
             ):
-                yield f"will be cut, the policy does not admit it and nothing has tracked it: {_text(scene, connection)}"
+                yield f"will be cut, not admitted by the policy and tracked by nobody: {_text(scene, connection)}"
 
 
 def _unadmitted_survivors(scene: Scene) -> Iterator[str]:
@@ -434,7 +436,7 @@ def _containers(scene: Scene) -> Iterator[str]:
             out_interface=outward, local=False,
         )  # fmt: skip
         if decide(scene.ruleset, packet)[0] is not Verdict.ACCEPT:
-            yield f"container traffic stops: what starts behind {interface.name} no longer passes through (`defaults.forward`)"
+            yield f"container traffic stops: `defaults.forward` stops what starts behind {interface.name}"
 
 
 def _needs_outbound(scene: Scene) -> Iterator[str]:

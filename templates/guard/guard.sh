@@ -254,10 +254,19 @@ load() { # loads the new bundles; stops between two where the guard has decided 
         sh "$pending/new/$part/load.sh" || { complain "$part could not be loaded"; status=1; break; }
         stop_at "loaded-$part"
     done
-    cat /proc/net/tcp /proc/net/tcp6 >"$pending/sockets" 2>/dev/null
+    sockets >"$pending/sockets"
     cut -d' ' -f1 /proc/uptime >"$pending/loaded"
     rm -f "$pending/loading"
     return "$status"
+}
+
+sockets() { # every connection there is, also half-open ones (state 03): a confirmation must come over none of them
+    printf '\001order\n'
+    printf '\001\000\000\000' | od -An -tu4
+    for table in tcp tcp6; do
+        printf '\001%s\n' "$table"
+        sed 's/^\( *[0-9]*: [0-9A-F]*:[0-9A-F]* [0-9A-F]*:[0-9A-F]*\) 03 /\1 01 /' "/proc/net/$table" 2>/dev/null
+    done
 }
 
 loader_ended() { # waits for a load that is under way, half a minute at most
@@ -375,11 +384,42 @@ state() { # of the transaction, for people: "pending NUMBER SECONDS-LEFT HOLDER"
     say "pending $(cat "$pending/number" 2>/dev/null || say 0) $(($(cat "$pending/deadline") - $(uptime))) ${holder#*:*:*:}"
 }
 
+tables() { # how many sources the table of each limit holds: "NAME NUMBER"
+    for file in /proc/net/ipt_hashlimit/portctl-* /proc/net/ip6t_hashlimit/portctl-*; do
+        [ ! -e "$file" ] || say "${file##*/} $(grep -c . "$file")"
+    done
+    nft -t list table inet portctl 2>/dev/null | awk '$1 == "set" { name = $2 } /flags.*dynamic/ { print name }' |
+        while read -r name; do
+            commas=$(nft list set inet portctl "$name" | sed -n '/elements = {/,$p' | tr -cd ',' | wc -c)
+            say "$name $((commas + 1))"
+        done
+}
+
+dump() { # FOLDER…: every file below, each after a line that begins with the character 1 and its path; read by portctl
+    for folder in "$@"; do
+        [ -e "$folder" ] || continue
+        find -L "$folder" -type f 2>/dev/null | sort | while read -r file; do
+            printf '\001%s\n' "$file"
+            cat "$file"
+        done
+    done
+}
+
+look() { # the old state, saved into a folder that is no transaction: for a plan that is only shown
+    save
+    dump "$pending/old"
+}
+
 verb=$1
 shift
+if [ "$verb" = in ]; then # FOLDER VERB …
+    pending=$1
+    verb=$2
+    shift 2
+fi
 case $verb in
     take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
-        decide | load | undo | outcome | finish | close | wait_for | state) "$verb" "$@" ;;
+        decide | load | undo | outcome | finish | close | wait_for | state | dump | look | tables) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac
 exit $?

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from portctl.backends.base import MASQUERADE_MARK, PUBLISHED_MARK
 from portctl.backends.nftables import words
-from portctl.backends.nftables.chains import COUNTER, MARKS, Deed, Table, dispatch, emit
+from portctl.backends.nftables.chains import dispatch
 from portctl.backends.nftables.conditions import Case, cases, translation_cases
+from portctl.backends.nftables.deeds import MARKS
+from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
 from portctl.net import Address
 from portctl.ruleset import TCP, Flow, Kind, Rule, Ruleset, Translation
 

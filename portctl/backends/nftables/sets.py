@@ -115,12 +115,14 @@ class Book:
     maps: dict[str, Object] = field(default_factory=dict)
     _held: dict[str, tuple[Family, Ranges]] = field(default_factory=dict)
     _large: dict[str, Large] = field(default_factory=dict)
+    _names: dict[tuple[str, Family, Ranges], str] = field(default_factory=dict)
 
     def addresses(self, side: str, entry: str, family: Family, ranges: Ranges) -> str | Large:
         """The right side of a condition on an address: itself, `@set`, or a large set in parts."""
         if len(ranges.bounds) == 2:
             return words.addresses(ranges, family)[0]
-        name = self._name(side, entry, family, ranges)
+        name = self._names.get((entry, family, ranges)) or self._name(side, entry, family, ranges)
+        self._names[entry, family, ranges] = name
         if name in self._large:
             return self._large[name]
         if len(ranges.bounds) > 2 * LARGEST:
