@@ -61,8 +61,7 @@ class View(NamedTuple):
     port: int | Dimension = PORT
     original_destination: int | Dimension = DESTINATION
     original_port: int | Dimension = PORT
-    local: bool | None = None
-    """None: as the packet's own."""
+    local: bool | Dimension = LOCAL
 
 
 def first_view(direction: Direction, turned: bool) -> View:
@@ -183,7 +182,7 @@ def _subject(condition: Condition, view: View) -> tuple[int | Dimension, Ranges]
         case Field.HOP_LIMIT:
             return HOP_LIMIT, _ranges(value)
         case Field.LOCAL:
-            return (LOCAL if view.local is None else int(view.local)), YES if value else NO
+            return view.local, YES if value else NO
         case Field.USER:
             return USER, Ranges.single(name_number(str(value)))
         case Field.UNTIL:

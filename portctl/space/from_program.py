@@ -30,7 +30,7 @@ from portctl.program import (
 from portctl.program import Line as ProgramLine
 from portctl.ruleset import Direction, State, Verdict
 from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
-from portctl.space.dimensions import FAMILY, LOCAL, STATE, family_set, states
+from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
 from portctl.space.lists import Act, Body, Line, Lists
 
 HOOKS: dict[Direction, tuple[HookName, ...]] = {
@@ -85,9 +85,11 @@ class Maker:
                 if number == 0 and place < rest.place:
                     continue
                 assert chain.hook is not None
-                if chain.hook.kind == "nat" and rest.turned:
+                if chain.hook.kind == "nat" and (rest.turned or (view.turned and name != "postrouting")):
                     continue
-                lines.append(self._stage(chain, view, Rest(rest.hooks[number:], place + 1, rest.turned)))
+                # What somebody else's DNAT turned still had its own destination before routing.
+                seen = view._replace(local=PUBLISHED) if rest.turned and name == "prerouting" else view
+                lines.append(self._stage(chain, seen, Rest(rest.hooks[number:], place + 1, rest.turned)))
         return self.lists.body(lines)
 
     def _at(self, hook: HookName) -> list[Chain]:
@@ -188,7 +190,7 @@ class Maker:
             return [self._turned(action, view, rest, True)]
         if action.address is not None:
             return [self._turned(action, view, rest, False)]
-        if view.local is not None:
+        if isinstance(view.local, bool):
             return [self._turned(action, view, rest, view.local)]
         here = self.lists.line({LOCAL: YES}, [self._turned(action, view, rest, True)])
         elsewhere = self.lists.line({}, [self._turned(action, view, rest, False)])

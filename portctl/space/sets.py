@@ -297,23 +297,19 @@ def _differ(a: Hashable, b: Hashable) -> bool:
 
 def possible(space: Space) -> PacketSet:
     """The packets that can exist: what no tracker, no host and no wire ever brings forth is left out."""
-    yes, no = Ranges.single(1), Ranges.single(0)
+    yes = Ranges.single(1)
     someone = Ranges((1, 1 << 256))
     first = states(State.NEW | State.INVALID | State.UNTRACKED)
     impossible: list[tuple[Direction | None, dict[Dimension, Ranges]]] = [
         (None, {STATE: first, REPLY: yes}),
         (Direction.INBOUND, {USER: someone}),
         (Direction.FORWARDED, {USER: someone}),
+        (Direction.FORWARDED, {LOCAL: yes}),
         (Direction.FORWARDED, {IN: Ranges.single(name_number("lo"))}),
         (Direction.FORWARDED, {OUT: Ranges.single(name_number("lo"))}),
     ]
     found = space.everything() - space.boxes(impossible)
-    fresh = space.boxes([(None, {PUBLISHED: yes}), (Direction.FORWARDED, {LOCAL: yes})])
-    turned = space.boxes([(None, {PUBLISHED: yes, LOCAL: no}), (None, {PUBLISHED: no, LOCAL: yes})])
-    return PacketSet(
-        space,
-        {
-            way: space.diagrams.combine(_minus, root, (turned if way.turned else fresh).roots[way])
-            for way, root in found.roots.items()
-        },
-    )
+    published = space.boxes([(None, {PUBLISHED: yes})])
+    combine = space.diagrams.combine
+    roots = {w: r if w.turned else combine(_minus, r, published.roots[w]) for w, r in found.roots.items()}
+    return PacketSet(space, roots)
