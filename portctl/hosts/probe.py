@@ -12,15 +12,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
+from types import TracebackType
 
 from portctl.command import Command, HostError
 from portctl.hosts import sendable
 from portctl.hosts.frames import ethernet, internet, refused
 from portctl.hosts.namespaces import Network, Room
+from portctl.hosts.representatives import Spent, representatives
 from portctl.hosts.sandbox import Sandbox, interpreter, must
 from portctl.hosts.sendable import BROADCAST
 from portctl.net import MULTICAST, Address
-from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, Verdict, translate
+from portctl.ruleset import (
+    ICMP,
+    ICMPV6,
+    LOOPBACK,
+    Direction,
+    Expect,
+    Expectation,
+    Packet,
+    Ruleset,
+    Verdict,
+    translate,
+)
 
 MOST_AT_ONCE = 10_000
 """Packets of one round; they are numbered with 16 bits, and numbers are not used again at once."""
@@ -56,17 +69,74 @@ def verdicts(box: Sandbox, packets: Sequence[Packet], ruleset: Ruleset | None = 
 
 def observe(box: Sandbox, packets: Sequence[Packet], ruleset: Ruleset | None = None) -> list[Observation]:
     """As `verdicts`, with what else there is to know."""
-    for packet in packets:
-        if why := sendable.reason(packet, box.layout):
-            raise ValueError(f"{packet}: {why}")
-    found: dict[int, Observation] = {}
-    with _witness(box), _ways(box) as ways, ExitStack() as stack:
-        script = str(stack.enter_context(as_file(files("portctl.hosts") / "wire.py")))
-        users = _users(box) if any(packet.user for packet in packets) else {}
+    with Prober(box) as prober:
+        return prober.observe(packets, ruleset)
+
+
+class Prober:
+    """Everything that sending packets needs, set up once: `with Prober(box) as prober: prober.observe(…)`. Rules may be
+    loaded and removed meanwhile."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self.box = box
+        self._stack = ExitStack()
+        self._ways = _Ways(box)
+        self._script = ""
+        self._users: dict[str, int] = {}
+
+    def __enter__(self) -> Prober:
+        with ExitStack() as stack:
+            self._script = str(stack.enter_context(as_file(files("portctl.hosts") / "wire.py")))
+            stack.enter_context(_witness(self.box))
+            stack.callback(self._ways.take_up)
+            self._users = _users(self.box)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def observe(self, packets: Sequence[Packet], ruleset: Ruleset | None = None) -> list[Observation]:
+        """What becomes of each packet, in order."""
+        for packet in packets:
+            if why := sendable.reason(packet, self.box.layout):
+                raise ValueError(f"{packet}: {why}")
+        found: dict[int, Observation] = {}
         for numbers in _rounds(packets, ruleset):
-            ways.lay(need for at in numbers for need in needs(packets[at], ruleset))
-            found |= _send(box, script, users, {at: packets[at] for at in numbers})
-    return [found[at] for at in range(len(packets))]
+            ways = self._ways.change(need for at in numbers for need in needs(packets[at], ruleset))
+            _prepare(self.box, ways)
+            found |= _send(self.box, self._script, self._users, {at: packets[at] for at in numbers})
+        return [found[at] for at in range(len(packets))]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One entry of a policy's `tests`, tried: how many packets were sent for it, and those that went another way.
+
+    With `sent` 0 it was not tried: nothing that it speaks of can be sent here.
+    """
+
+    expectation: Expectation
+    sent: int
+    wrong: tuple[tuple[Packet, Verdict], ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return not self.wrong
+
+
+def expectations(box: Sandbox, ruleset: Ruleset) -> list[Trial]:
+    """Sends real packets for every entry of the policy's `tests`, in their order, through whatever rules are loaded."""
+    spent: Spent = set()
+    chosen = [representatives(ruleset, e, box.layout, spent) for e in ruleset.expectations]
+    got = iter(verdicts(box, [packet for packets in chosen for packet in packets], ruleset))
+    trials = []
+    for expectation, packets in zip(ruleset.expectations, chosen, strict=True):
+        seen = [(packet, next(got)) for packet in packets]
+        allow = expectation.expect is Expect.ALLOW
+        wrong = tuple((packet, verdict) for packet, verdict in seen if (verdict is Verdict.ACCEPT) != allow)
+        trials.append(Trial(expectation, len(seen), wrong))
+    return trials
 
 
 Need = tuple[Address, str, bool]
@@ -131,34 +201,26 @@ class _Ways:
     box: Sandbox
     laid: dict[tuple[Address, bool], str] = field(default_factory=dict)
 
-    def lay(self, wanted: Iterable[Need]) -> None:
-        lines: dict[int, list[str]] = {4: [], 6: []}
+    def change(self, wanted: Iterable[Need]) -> list[str]:
+        """What to tell ip(8), after which they are as wanted."""
+        lines: list[str] = []
         for address, to, group in wanted:
             key = address, group
             laid = self.laid.get(key, AWAY)
             if laid == to or self.box.layout.owns(address) or address == BROADCAST or (to == AWAY and laid != LOCAL):
                 continue
             if laid != AWAY:
-                lines[address.version].append(self._undo(key))
+                lines.append(_way("del", address, laid, group, self.box))
                 del self.laid[key]
             if to != AWAY:
                 self.laid[key] = to
-                lines[address.version].append(_way("add", address, to, group, self.box))
-        self._batch(lines)
-
-    def _undo(self, key: tuple[Address, bool]) -> str:
-        return _way("del", key[0], self.laid[key], key[1], self.box)
-
-    def _batch(self, lines: dict[int, list[str]]) -> None:
-        for version, commands in lines.items():
-            if commands:
-                must(self.box.host, "ip", f"-{version}", "-force", "-batch", "-", stdin="\n".join(commands) + "\n")
+                lines.append(_way("add", address, to, group, self.box))
+        return lines
 
     def take_up(self) -> None:
-        lines: dict[int, list[str]] = {4: [], 6: []}
-        for key in self.laid:
-            lines[key[0].version].append(self._undo(key))
-        self._batch(lines)
+        lines = [_way("del", address, to, group, self.box) for (address, group), to in self.laid.items()]
+        self.laid.clear()
+        must(self.box.host, "ip", "-force", "-batch", "-", stdin="\n".join([*lines, ""]))
 
 
 def _way(verb: str, address: Address, to: str, group: bool, box: Sandbox) -> str:
@@ -168,15 +230,6 @@ def _way(verb: str, address: Address, to: str, group: bool, box: Sandbox) -> str
     if to == LOCAL:
         return f"route {verb} local {address} dev {box.layout.interfaces[0]} table local"
     return f"route {verb} {address} dev {to}"
-
-
-@contextmanager
-def _ways(box: Sandbox) -> Iterator[_Ways]:
-    ways = _Ways(box)
-    try:
-        yield ways
-    finally:
-        ways.take_up()
 
 
 _FORCED = {
@@ -246,10 +299,24 @@ def _nft(host: Room | Network, text: str) -> None:
 _CLEAR = "".join(f"flush set inet witness {name}{version}\n" for name in _SETS for version in (4, 6))
 
 
+_PREPARE = """\
+nft -f - <<'END'
+{clear}END
+conntrack -F >/dev/null 2>&1
+ip -force -batch - <<'END'
+{ways}
+END
+"""
+
+
+def _prepare(box: Sandbox, ways: Iterable[str]) -> None:
+    """Forgets the packets before, and the flows that they began, and lays the ways for the next."""
+    script = _PREPARE.format(clear=_CLEAR, ways="\n".join(ways))
+    must(box.host, "sh", "-s", stdin=script)
+
+
 def _send(box: Sandbox, script: str, users: dict[str, int], packets: dict[int, Packet]) -> dict[int, Observation]:
     """One round. Packets are numbered from 1 as they are sent."""
-    _nft(box.host, _CLEAR)
-    box.host.run(Command(("conntrack", "-F")), timeout=PATIENCE)
     outside: list[str] = []
     inside: list[str] = []
     for number, packet in enumerate(packets.values(), 1):

@@ -8,7 +8,6 @@ if the kernel refused to send it. It ends once nothing has come for `QUIET` seco
 
 from __future__ import annotations
 
-import ctypes
 import select
 import socket
 import sys
@@ -81,6 +80,8 @@ def on_wire(interface: str) -> socket.socket:
 
 def of_user(interface: str, user: int, family: int) -> socket.socket:
     """A raw socket that the packet filter sees as the user's: it looks at the file system user of the opener."""
+    import ctypes  # takes a while, and is seldom needed
+
     library = ctypes.CDLL(None)
     library.setfsuid(user)
     mouth = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)

@@ -40,6 +40,7 @@ say "tool $tool"
 if [ $tool = lsof ]; then lsof -v 2>&1; else $tool --version 2>&1; fi
 done
 say nft; nft list tables >/dev/null && echo works
+say legacy; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names
 say addresses; ip -o address show || ifconfig -a
 say addresses6; cat /proc/net/if_inet6
 say routes; ip -4 route show
@@ -76,6 +77,7 @@ def read(answer: str) -> Facts:
         resolvers=_resolvers(parts.get("resolvers", "")),
         tracking=parts.get("tracked", "0") not in ("", "0") or bool(parts.get("tracking")),
         nft_works="nft" in versions and (not root or parts.get("nft") == "works"),
+        legacy=bool(parts.get("legacy", "").strip()),
         sees_processes=root and parts.get("namespaces", "").split() == [INITIAL_PROCESSES, INITIAL_USERS],
     )
 

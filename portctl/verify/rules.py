@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
-from portctl.program import Answer, Chain, Hook, Line, Program, evaluate
+from portctl.program import Accept, Answer, Chain, Hook, Jump, Line, Program, evaluate
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, step_text
@@ -36,7 +37,40 @@ def differences(loaded: Program, wanted: Program) -> list[str]:
     lines: list[str] = []
     for key in sorted(have.keys() | want.keys()):
         lines += _chain_differences(have.get(key), want.get(key))
-    return lines
+    return lines + _door_differences(loaded, wanted)
+
+
+def _door_differences(loaded: Program, wanted: Program) -> list[str]:
+    """What differs in portctl's lines in chains that it shares with others (INPUT of iptables): they stand first."""
+    have, want = ({_key(chain): chain for chain in program.chains if not chain.own} for program in (loaded, wanted))
+    names = {chain.name for program in (loaded, wanted) for chain in program.own().chains}
+    found = []
+    for key in sorted(have.keys() | want.keys()):
+        present = have[key].lines if key in have else ()
+        doors = [line for line in (want[key].lines if key in want else ()) if _leads_to(line, names)]
+        place = f"{key[0]} {key[2]}" + (f" (IPv{key[1]})" if key[1] else "")
+        missing = [line for line in doors if line not in present]
+        extra = [line for line in present if _leads_to(line, names) and line not in doors]
+        found += [f"- {place}: {_line(line)}" for line in missing] + [f"+ {place}: {_line(line)}" for line in extra]
+        if doors and not missing and not extra and list(present[: len(doors)]) != doors:
+            found.append(f"~ {place}: portctl's jump does not stand first")
+    return found
+
+
+def ours(program: Program) -> Program:
+    """portctl's chains, and of the chains that it shares with others its own lines alone."""
+    names = {chain.name for chain in program.chains if chain.own}
+    shared = []
+    for chain in program.chains:
+        lines = () if chain.own else tuple(line for line in chain.lines if _leads_to(line, names))
+        if lines:
+            hook = replace(chain.hook, policy=Accept()) if chain.hook else None
+            shared.append(replace(chain, lines=lines, hook=hook))
+    return Program((*program.own().chains, *shared))
+
+
+def _leads_to(line: Line, names: set[str]) -> bool:
+    return any(isinstance(action, Jump) and action.chain in names for action in line.actions)
 
 
 def _chain_differences(have: Chain | None, want: Chain | None) -> list[str]:
@@ -72,8 +106,8 @@ def drift(view: View) -> Iterator[Finding]:
     """The finding, if portctl's own part is not what the policy renders to."""
     if view.program is None or view.wanted is None:
         return
-    loaded, wanted = view.program.own(), view.wanted.own()
-    if not loaded.chains and wanted.chains:
+    loaded, wanted = ours(view.program), ours(view.wanted)
+    if not view.program.own().chains and wanted.chains:
         yield Finding(
             "drift",
             "error",
@@ -83,7 +117,7 @@ def drift(view: View) -> Iterator[Finding]:
             _example(view, loaded, wanted),
         )
         return
-    lines = differences(loaded, wanted)
+    lines = differences(view.program, view.wanted)
     if lines:
         example = _example(view, loaded, wanted)
         if not example:

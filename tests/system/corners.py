@@ -11,6 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random
 
+from portctl.hosts.representatives import Spent, limits
 from portctl.hosts.sandbox import Layout, instance
 from portctl.hosts.sendable import BROADCAST, natural_state, reason
 from portctl.net import BITS, FAMILIES, MULTICAST, Address, Addresses, Family, Ranges
@@ -29,7 +30,6 @@ from portctl.ruleset import (
     Packet,
     Rule,
     Ruleset,
-    translate,
 )
 
 STRANGERS: dict[Family, tuple[Address, ...]] = {
@@ -43,7 +43,7 @@ WHOLE = (Direction.INBOUND, Direction.INBOUND, Direction.INBOUND, Direction.OUTB
 def packets(ruleset: Ruleset, layout: Layout, seed: int, count: int) -> list[Packet]:
     """About `count` packets, each sendable, at most one of a source for each entry with limits."""
     random = Random(seed)
-    spent: set[tuple[str, object]] = set()
+    spent: Spent = set()
     found: dict[Packet, None] = {}
     for _ in range(8 * count):
         packet = _packet(ruleset, layout, random)
@@ -57,14 +57,6 @@ def packets(ruleset: Ruleset, layout: Layout, seed: int, count: int) -> list[Pac
         if len(found) == count:
             break
     return list(found)
-
-
-def limits(ruleset: Ruleset, packet: Packet) -> set[tuple[str, object]]:
-    """The counters that a packet may use up: an entry's, for its source (an IPv4 address, an IPv6 /64)."""
-    source = int(packet.source) if packet.source.version == 4 else int(packet.source) >> 64
-    seen = (packet, translate(ruleset, packet))
-    rules = (rule for each in seen for rule in ruleset.rules(each.direction) if rule.limited and rule.matches(each))
-    return {(rule.name, (packet.source.version, source)) for rule in rules}
 
 
 def _packet(ruleset: Ruleset, layout: Layout, random: Random) -> Packet | None:
@@ -97,7 +89,7 @@ def _packet(ruleset: Ruleset, layout: Layout, random: Random) -> Packet | None:
         flags=SYN if random.random() < 0.8 else random.choice(ODD_FLAGS),
         hop_limit=random.choice((rule.hop_limit or 64, 64, 255, 2)),
         user=(rule.user or random.choice((*layout.users, "root"))) if direction is Direction.OUTBOUND else None,
-        local=destination not in MULTICAST and destination != BROADCAST,
+        local=direction is not Direction.FORWARDED and destination not in MULTICAST and destination != BROADCAST,
     )
     packet = _spoil(packet, layout, random) if random.random() < 0.3 else packet
     return replace(packet, state=natural_state(packet))
