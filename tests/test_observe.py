@@ -35,6 +35,7 @@ systemd
 \x01namespaces
 pid:[4026531836]
 user:[4026531837]
+all
 \x01tool nft
 nftables v1.0.6 (Lester Gooch #5)
 \x01tool iptables
@@ -85,6 +86,12 @@ def test_facts_of_a_debian_host() -> None:
     assert found.sees_processes and found.nft_works and not found.tracking
     assert found.gateways == tuple(map(ip_address, ("192.0.2.1", "fe80::fffd", "fe80::fffe")))
     assert found.resolvers == tuple(map(ip_address, ("192.0.2.53", "fe80::1")))
+
+
+@pytest.mark.parametrize("seen", ["pid:[4026531836]", "user:[4026531837]", "all\n"])
+def test_root_does_not_see_everything_everywhere(seen: str) -> None:
+    """In a container's namespaces, or where a security module keeps process 1 to itself."""
+    assert not read(DEBIAN.replace(seen, "")).sees_processes
 
 
 def test_addresses_belong_to_interfaces_under_their_plain_names() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run(files: Iterable[str], format: str = "text", at: datetime | None = None, root: Path | None = None) -> int:
     """Checks policies, prints what was found as `text` or `json`, and returns the exit status: 0, 1 or 2."""
-    found = [(file, *_check(file, at, root)) for file in files]
+    found = [(file, *examine(file, at, root)) for file in files]
     if format == "json":
         import json
 
@@ -26,7 +26,7 @@ def run(files: Iterable[str], format: str = "text", at: datetime | None = None, 
     return max((_status(compiled, problems) for _, compiled, problems in found), default=0)
 
 
-def _check(file: str, at: datetime | None, root: Path | None) -> tuple[Compiled | None, list[Problem]]:
+def examine(file: str, at: datetime | None = None, root: Path | None = None) -> tuple[Compiled | None, list[Problem]]:
     """What a policy means, where it means something, and everything found wrong with it or its tests."""
     from portctl import pipeline
     from portctl.problems import Problems, order
@@ -36,6 +36,11 @@ def _check(file: str, at: datetime | None, root: Path | None) -> tuple[Compiled 
     except Problems as error:
         return None, order(error.problems)
     failed: list[Problem] = []
+    if compiled.ruleset.settings:
+        from portctl import sysctl
+
+        if impossible := sysctl.gaps(compiled.ruleset):
+            return None, order([*compiled.problems, *impossible])
     if compiled.ruleset.expectations:
         from portctl import expectations
 
@@ -62,7 +67,7 @@ def _print(found: list[tuple[str, Compiled | None, list[Problem]]]) -> None:
 def _verdict(compiled: Compiled | None, problems: list[Problem]) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
     if compiled is None:
-        return f"{_count(errors, 'error')}, nothing was checked beyond them"
+        return f"{_count(errors, 'error')}, more may show when they are gone"
     policy = compiled.policy
     parts = [_count(len(policy.services), "service")]
     for number, word in ((len(policy.egress), "egress entry"), (len(policy.forwards), "forward")):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import TracebackType
@@ -71,20 +71,25 @@ class Room:
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         """A process that ends when we close its standard input, or are gone."""
+        started = self._begin(argv, None)
+        self._stack.callback(_end, started)
+        return started
+
+    def _begin(self, argv: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        fds = tuple(self._fds.values())
         try:
-            started = subprocess.Popen(
+            return subprocess.Popen(
                 argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=process.environment(),
-                pass_fds=tuple(self._fds.values()),
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                env=process.environment(env),
+                pass_fds=fds,
                 start_new_session=True,
             )
         except OSError as error:
             raise HostError(f"{argv[0]} could not be started: {error.strerror}") from None
-        self._stack.callback(_end, started)
-        return started
 
     def _pin(self, pid: int, kind: str) -> int:
         """Keeps a namespace by an open file: a process number may come to mean another process, this cannot."""
@@ -130,17 +135,18 @@ class Room:
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, network: int | None = None
     ) -> subprocess.Popen[bytes]:
         """A process that stays: its standard streams are pipes. It ends with the room at the latest."""
-        started = subprocess.Popen(
-            (*self.prefix(network), *argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=process.environment(_outsiders() if env is None else env),
-            pass_fds=tuple(self._fds.values()),
-            start_new_session=True,
-        )
+        started = self._begin((*self.prefix(network), *argv), _outsiders() if env is None else env)
         self._stack.callback(_end, started)
         return started
+
+    @contextmanager
+    def lend(self, argv: Sequence[str], network: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """A process as `start` gives it, for a while."""
+        started = self._begin((*self.prefix(network), *argv), _outsiders())
+        try:
+            yield started
+        finally:
+            _end(started)
 
     def give(self, interface: str, other: Room, name: str) -> None:
         """Moves an interface of this room into another one, under a new name."""
@@ -175,6 +181,9 @@ class Network:
 
     def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         return self.room.start(argv, env, self._descriptor)
+
+    def lend(self, argv: Sequence[str]) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        return self.room.lend(argv, self._descriptor)
 
 
 def _outsiders() -> dict[str, str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
+from subprocess import Popen
 from types import TracebackType
 
 from portctl.command import Command, HostError
@@ -81,12 +82,14 @@ class Prober:
         self.box = box
         self._stack = ExitStack()
         self._ways = _Ways(box)
-        self._script = ""
+        self._wires: dict[Host, Popen[bytes]] = {}
         self._users: dict[str, int] = {}
 
     def __enter__(self) -> Prober:
         with ExitStack() as stack:
-            self._script = str(stack.enter_context(as_file(files("portctl.hosts") / "wire.py")))
+            script = str(stack.enter_context(as_file(files("portctl.hosts") / "wire.py")))
+            argv = (interpreter(), "-I", "-S", script)
+            self._wires = {host: stack.enter_context(host.lend(argv)) for host in (self.box.peer, self.box.host)}
             stack.enter_context(_witness(self.box))
             stack.callback(self._ways.take_up)
             self._users = _users(self.box)
@@ -102,11 +105,25 @@ class Prober:
             if why := sendable.reason(packet, self.box.layout):
                 raise ValueError(f"{packet}: {why}")
         found: dict[int, Observation] = {}
-        for numbers in _rounds(packets, ruleset):
+        for numbers in rounds(packets, ruleset):
             ways = self._ways.change(need for at in numbers for need in needs(packets[at], ruleset))
             _prepare(self.box, ways)
-            found |= _send(self.box, self._script, self._users, {at: packets[at] for at in numbers})
+            found |= self._send({at: packets[at] for at in numbers})
         return [found[at] for at in range(len(packets))]
+
+    def _send(self, packets: dict[int, Packet]) -> dict[int, Observation]:
+        """One round. Packets are numbered from 1."""
+        lines: dict[Host, list[str]] = {host: [] for host in self._wires}
+        for number, packet in enumerate(packets.values(), 1):
+            outside = packet.direction is not Direction.OUTBOUND and packet.interface != LOOPBACK
+            lines[self.box.peer if outside else self.box.host].append(_line(packet, number, self._users))
+        refusals: set[int] = set()
+        busy = [self._wires[host] for host, said in lines.items() if said and _tell(self._wires[host], said)]
+        for wire in busy:
+            refusals |= _answers(wire)
+        witnessed = _witnessed(must(self.box.host, "nft", "list", "table", "inet", "witness"))
+        numbered = enumerate(packets.items(), 1)
+        return {at: _observation(packet, number, witnessed, refusals) for number, (at, packet) in numbered}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +156,7 @@ def expectations(box: Sandbox, ruleset: Ruleset) -> list[Trial]:
     return trials
 
 
+Host = Room | Network
 Need = tuple[Address, str, bool]
 """An address, where it leads (an interface, `LOCAL`, or `AWAY` by whichever), and whether it is a group to join."""
 LOCAL, AWAY = "local", "away"
@@ -166,7 +184,7 @@ def _connection(packet: Packet) -> tuple[object, ...]:
     return (*ends, len(ends)) if packet.protocol in (ICMP, ICMPV6) else (*ends, packet.source_port, packet.port)
 
 
-def _rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list[int]]:
+def rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list[int]]:
     """Packets by their place, such that those of a round get on: no two of one flow, none contradicting another's
     ways."""
     rest = list(range(len(packets)))
@@ -288,7 +306,7 @@ def _witness_text() -> str:
     return "\n".join([*lines, "}"])
 
 
-def _nft(host: Room | Network, text: str) -> None:
+def _nft(host: Host, text: str) -> None:
     result = host.run(Command(("nft", "-f", "-"), text.encode()), timeout=PATIENCE)
     if result.status == 127:
         raise HostError("packets can be sent through the sandbox only where nft is installed")
@@ -315,23 +333,6 @@ def _prepare(box: Sandbox, ways: Iterable[str]) -> None:
     must(box.host, "sh", "-s", stdin=script)
 
 
-def _send(box: Sandbox, script: str, users: dict[str, int], packets: dict[int, Packet]) -> dict[int, Observation]:
-    """One round. Packets are numbered from 1 as they are sent."""
-    outside: list[str] = []
-    inside: list[str] = []
-    for number, packet in enumerate(packets.values(), 1):
-        lines = outside if packet.direction is not Direction.OUTBOUND and packet.interface != LOOPBACK else inside
-        lines.append(_line(packet, number, users))
-    refusals: set[int] = set()
-    for host, lines in ((box.peer, outside), (box.host, inside)):
-        if lines:
-            refusals |= _wire(host, script, lines)
-    witnessed = _witnessed(must(box.host, "nft", "list", "table", "inet", "witness"))
-    return {
-        at: _observation(packet, number, witnessed, refusals) for number, (at, packet) in enumerate(packets.items(), 1)
-    }
-
-
 def _line(packet: Packet, number: int, users: dict[str, int]) -> str:
     if packet.direction is Direction.OUTBOUND:
         interface = "lo" if packet.out_interface == LOOPBACK else packet.out_interface
@@ -341,13 +342,25 @@ def _line(packet: Packet, number: int, users: dict[str, int]) -> str:
     return f"frame {interface} {ethernet(packet, number).hex()}"
 
 
-def _wire(host: Room | Network, script: str, lines: list[str]) -> set[int]:
-    argv = (interpreter(), "-I", "-S", script)
-    result = host.run(Command(argv, ("\n".join(lines) + "\n").encode()), timeout=PATIENCE)
-    if not result.ok:
-        raise HostError(f"the sandbox could not send packets: {result.stderr.strip()}")
-    heard = (line.split() for line in result.stdout.splitlines())
-    return {number for words in heard if words[0] != "denied" and (number := refused(bytes.fromhex(words[1])))}
+def _tell(wire: Popen[bytes], lines: list[str]) -> bool:
+    assert wire.stdin is not None
+    with suppress(BrokenPipeError):  # it says why when it is asked for answers
+        wire.stdin.write(("\n".join([*lines, "go"]) + "\n").encode())
+        wire.stdin.flush()
+    return True
+
+
+def _answers(wire: Popen[bytes]) -> set[int]:
+    """The numbers of the packets that something refused."""
+    assert wire.stdout is not None and wire.stderr is not None
+    refusals: set[int] = set()
+    for heard in wire.stdout:
+        words = heard.split()
+        if words == [b"end"]:
+            return refusals
+        if number := refused(bytes.fromhex(words[1].decode())):
+            refusals.add(number)
+    raise HostError(f"the sandbox could not send packets: {wire.stderr.read().decode().strip()}")
 
 
 def _witnessed(listing: str) -> dict[str, set[int]]:

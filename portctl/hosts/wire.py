@@ -1,9 +1,9 @@
 """Sends frames and packets and listens to what comes back. A program of its own, run within the sandbox.
 
 Standard input, one a line: `frame INTERFACE HEX` is put on the wire as it is; `packet INTERFACE USER HEX` leaves by
-the network's own output, from a socket of the user with that number; `pause SECONDS`. Standard output: `INTERFACE HEX`
-of every frame seen (its first 160 bytes, without the Ethernet header), and `denied N` for the Nth line, counted from 0,
-if the kernel refused to send it. It ends once nothing has come for `QUIET` seconds after the last line.
+the network's own output, from a socket of the user with that number; `go` asks for what was seen since the last time.
+Standard output, then: `INTERFACE HEX` of every frame seen (its first 160 bytes, without the Ethernet header), and `end`
+once nothing has come for `QUIET` seconds.
 """
 
 from __future__ import annotations
@@ -24,35 +24,39 @@ Sockets = dict[str, socket.socket]
 
 
 def main() -> None:
-    ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
     for option in (socket.SO_RCVBUF, 33):  # 33: SO_RCVBUFFORCE, which only root may
         try:
-            ear.setsockopt(socket.SOL_SOCKET, option, 1 << 24)
+            wire.setsockopt(socket.SOL_SOCKET, option, 1 << 24)
         except OSError:
             continue
-    ear.setblocking(False)
-    out: list[str] = []
+    wire.setblocking(False)
+    heard: list[str] = []
     mouths: Sockets = {}
-    for number, line in enumerate(sys.stdin):
+    sent = 0
+    for line in sys.stdin:
         words = line.split()
-        if words[0] == "pause":
-            hear(ear, out, float(words[1]))
-        elif not say(mouths, words):
-            out.append(f"denied {number}")
-        if number % 32 == 31:
-            hear(ear, out, 0)
-    hear(ear, out, QUIET)
-    sys.stdout.write("\n".join(out) + "\n" if out else "")
+        if words[0] == "go":
+            hear(wire, heard, QUIET)
+            sys.stdout.write("".join(f"{text}\n" for text in [*heard, "end"]))
+            sys.stdout.flush()
+            heard, sent = [], 0
+            continue
+        if not sent:
+            hear(wire, [], 0)
+        say(wire, mouths, words)
+        sent += 1
+        if sent % 32 == 0:
+            hear(wire, heard, 0)
 
 
-def say(mouths: Sockets, words: list[str]) -> bool:
+def say(wire: socket.socket, mouths: Sockets, words: list[str]) -> None:
+    """What cannot be sent (a packet filter refuses it) is silence."""
     data = bytes.fromhex(words[-1])
     try:
         if words[0] == "frame":
-            if words[1] not in mouths:
-                mouths[words[1]] = on_wire(words[1])
-            mouths[words[1]].send(data)
-            return True
+            wire.sendto(data, (words[1], 0))
+            return
         family, raw = (socket.AF_INET, data[16:20]) if data[0] >> 4 == 4 else (socket.AF_INET6, data[24:40])
         # Only where no route tells the way: a reset to the sender is routed as its socket is bound.
         bound = words[1] if ambiguous(family, raw) else ""
@@ -61,8 +65,7 @@ def say(mouths: Sockets, words: list[str]) -> bool:
             mouths[key] = of_user(bound, int(words[2]), family)
         mouths[key].sendto(data, (socket.inet_ntop(family, raw), 0))
     except OSError:
-        return False
-    return True
+        pass
 
 
 def ambiguous(family: int, address: bytes) -> bool:
@@ -70,12 +73,6 @@ def ambiguous(family: int, address: bytes) -> bool:
     if family == socket.AF_INET:
         return address[0] >> 4 == 14 or address == b"\xff" * 4
     return address[0] == 0xFF or (address[0] == 0xFE and address[1] >> 6 == 2)
-
-
-def on_wire(interface: str) -> socket.socket:
-    mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    mouth.bind((interface, 0))
-    return mouth
 
 
 def of_user(interface: str, user: int, family: int) -> socket.socket:

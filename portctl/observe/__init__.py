@@ -128,7 +128,7 @@ def _sockets(
     if listening is None:
         unknown.append("what listens: neither ss nor /proc/net told")
     elif any(listener.process is None for listener in listening):
-        outside = "processes outside this container" if known.root else "other users (needs root)"
+        outside = "processes that even root here may not see" if known.root else "other users (needs root)"
         unknown.append(f"who owns the sockets of {outside}")
     return listening, connected
 

@@ -31,7 +31,7 @@ if [ -d /run/systemd/system ]; then echo systemd
 elif [ -e /run/openrc/softlevel ]; then echo openrc
 else echo other; fi
 say user; id -u
-say namespaces; readlink /proc/self/ns/pid /proc/self/ns/user
+say namespaces; readlink /proc/self/ns/pid /proc/self/ns/user; readlink /proc/1/ns/pid >/dev/null && echo all
 for tool in """
     + " ".join(TOOLS)
     + r"""; do
@@ -78,7 +78,7 @@ def read(answer: str) -> Facts:
         tracking=parts.get("tracked", "0") not in ("", "0") or bool(parts.get("tracking")),
         nft_works="nft" in versions and (not root or parts.get("nft") == "works"),
         legacy=bool(parts.get("legacy", "").strip()),
-        sees_processes=root and parts.get("namespaces", "").split() == [INITIAL_PROCESSES, INITIAL_USERS],
+        sees_processes=root and parts.get("namespaces", "").split() == [INITIAL_PROCESSES, INITIAL_USERS, "all"],
     )
 
 

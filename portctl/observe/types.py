@@ -40,7 +40,8 @@ class Facts:
     legacy: bool = False
     """Tables of the old kernel interface are loaded, beside those of nftables: `iptables-legacy-save` lists them."""
     sees_processes: bool = False
-    """Root, and outside every container: a socket whose owner cannot be seen then belongs to the kernel."""
+    """Root, outside every container, and allowed to look at process 1 (some security modules forbid it): a socket
+    whose owner cannot be seen then belongs to the kernel."""
 
     def tool(self, name: str) -> str | None:
         return dict(self.tools).get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from portctl import sysctl, wayin
@@ -69,9 +70,18 @@ def _changes(desired: Desired, before: Before, rules: bool, settings: bool) -> l
             continue
         old, new = before.saved.get(part, {}), desired.bundles.get(part, {})
         for name in names:
-            if old.get(name, "") != new.get(name, ""):
-                found.append(Change(f"{part}/{name}", old.get(name, ""), new.get(name, "")))
+            was, becomes = uncounted(old.get(name, "")), uncounted(new.get(name, ""))
+            if was != becomes:
+                found.append(Change(f"{part}/{name}", was, becomes))
     return found
+
+
+_COUNTS = re.compile(r"\bpackets \d+ bytes \d+|\[\d+:\d+\]")
+
+
+def uncounted(text: str) -> str:
+    """Rules with their counters at zero: what a counter has counted is no change."""
+    return _COUNTS.sub(lambda found: "packets 0 bytes 0" if found[0][0] == "p" else "[0:0]", text)
 
 
 def _boot_changes(desired: Desired, before: Before, files: Mapping[str, str]) -> list[Change]:

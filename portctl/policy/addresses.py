@@ -47,7 +47,11 @@ def group(value: Any) -> tuple[AddressItem, ...]:
 
 def ends(value: Any) -> tuple[AddressItem, ...]:
     """`from` and `to` of `tests`: the same as `addresses`, and `self`."""
-    return (SELF,) if value == "self" else _many(value, source=False)
+    if value == "self" or value == ["self"]:
+        return (SELF,)
+    if isinstance(value, list) and "self" in value:
+        return (SELF, *_many([item for item in value if item != "self"], source=False))
+    return _many(value, source=False)
 
 
 def address(value: Any) -> AddressItem:
@@ -101,7 +105,8 @@ def network(text: str) -> tuple[Family, int, int]:
             raise _no_address(text, head, version)
     elif number >> 32 == 0xFFFF:
         plain = address_text(number & 0xFFFFFFFF, 4)
-        raise wrong("ipv4-mapped", f"{shown(text)} is an IPv4 address in IPv6 clothes", f"write `{plain}`")
+        tail = f"/{int(bits) - 96}" if bits.isdigit() and 96 <= int(bits) < 128 else ""
+        raise wrong("ipv4-mapped", f"{shown(text)} is an IPv4 address in IPv6 clothes", f"write `{plain}{tail}`")
     width = 32 if version == 4 else 128
     length = _LENGTHS[version].get(bits, -1) if slash else width
     if length < 0:
@@ -168,7 +173,7 @@ def _netmask(text: str, head: str, bits: str) -> Wrong:
 
 def _range(text: str) -> AddressRange:
     low, _, high = text.partition("-")
-    if ":" not in low and re.search("[a-zA-Z]", text):
+    if ":" not in text and re.search("[a-zA-Z]", text):
         raise _word_fault(text)
     if low != low.strip() or high != high.strip():
         raise wrong("bad-address", f"{shown(text)} has spaces", f"write `{low.strip()}-{high.strip()}`")

@@ -89,10 +89,6 @@ def _build_block(found: dict[str, Any]) -> Block:
         )
         hint = "write two entries; a bare name blocks both ways" if both else "`{from: feed}`, `{to: any, ports: smtp}`"
         faults.append(Fault("block-entry", message, hint, ("to",) if both else (), both))
-    elif "in_" in found and "to" in found:
-        faults.append(
-            Fault("block-entry", "`in` goes with `from`; what leaves has come in nowhere", None, ("in",), True)
-        )
     if faults:
         raise Wrong(*faults)
     return Block(**found)

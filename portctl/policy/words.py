@@ -148,7 +148,8 @@ def number(least: int, most: int = MOST) -> Callable[[Any], int]:
 
 
 def one_of(*words: str) -> Callable[[Any], str]:
-    listed = " or ".join(f"`{word}`" for word in words)
+    *others, last = (f"`{word}`" for word in words)
+    listed = f"{', '.join(others)} or {last}" if others else last
 
     def parse(value: Any) -> str:
         if value in words:
@@ -224,8 +225,8 @@ def target(value: Any) -> Target:
 
 def _host(head: str, whole: str) -> Address:
     if "/" in head or not (head[:1].isdigit() or ":" in head):
-        hint = "a target is one address: packets need to know where to go"
-        raise wrong("bad-target", f"{shown(whole)} does not begin with an address", hint)
+        said = "is a network" if "/" in head else "does not begin with an address"
+        raise wrong("bad-target", f"{shown(whole)} {said}", "a target is one address: packets must know where to go")
     version, first, _ = network(head)
     found = ip_address(first.to_bytes(4 if version == 4 else 16, "big"))
     if found.is_loopback:

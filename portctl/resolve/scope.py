@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from portctl import services
@@ -228,7 +228,7 @@ def _refuse_multicast(
         low, high = multicast[family]
         everything = [
             *pairs[family],
-            *(pair for s in sets if low in s.family(family) for pair in s.family(family).pairs()),
+            *(pair for s in sets for pair in _ends_within(s.family(family), low, high)),
         ]
         if any(low <= first and last <= high for first, last in everything):
             scope.report(
@@ -238,6 +238,13 @@ def _refuse_multicast(
                 "name the senders here, and the multicast address in `to`",
             )
             return
+
+
+def _ends_within(ranges: Ranges, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a set that lie between two numbers, without those that are part of a wider one."""
+    for first, last in (ranges & Ranges((low, high + 1))).pairs():
+        if not ((first == low and low - 1 in ranges) or (last == high and high + 1 in ranges)):
+            yield first, last
 
 
 def _file(scope: Scope, entry: Entry[object], where: Where, item: AddressFile, closes: bool, group: bool) -> Addresses:

@@ -358,7 +358,7 @@ close() { # disarms the guard, lets the lock go, and takes the transaction away
     lock=$(cat "$pending/lock")
     if read -r kind a b 2>/dev/null <"$pending/guard"; then
         case $kind in
-            process) [ "$a" = $$ ] || { same_process "$a" "$b" && { kill -9 -- "-$a" || kill -9 "$a"; } 2>/dev/null; } ;;
+            process) [ "$a" = $$ ] || { same_process "$a" "$b" && { kill -9 "-$a" || kill -9 "$a"; } 2>/dev/null; } ;;
             timer) [ -n "${in_guard-}" ] || systemctl stop -q "$a.timer" 2>/dev/null ;;
         esac
     fi

@@ -83,6 +83,18 @@ load_sets() {
 transaction() {
   awk '
     function add(line) { out[++lines] = line }
+    # A rule for comparison: listings write protocols by name and users by number, as this host calls them.
+    function plain(line, part) {
+      if (match(line, / -p [^ ]+/)) {
+        part = substr(line, RSTART + 4, RLENGTH - 4)
+        if (part in protocol) line = substr(line, 1, RSTART + 3) protocol[part] substr(line, RSTART + RLENGTH)
+      }
+      if (match(line, / --uid-owner [^ ]+/)) {
+        part = substr(line, RSTART + 13, RLENGTH - 13)
+        if (part in user) line = substr(line, 1, RSTART + 12) user[part] substr(line, RSTART + RLENGTH)
+      }
+      return line
+    }
     BEGIN {
       tables = split("mangle filter nat", order, " ")
       for (i = 1; i <= tables; i++) known[order[i]] = 1
@@ -91,6 +103,8 @@ transaction() {
       entry["mangle", "PORTCTL-MSS"] = "FORWARD"; entry["nat", "PORTCTL-DNAT"] = "PREROUTING"
       entry["nat", "PORTCTL-SNAT"] = "POSTROUTING"
     }
+    side == "protocols" { if ($1 !~ /^#/ && $2 ~ /^[0-9]+$/) protocol[$1] = $2; next }
+    side == "users" { split($0, part, ":"); user[part[1]] = part[3]; next }
     /^\*/ { table = substr($1, 2); if (!(table in known)) { known[table] = 1; order[++tables] = table } next }
     /^:PORTCTL-/ {
       chain = substr($1, 2)
@@ -100,8 +114,8 @@ transaction() {
     }
     /^-A PORTCTL-/ {
       key = table SUBSEP $2
-      if (side == "old") oldtext[key] = oldtext[key] $0 "\n"
-      else newtext[key] = newtext[key] $0 "\n"
+      if (side == "old") oldtext[key] = oldtext[key] plain($0) "\n"
+      else { newtext[key] = newtext[key] $0 "\n"; wanted[key] = wanted[key] plain($0) "\n" }
       next
     }
     side == "old" && /^-A / {
@@ -117,7 +131,7 @@ transaction() {
         n = split(news[table], names, " ")
         for (i = 1; i <= n; i++) {
           key = table SUBSEP names[i]
-          differs[key] = !(key in old) || oldtext[key] != newtext[key]
+          differs[key] = !(key in old) || oldtext[key] != wanted[key]
           if (differs[key]) add(":" names[i] " - [0:0]")
         }
         for (i = 1; i <= n; i++) {
@@ -146,7 +160,7 @@ transaction() {
         print "COMMIT"
       }
     }
-  ' side=old "$1" side=new "$2"
+  ' side=protocols "$work/protocols" side=users "$work/users" side=old "$1" side=new "$2"
 }
 
 # Chains that are jumped to and are nowhere: iptables-restore --test does not see them.
@@ -160,6 +174,8 @@ missing_chains() {
 }
 
 prepare() {
+  cat /etc/protocols >"$work/protocols" 2>/dev/null || :
+  { getent passwd || cat /etc/passwd; } >"$work/users" 2>/dev/null || :
   for family in $families; do
     rules=$here/rules.v$family
     [ -e "$rules" ] || fail "$rules is missing; nothing is loaded"

@@ -24,7 +24,7 @@ exec nft -f "$here/rules.nft"
 SAVE = """#!/bin/sh
 here=$(dirname "$0")
 mkdir -p "$1"
-{ echo "table inet portctl"; echo "delete table inet portctl"; nft list table inet portctl 2>/dev/null; } >"$1/rules.nft"
+{ printf 'table inet portctl\\ndelete table inet portctl\\n'; nft list table inet portctl 2>/dev/null; } >"$1/rules.nft"
 cp "$here"/*.sh "$1/"
 """
 

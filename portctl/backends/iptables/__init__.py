@@ -27,5 +27,5 @@ def questions() -> Mapping[str, Command]:
         "rules.v4": Command(("iptables-save", "-c")),
         "rules.v6": Command(("ip6tables-save", "-c")),
         "sets.ipset": Command(("ipset", "save")),
-        "users": Command(("getent", "passwd")),
+        "users": Command(("sh", "-c", "getent passwd 2>/dev/null || cat /etc/passwd")),
     }

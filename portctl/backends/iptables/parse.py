@@ -47,9 +47,7 @@ ENTRIES = {
     ("nat", "PORTCTL-DNAT"): "PREROUTING",
     ("nat", "PORTCTL-SNAT"): "POSTROUTING",
 }
-"""The chains of portctl's that built-in chains jump to first."""
-PLACES = "(first in)"
-"""A chain of our own making: which built-in chains jump to portctl's first. It is compared like any other."""
+"""The chains of portctl's that built-in chains jump to first. Rule files do not hold these jumps: loading adds them."""
 
 
 def parse(listings: Mapping[str, str]) -> Program:
@@ -123,22 +121,14 @@ class _Reader:
         names = list(self.lines)
         own = any(name.startswith(OWN_PREFIX) for _, name in names)
         rendered = own and not any((table, c) in self.policies for table, _ in names for c in HOOKS)
-        places: dict[str, list[Line]] = {}
-        found = []
         for table, entry in ENTRIES:
-            if (table, entry) in self.lines and rendered:
-                self.lines[table, ENTRIES[table, entry]] = [Line((), (Jump(entry),), "", "portctl")]
+            if rendered and (table, entry) in self.lines:
+                self.lines[table, ENTRIES[table, entry]] = [Line((), (Jump(entry),))]
+        found = []
         for (table, name), lines in self.lines.items():
-            hook = self.hook(table, name)
             mine = name.startswith(OWN_PREFIX)
-            if mine and name == OPEN_CHAIN:
-                lines = []
-            if hook is not None and lines and (first := _entry(table, name, lines[0])):
-                places.setdefault(table, []).append(first)
-            found.append(Chain(table, name, tuple(lines), hook, self.family, mine))
-        for table in {table for table, name in names if name.startswith(OWN_PREFIX)}:
-            lines = sorted(places.get(table, []), key=lambda line: line.text)
-            found.append(Chain(table, PLACES, tuple(lines), None, self.family, True))
+            kept = () if name == OPEN_CHAIN else tuple(lines)
+            found.append(Chain(table, name, kept, self.hook(table, name), self.family, mine))
         if own and ("filter", OPEN_CHAIN) not in self.lines:
             found.append(Chain("filter", OPEN_CHAIN, (), None, self.family, True))
         return found
@@ -151,12 +141,3 @@ class _Reader:
         kind = "nat" if table == "nat" else "filter"
         return Hook(HOOKS[name], priority, Deny() if policy == "DROP" else Accept(), kind)
 
-
-def _entry(table: str, builtin: str, line: Line) -> Line | None:
-    """The jump to portctl's chain, if this first line of a built-in chain is it."""
-    if line.conditions or len(line.actions) != 1 or not isinstance(line.actions[0], Jump):
-        return None
-    target = line.actions[0].chain
-    if ENTRIES.get((table, target)) != builtin or line.actions[0].goto:
-        return None
-    return Line((), (Jump(target),), f"{builtin} {target}", "portctl")

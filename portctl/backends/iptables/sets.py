@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6, inet_ntop
 
 from portctl.backends.iptables.names import SET_LENGTH, digest, fit, live_set
 from portctl.net import FAMILIES, Addresses, Family, Ranges, network_texts, networks
@@ -30,6 +31,7 @@ class Sets:
     inline_most: int
     groups: tuple[tuple[str, Addresses], ...] = ()
     _named: dict[tuple[Ranges, Family], str] = field(default_factory=dict)
+    _quick: dict[tuple[int, Family], tuple[Ranges, str]] = field(default_factory=dict)
     _readable: dict[tuple[Ranges, Family], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,11 +54,15 @@ class Sets:
 
     def name(self, ranges: Ranges, family: Family, readable: str) -> str:
         """The name of the set that holds a list; the same list has the same name, whoever uses it."""
+        quick = (id(ranges), family)  # hashing a list of a million numbers takes a while
+        if quick in self._quick:
+            return self._quick[quick][1]
         key = (ranges, family)
         if key not in self._named:
             readable = self._readable.get(key, readable)
             suffix = f"-{_content_digest(ranges, family)}{family}"
             self._named[key] = fit("portctl-", readable[: SET_LENGTH - 8 - len(suffix)], suffix, SET_LENGTH)
+        self._quick[quick] = (ranges, self._named[key])
         return self._named[key]
 
     def render(self) -> Iterator[AddressSet]:
@@ -74,16 +80,31 @@ def _inet(family: Family) -> str:
 
 
 def _address_set(name: str, ranges: Ranges, family: Family) -> AddressSet:
-    texts = list(network_texts(ranges, family))
-    if texts[0].endswith("/0"):
-        texts = ["0.0.0.0/1", "128.0.0.0/1"] if family == 4 else ["::/1", "8000::/1"]
-    size = max(1024, 1 << (len(texts) // 4).bit_length())
-    most = max(65536, 1 << len(texts).bit_length())
-    prefix = f"add {name} "
+    lines = _lines(f"add {name} ", ranges, family)
+    size = max(1024, 1 << (len(lines) // 4).bit_length())
+    most = max(65536, 1 << len(lines).bit_length())
     return AddressSet(
-        f"create {name} hash:net family {_inet(family)} hashsize {size} maxelem {most}",
-        "".join(f"{prefix}{text}\n" for text in texts),
+        f"create {name} hash:net family {_inet(family)} hashsize {size} maxelem {most}", "\n".join(lines) + "\n"
     )
+
+
+def _lines(prefix: str, ranges: Ranges, family: Family) -> list[str]:
+    """A line for each network. Lists of a million are mostly single addresses and whole networks: these go fast."""
+    code, size, width = (AF_INET, 4, 32) if family == 4 else (AF_INET6, 16, 128)
+    bounds = ranges.bounds
+    found: list[str] = []
+    append = found.append
+    for first, end in zip(bounds[::2], bounds[1::2], strict=True):
+        count = end - first
+        if count == 1:
+            append(prefix + inet_ntop(code, first.to_bytes(size, "big")))
+        elif count & (count - 1) == 0 and first & (count - 1) == 0 and count >> width == 0:
+            append(f"{prefix}{inet_ntop(code, first.to_bytes(size, 'big'))}/{width + 1 - count.bit_length()}")
+        elif count >> width:  # hash:net holds no /0
+            found += [prefix + half for half in (("0.0.0.0/1", "128.0.0.0/1") if family == 4 else ("::/1", "8000::/1"))]
+        else:
+            found += [prefix + text for text in network_texts(Ranges((first, end)), family)]
+    return found
 
 
 def live_sets(groups: Iterable[str]) -> list[AddressSet]:

@@ -26,7 +26,8 @@ from portctl.ruleset import (
     State,
 )
 
-PROTOCOL_WORDS = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "ipv6-icmp", SCTP: "sctp"}
+PROTOCOL_WORDS = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "ipv6-icmp", SCTP: "sctp", 50: "esp", 51: "ah"}
+"""Those that iptables knows without a file of the host (`xtables_chain_protos`); others are numbers."""
 SYN_ALONE = "-m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 SLOTS = 15
 """What one `multiport` match holds; a range takes two (iptables-extensions(8))."""

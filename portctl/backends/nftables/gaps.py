@@ -77,8 +77,6 @@ def _rule(rule: Rule, direction: Direction) -> Iterator[Problem]:
         yield _gap("what was published, of packets that start no connection", rule.span)
     if rule.original is not None:
         yield from _flows(rule.original.flows, rule.span)
-        if rule.flows is not None and rule.original.flows is not None:
-            yield _gap("ports before and after a translation at once", rule.span)
     for number in (rule.rate.number if rule.rate else 0, rule.max_connections or 0):
         if number > LARGEST:
             yield _gap(f"a limit above {LARGEST}", rule.span)

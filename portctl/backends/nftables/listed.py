@@ -125,21 +125,22 @@ def number_ranges(texts: Iterable[str], read: Callable[[str], int]) -> Ranges:
 def address_ranges(texts: Iterable[str], *, v6: bool) -> Ranges:
     """Addresses, networks and ranges."""
     code, width = (AF_INET6, 128) if v6 else (AF_INET, 32)
-    pairs: list[tuple[int, int]] = []
     try:
-        for text in texts:
-            if "/" in text:
-                base, _, length = text.partition("/")
-                first = int.from_bytes(inet_pton(code, base), "big")
-                pairs.append((first, first + (1 << (width - int(length))) - 1))
-            elif "-" in text:
-                low, _, high = text.partition("-")
-                pairs.append(
-                    (int.from_bytes(inet_pton(code, low), "big"), int.from_bytes(inet_pton(code, high), "big"))
-                )
-            else:
-                first = int.from_bytes(inet_pton(code, text), "big")
-                pairs.append((first, first))
+        pairs = [
+            _pair(text, code, width)
+            if "/" in text or "-" in text
+            else ((number := int.from_bytes(inet_pton(code, text), "big")), number)
+            for text in texts
+        ]
     except (OSError, ValueError):
         raise Unreadable("an address") from None
     return Ranges.of(pairs)
+
+
+def _pair(text: str, code: int, width: int) -> tuple[int, int]:
+    base, slash, length = text.partition("/")
+    if slash:
+        first = int.from_bytes(inet_pton(code, base), "big")
+        return first, first + (1 << (width - int(length))) - 1
+    low, _, high = text.partition("-")
+    return int.from_bytes(inet_pton(code, low), "big"), int.from_bytes(inet_pton(code, high), "big")

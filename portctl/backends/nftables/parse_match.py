@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from portctl.backends.nftables import listed
@@ -25,6 +25,8 @@ class Scope:
     family: Family | None
     sets: dict[str, Listed]
     own: bool
+    read: dict[tuple[str, str], Condition] = field(default_factory=dict)
+    """What (left side, set) was read as: large sets are asked by several rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _single(cursor: Cursor, scope: Scope, key: _Key) -> Condition:
     operator = cursor.take() if cursor.peek() in ("==", "!=", "<", ">", "<=", ">=") else "=="
     if operator in ("==", "!="):
         live = _live(cursor, scope, key)
-        condition = live or key.build(_elements(cursor, scope, [key]))
+        condition = live or _one_of(cursor, scope, key)
     else:
         if key.compare is None:
             raise Unreadable(key.text)
@@ -119,6 +121,17 @@ def _single(cursor: Cursor, scope: Scope, key: _Key) -> Condition:
         like = key.build(["0"] if key.end != 1 << 32 and key.end != 1 << 128 else _zero(key))
         condition = Condition(like.field, Ranges(bounds[operator]), family=like.family)
     return Condition(condition.field, condition.value, operator == "!=", condition.family)
+
+
+def _one_of(cursor: Cursor, scope: Scope, key: _Key) -> Condition:
+    place = key.text, cursor.peek()
+    if place in scope.read:
+        cursor.take()
+        return scope.read[place]
+    condition = key.build(_elements(cursor, scope, [key]))
+    if place[1].startswith("@"):
+        scope.read[place] = condition
+    return condition
 
 
 def _zero(key: _Key) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from portctl.backends.nftables import sets
@@ -67,7 +68,9 @@ def _emit_large(table: Table, chain: str, case: Case, position: int, deeds: list
     left, large = part
     stem = f"split-{chain}-{large.name}"
     then = table.chain(f"{stem}-then")
-    emit(table, then, Case(case.parts[position + 1 :], case.family, case.protocol), deeds)
+    rest = case.parts[position + 1 :]
+    told = any(not isinstance(p, str) or p.startswith("ip") for p in rest)
+    emit(table, then, Case(rest, case.family, case.protocol), deeds if told else [_of_any_family(d) for d in deeds])
     entries: list[str] = []
     for suffix, network, right in large.parts:
         member = table.chain(f"{stem}-{suffix}")
@@ -77,3 +80,11 @@ def _emit_large(table: Table, chain: str, case: Case, position: int, deeds: list
     table.book.maps[name] = sets.mapping(name, sets.type_of(large.family), entries, 2 if large.family == 4 else 1)
     before = [p for p in case.parts[:position] if isinstance(p, str)]
     table.add(chain, *before, f"{left} vmap @{name}")
+
+
+def _of_any_family(deed: Deed) -> Deed:
+    """The same where no condition on the line tells the family."""
+    return Deed(deed.condition, _ICMP_ANSWER.sub("reject", deed.statements))
+
+
+_ICMP_ANSWER = re.compile(r"reject with icmp(v6)? port-unreachable")
