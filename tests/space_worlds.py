@@ -158,7 +158,7 @@ def ruleset(random: Random) -> Ruleset:
 def packet(random: Random) -> Packet:
     """Any packet, possible or not."""
     pool: list[Address] = random.choice([V4, V6])
-    return Packet(
+    made = Packet(
         direction=random.choice(list(Direction)),
         protocol=random.choice(PROTOCOLS),
         source=random.choice(pool),
@@ -180,6 +180,9 @@ def packet(random: Random) -> Packet:
         original=(random.choice(pool), random.choice(PORTS)) if random.random() < 0.3 else None,
         published=random.random() < 0.3,
     )
+    if made.original and made.protocol in (ICMP, ICMPV6):
+        return replace(made, original=(made.original[0], made.port))  # no translation changes it
+    return made
 
 
 def condition(random: Random, unknown: bool, depth: int = 0) -> Condition:  # noqa: C901 - one case a field

@@ -62,10 +62,10 @@ class Maker:
     named_limits: bool = False
     """Each limit is a condition of its own that nobody knows, not the packet's one `over_limit`."""
     steps: list[Step] = field(default_factory=list)
+    numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
     _chains: dict[tuple[int | None, str, str], Chain] = field(default_factory=dict)
     _made: dict[tuple[int, View, Rest], Body] = field(default_factory=dict)
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
-    _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
     _marked: bool = False
 
     def __post_init__(self) -> None:
@@ -215,10 +215,11 @@ class Maker:
         return Act("become", body=self._from(rest._replace(hooks=hooks), after))
 
     def _number(self, step: At) -> int:
-        key = (id(step[0]), id(step[1]))
-        found = self._numbers.get(key)
+        chain, line = step
+        key = (chain.family, chain.table, chain.name, line)
+        found = self.numbers.get(key)
         if found is None:
-            found = self._numbers[key] = len(self.steps)
+            found = self.numbers[key] = len(self.steps)
             self.steps.append(Step(*step))
         return found
 

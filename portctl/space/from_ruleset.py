@@ -181,7 +181,9 @@ def _flow_cube(flow: Flow, port: Dimension) -> Cube:
     cube: Cube = {PROTOCOL: Ranges.single(flow.protocol)}
     if len(families := flow.families()) == 1:
         cube[FAMILY] = family_set(families[0])
-    if flow.protocol in (ICMP, ICMPV6, *PROTOCOLS_WITH_PORTS) and flow.ports != EVERY_PORT:
+    if flow.protocol in (ICMP, ICMPV6) and flow.ports != EVERY_PORT:
+        cube[PORT] = flow.ports  # no translation changes it
+    if flow.protocol in PROTOCOLS_WITH_PORTS and flow.ports != EVERY_PORT:
         cube[port] = flow.ports
     if flow.protocol in PROTOCOLS_WITH_PORTS and flow.source_ports != EVERY_PORT:
         cube[SOURCE_PORT] = flow.source_ports

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from portctl.net import FAMILIES, Address, Ranges
 from portctl.program import Program, Step
-from portctl.ruleset import LOOPBACK, Direction, Packet, Ruleset, State, Verdict
+from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
 from portctl.space.diagram import Diagrams
 from portctl.space.dimensions import (
     DESTINATION,
+    FAMILY,
     FLAGS,
     HOP_LIMIT,
     IN,
@@ -57,6 +58,8 @@ class Space:
     named_limits: bool = False
     lists: Lists = field(default_factory=Lists)
     steps: list[Step] = field(default_factory=list)
+    numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    """The number of each such line: equal lines of equal chains have one."""
 
     @property
     def diagrams(self) -> Diagrams:
@@ -69,7 +72,7 @@ class Space:
 
     def of_program(self, program: Program, own_addresses: Iterable[Address] = ()) -> Partition:
         """What `evaluate` says of every packet, with what it cannot know."""
-        maker = Maker(self.lists, program, frozenset(own_addresses), self.named_limits, self.steps)
+        maker = Maker(self.lists, program, frozenset(own_addresses), self.named_limits, self.steps, self.numbers)
         return self._of(maker.of_direction)
 
     def _of(self, make: Callable[[Direction, bool], Body]) -> Partition:
@@ -296,12 +299,17 @@ def _differ(a: Hashable, b: Hashable) -> bool:
 
 
 def possible(space: Space) -> PacketSet:
-    """The packets that can exist: what no tracker, no host and no wire ever brings forth is left out."""
+    """The packets that can exist: what no tracker, no host and no wire ever brings forth is left out.
+
+    ICMP of the other family is: no host takes it, and packet filters do not agree on whether they look.
+    """
     yes = Ranges.single(1)
     someone = Ranges((1, 1 << 256))
     first = states(State.NEW | State.INVALID | State.UNTRACKED)
     impossible: list[tuple[Direction | None, dict[Dimension, Ranges]]] = [
         (None, {STATE: first, REPLY: yes}),
+        (None, {FAMILY: Ranges.single(0), PROTOCOL: Ranges.single(ICMPV6)}),
+        (None, {FAMILY: Ranges.single(1), PROTOCOL: Ranges.single(ICMP)}),
         (Direction.INBOUND, {USER: someone}),
         (Direction.FORWARDED, {USER: someone}),
         (Direction.FORWARDED, {LOCAL: yes}),
@@ -309,7 +317,8 @@ def possible(space: Space) -> PacketSet:
         (Direction.FORWARDED, {OUT: Ranges.single(name_number("lo"))}),
     ]
     found = space.everything() - space.boxes(impossible)
-    published = space.boxes([(None, {PUBLISHED: yes})])
+    fresh = space.boxes([(None, {PUBLISHED: yes})])
+    turned = space.boxes([(None, {STATE: states(State.INVALID | State.UNTRACKED)})])
     combine = space.diagrams.combine
-    roots = {w: r if w.turned else combine(_minus, r, published.roots[w]) for w, r in found.roots.items()}
+    roots = {w: combine(_minus, r, (turned if w.turned else fresh).roots[w]) for w, r in found.roots.items()}
     return PacketSet(space, roots)
