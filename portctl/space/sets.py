@@ -5,13 +5,13 @@ All that is to be compared is made in one `Space`: there, equal sets are equal v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from portctl.net import FAMILIES, Address, Ranges
 from portctl.program import Program, Step
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
-from portctl.space.diagram import Diagrams
+from portctl.space.diagram import Diagrams, Node
 from portctl.space.dimensions import (
     DESTINATION,
     FAMILY,
@@ -159,18 +159,23 @@ class PacketSet:
 
     def dimensions(self) -> set[Dimension]:
         """What the set asks of a packet."""
+        return {node.dimension for node in self._nodes()}
+
+    def values(self, dimension: Dimension) -> set[int]:
+        """Where its answer changes along a dimension."""
+        return {cut for node in self._nodes() if node.dimension == dimension for cut in node.cuts}
+
+    def _nodes(self) -> Iterator[Node]:
         nodes = self.space.diagrams.nodes
-        found: set[Dimension] = set()
         seen: set[int] = set()
         todo = list(self.roots.values())
         while todo:
             number = todo.pop()
             node = nodes[number]
             if number not in seen and node is not None:
-                found.add(node.dimension)
+                yield node
                 todo += node.children
             seen.add(number)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
