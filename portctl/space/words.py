@@ -95,7 +95,8 @@ MOST_TERMS = 40
 def _terms(addresses: Addresses, groups: Groups) -> list[str]:
     """A set as groups it holds whole, or nearly, and networks; at most `MOST_TERMS` + 1 of them."""
     rest, names = addresses, []
-    for name, members in sorted(groups, key=lambda g: -g[1].v4.count() - g[1].v6.count()):
+    halves = [(f"{name} (IPv{f})", g.only(f)) for name, g in groups if g.v4 and g.v6 for f in FAMILIES]
+    for name, members in sorted((*groups, *halves), key=lambda g: -g[1].v4.count() - g[1].v6.count()):
         if not members or members == ANYWHERE or not members & rest:
             continue
         missing = members - rest
