@@ -1,9 +1,9 @@
 """Findings and problems as text for a person and as JSON for a program: the same values.
 
 A JSON report is {"version": 1, "holds": bool, "counts": {severity: number}, "findings": [finding]}. A finding has
-`code`, `severity`, `subject`, `message`, `advice`, `evidence` (lines), `where` (null, or `file`, `line`, `column`,
-`length`, `text`). A problem has `code`, `severity`, `message`, `hint`, `where`, and `others`, each with `note` besides
-its place.
+`code`, `severity`, `subject`, `message`, `advice`, `evidence` (lines), `place` (null, or `file`, `line`, `column`,
+`length`, `text`). A problem has `code`, `severity`, `message`, `hint`, `place`, and `others`, each with a `message` and
+a `place`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _number(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def count(findings: Iterable[Finding | Problem]) -> dict[str, int]:
+def count(findings: Iterable[Finding]) -> dict[str, int]:
     """How many there are of each severity."""
     counts = dict.fromkeys(map(str, SEVERITIES), 0)
     for finding in findings:
@@ -104,7 +104,7 @@ def _plainly(finding: Finding) -> dict[str, Any]:
         "message": finding.message,
         "advice": finding.advice,
         "evidence": list(finding.evidence),
-        "where": place(finding.where),
+        "place": place(finding.where),
     }
 
 
@@ -122,15 +122,9 @@ def problem(found: Problem) -> dict[str, Any]:
         "severity": found.severity,
         "message": found.message,
         "hint": found.hint,
-        "where": place(found.span),
-        "others": [{"note": note, **(place(span) or {})} for note, span in found.others],
+        "place": place(found.span),
+        "others": [{"message": message, "place": place(span)} for message, span in found.others],
     }
-
-
-def problems_json(problems: Iterable[Problem]) -> str:
-    """Problems as JSON, with the line end: {"version", "counts", "problems"}."""
-    found = list(problems)
-    return _dump({"version": VERSION, "counts": count(found), "problems": [problem(p) for p in found]})
 
 
 def _dump(value: dict[str, Any]) -> str:

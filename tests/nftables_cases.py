@@ -276,12 +276,13 @@ def _for(rule: Rule, direction: Direction, random: Random) -> Packet:
 def _spoilt(packet: Packet, ruleset: Ruleset, random: Random) -> Packet:
     """The packet with one property changed."""
     stranger = [a for a in STRANGERS if a.version == packet.source.version]
+    icmp_turned = packet.original is not None and packet.protocol in (ICMP, ICMPV6)  # its type is never translated
     choices: list[dict[str, object]] = [
         {"source": random.choice(stranger)},
         {"destination": random.choice(stranger)},
-        {"port": random.choice([22, 25, 53, 80, 443, 2222, 8080, 1])},
+        {"port": packet.port if icmp_turned else random.choice([22, 25, 53, 80, 443, 2222, 8080, 1])},
         {"source_port": random.choice([67, 22, 80, 1500])},
-        {"protocol": random.choice([TCP, UDP, SCTP, 50])},
+        {"protocol": packet.protocol if icmp_turned else random.choice([TCP, UDP, SCTP, 50])},
         {"interface": random.choice([LOOPBACK, "eth1", "wg0", "tunx", "lan0", "wan3"])},
         {"out_interface": random.choice([LOOPBACK, "eth1", "lan0", "wan3"])},
         {"flags": random.choice(FLAGS)},
@@ -299,3 +300,77 @@ def _spoilt(packet: Packet, ruleset: Ruleset, random: Random) -> Packet:
     else:
         choices += [{"published": not packet.published}, {"original": (random.choice(stranger), packet.original[1])}]
     return replace(packet, **random.choice(choices))  # type: ignore[arg-type]
+
+
+_POOL = (
+    ANYWHERE, ANYWHERE, OFFICE, LAN, ANYWHERE - OFFICE, ANYWHERE.only(4), ANYWHERE.only(6), Addresses.of("192.0.2.1"),
+    Addresses.of("192.0.2.1-192.0.2.9", "2001:db8::/32"), Addresses.of("0.0.0.0/1", "8000::/1"), Addresses(),
+)  # fmt: skip
+_FLOWS: tuple[tuple[Flow, ...] | None, ...] = (
+    None, (tcp(22),), (tcp(80, 443), udp((1, 65535))), (Flow(TCP),), (Flow(47), Flow(112)), (Flow(ICMP, icmp(8)),),
+    (Flow(ICMP, icmp(8)), Flow(ICMPV6, icmp(128))), (Flow(ICMPV6, icmp(1, 2, 3, 4, 143)),), (Flow(ICMP), Flow(ICMPV6)),
+    (Flow(ICMP, Ranges((3 * 256, 3 * 256 + 2))), Flow(ICMPV6, Ranges((256 + 3, 256 + 5)))),
+    (ports(TCP, (1, 10), 50, source=Ranges((1024, 65536))), udp(53), ports(SCTP, 9)), (ports(TCP, 22).reversed(),),
+    (Flow(TCP, source_ports=Ranges((20, 22))), Flow(UDP, Ranges((0, 1)))),
+)  # fmt: skip
+
+
+def random_ruleset(seed: int) -> Ruleset:
+    """Rules with any few conditions at once, in any order: more than a policy can say."""
+    random = Random(seed)
+    directions = {d: tuple(_random_rule(d, k, random) for k in range(random.randrange(12))) for d in Direction}
+    names = [rule.name for rule in directions[Direction.FORWARDED] if rule.kind is Kind.FORWARD]
+    addresses = [None, ip_address("192.0.2.1"), ip_address("2001:db8::1")]
+    return Ruleset(
+        f"random {seed}",
+        *((*directions[d], default(random.choice(list(Verdict)))) for d in Direction),
+        translations=tuple(_random_translation(k, random) for k in range(random.randrange(6))),
+        masquerades=tuple(Masquerade(name, random.choice(addresses)) for name in names if random.random() < 0.5),
+        clamps=tuple(name for name in names if random.random() < 0.3),
+        groups=(("office", OFFICE), ("1st", LAN)),
+        live=("bans",),
+        log_denied=random.random() < 0.3,
+    )
+
+
+def _random_rule(direction: Direction, number: int, random: Random) -> Rule:
+    sometimes = lambda value, chance=0.15: random.random() < chance and value  # noqa: E731 - read once, here
+    kind = random.choice([Kind.SERVICE, Kind.BLOCK, Kind.EGRESS, Kind.FORWARD, Kind.PUBLISHED])
+    more: dict[str, object] = {
+        "source": random.choice(_POOL),
+        "destination": random.choice(_POOL),
+        "log": bool(sometimes(True)),
+        "until": sometimes(END) or None,
+        "hop_limit": sometimes(255) or None,
+        "original_direction": bool(sometimes(True)),
+        "syn": bool(sometimes(True, 0.4)),
+        "states": random.choice([*State, KNOWN, STARTING, STARTING, State(31), State(31)]),
+        "live_source": sometimes("bans") or None,
+        "live_destination": sometimes("bans") or None,
+        "rate": sometimes(Rate(random.choice([1, 5, 60]), random.choice(["second", "minute", "hour", "day"]))) or None,
+        "max_connections": sometimes(3) or None,
+    }
+    if direction is not Direction.OUTBOUND:
+        more["interfaces"] = random.choice([(), (), ("eth0",), ("wan*", "b", "eth10"), (LOOPBACK, "zz", "eth0", "wg0")])
+        if sometimes(True, 0.3):
+            before = random.choice([None, None, OFFICE, Addresses.of("202.54.1.1")])
+            more["original"] = Original(random.choice(_FLOWS), before)
+    if direction is not Direction.INBOUND:
+        more["out_interfaces"] = random.choice([(), (), ("eth0",), ("wan*", "b")])
+    if direction is Direction.OUTBOUND:
+        more["user"] = sometimes("nobody") or None
+    if direction is Direction.FORWARDED and sometimes(True):
+        more |= {"published": True, "states": State.NEW}
+    flows, verdict = None if "original" in more else random.choice(_FLOWS), random.choice(list(Verdict))
+    if verdict is not Verdict.ACCEPT:
+        more |= {"rate": None, "max_connections": None}
+    return Rule(f"r{number}", kind, verdict, flows, **more)  # type: ignore[arg-type]
+
+
+def _random_translation(number: int, random: Random) -> Translation:
+    target = random.choice([None, ip_address("10.0.0.5"), ip_address("fd00::5")])
+    flows = random.choice([f for f in _FLOWS if f and all(x.protocol in (TCP, UDP, SCTP) for x in f)])
+    return Translation(
+        f"t{number}", flows, random.choice(_POOL), random.choice([None, OFFICE, ANYWHERE]),
+        random.choice([(), ("eth0",)]), target, random.choice([None, 80]), random.choice([None, END]),
+    )  # fmt: skip

@@ -67,7 +67,7 @@ def test_rendered_rules_mean_what_the_policy_means(case: Path, backend: str) -> 
     program = module.parse(module.render(ruleset, Ability()))
     assert not program.foreign
     by_hand = [line.packet for line in packets.read(case / "packets.txt")]
-    assert not disagreements(compiled(case), program, by_hand + corner_packets(ruleset, 1500))
+    assert not disagreements(compiled(case), program, by_hand + corner_packets(ruleset, 700))
 
 
 def disagreements(policy: Compiled, program: Program, sent: list[Packet], most: int = 5) -> list[str]:

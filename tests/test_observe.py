@@ -213,6 +213,14 @@ def test_owners_that_could_not_be_seen_are_named() -> None:
     assert found.unknown == ("who owns the sockets of other users (needs root)",)
 
 
+def test_where_ss_says_something_else_proc_is_asked() -> None:
+    table = "\x01order\n          1\n\x01tcp\n  sl  local_address rem_address   st\n"
+    row = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 9 1 0 100 0 0 10 0\n"
+    host = Scripted(answers={"ss": Result(0, "ss: a new form\n"), "sh": Result(0, table + row)})
+    found = observe(host, [], known=Facts("Linux", tools=(("ss", "9"),)))
+    assert [listener.port for listener in found.listeners or ()] == [22]
+
+
 def test_a_tool_that_is_not_there_has_loaded_nothing() -> None:
     host = Scripted(answers={"nft": Result(0, "ip filter\n")})
     found = observe(host, [Listing("nft"), Listing("iptables")], known=Facts("Linux", root=True))

@@ -351,6 +351,23 @@ def test_a_hook_policy_of_somebody_else_is_named(policy: Callable[..., Case]) ->
     assert any("filter INPUT: policy of the hook" in line for line in rule.evidence)
 
 
+def test_a_rule_that_is_not_understood_is_unknown(policy: Callable[..., Case]) -> None:
+    case = policy()
+    odd = Line((Condition(Field.UNKNOWN, "string --string foo"),), (Deny(),), "-m string --string foo -j DROP")
+    findings = case.findings(case.observed(foreign(odd)))
+    assert told(findings) == [("unknown", "filter INPUT")] and wrong(findings)
+    assert "`ssh`, `web`" in findings[0].message
+
+
+def test_lines_outside_of_the_program_are_shown(policy: Callable[..., Case]) -> None:
+    case = policy()
+    for line, severity in (("table bridge br: accept", "note"), ("table inet x: odd thing", "warning")):
+        observed = case.observed()
+        assert observed.program is not None
+        findings = case.findings(replace(observed, program=replace(observed.program, foreign=(line,))))
+        assert [(f.code, f.severity, f.evidence) for f in findings] == [("unknown", severity, (line,))]
+
+
 def docker() -> tuple[Chain, ...]:
     """As Docker publishes 8080 of a container at 172.17.0.2."""
     turn = Line(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from portctl.pipeline import Compiled
-    from portctl.problems import Problem, Span
+    from portctl.problems import Problem
 
 
 def run(files: Iterable[str], format: str = "text", at: datetime | None = None, root: Path | None = None) -> int:
@@ -86,20 +86,7 @@ def _count(number: int, word: str, several: str | None = None) -> str:
 
 
 def _json(file: str, compiled: Compiled | None, problems: list[Problem]) -> dict[str, Any]:
+    from portctl import report
+
     status = _status(compiled, problems)
-    return {"file": file, "status": status, "problems": [_problem(problem) for problem in problems]}
-
-
-def _problem(problem: Problem) -> dict[str, Any]:
-    return {
-        "code": problem.code,
-        "severity": problem.severity,
-        "message": problem.message,
-        "hint": problem.hint,
-        "place": problem.span and _place(problem.span),
-        "others": [{"message": message, "place": _place(span)} for message, span in problem.others],
-    }
-
-
-def _place(span: Span) -> dict[str, Any]:
-    return {"file": span.file, "line": span.line, "column": span.column, "length": span.length, "text": span.text}
+    return {"file": file, "status": status, "problems": [report.problem(problem) for problem in problems]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -78,6 +79,9 @@ def look(
     advertised = [interface.name for interface in known.interfaces if interface.advertised]
     wanted = setting_names(compiled.ruleset, known.system, advertised)
     observed = observe.observe(host, [backends.load(each) for each in backends.NAMES], wanted, known)
+    state = boot_state(host) if boot else None
+    if boot and state is None:
+        observed = replace(observed, unknown=(*observed.unknown, "what the next boot would load (needs root)"))
     rules = (*desired.parts, *sysctl.PARTS)
     files = {f"{part}/{file}": text for part, each in desired.bundles.items() for file, text in each.items()}
     findings = compare(
@@ -85,7 +89,7 @@ def look(
         observed,
         desired.program,
         at,
-        boot=boot_state(host) if boot else None,
+        boot=state,
         files={path: text for path, text in files.items() if path.rpartition("/")[2] in rules},
         problems=compiled.problems,
     )

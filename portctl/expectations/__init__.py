@@ -80,11 +80,27 @@ class _Box:
         return bool(self.source) and bool(self.destination) and (self.before is None or bool(self.before))
 
 
+_Candidate = tuple[Rule, Rule]
+"""A rule, and the same without its addresses."""
+
+
 @dataclass(slots=True)
 class _Sets:
-    """Set operations, each done once: the same rules meet the same sets in every class."""
+    """Set operations, each done once: the same rules meet the same sets in every class. And the rules of a protocol."""
 
     done: dict[tuple[str, int, int], tuple[Addresses, Addresses, Addresses]] = field(default_factory=dict)
+    rules: dict[tuple[Direction, int], list[tuple[_Candidate, Ranges | None]]] = field(default_factory=dict)
+
+    def candidates(self, ruleset: Ruleset, packet: Packet) -> list[_Candidate]:
+        """The rules of a packet's direction, in order, that its protocol and port leave. Nobody is in a live group."""
+        key = packet.direction, packet.protocol
+        if key not in self.rules:
+            self.rules[key] = []
+            for rule in ruleset.rules(packet.direction):
+                ports = None if rule.flows is None else _ports_of(rule, packet.protocol)
+                if rule.live_source is None and rule.live_destination is None and (ports is None or ports):
+                    self.rules[key].append(((rule, _without_addresses(rule)), ports))
+        return [each for each, ports in self.rules[key] if ports is None or packet.port in ports]
 
     def meet(self, left: Addresses, right: Addresses) -> Addresses:
         if right == ANYWHERE or left is right:
@@ -102,6 +118,12 @@ class _Sets:
             common = self.meet(left, right)
             self.done[key] = (left - common if common else left, left, right)
         return self.done[key][0]
+
+
+def _ports_of(rule: Rule, protocol: int) -> Ranges:
+    """The ports that a rule names of a protocol; every port (and none, 0) of one that has no ports."""
+    flow = next((flow for flow in rule.flows or () if flow.protocol == protocol), None)
+    return Ranges() if flow is None else flow.ports
 
 
 def evaluate(ruleset: Ruleset) -> list[Problem]:
@@ -130,10 +152,15 @@ def _failures(ruleset: Ruleset, expectation: Expectation, sets: _Sets) -> Iterat
 
 
 def _box(expectation: Expectation, family: Family) -> _Box:
-    """The addresses that a test speaks of. Loopback addresses are never on the wire."""
+    """The addresses that a test speaks of. Loopback addresses are never on the wire.
+
+    Without `to`, what is to be denied is so at every address that reaches this host, multicast and broadcast too; what
+    is to be allowed is so at the addresses that are its own.
+    """
     here = ANYWHERE - LOOPBACK_ADDRESSES
+    own = here & _UNICAST if expectation.expect is Expect.ALLOW else here
     source = here if expectation.source is None else expectation.source - LOOPBACK_ADDRESSES
-    destination = here if expectation.destination is None else expectation.destination - LOOPBACK_ADDRESSES
+    destination = own if expectation.destination is None else expectation.destination - LOOPBACK_ADDRESSES
     return _Box(source.only(family), destination.only(family))
 
 
@@ -225,8 +252,8 @@ def _judge(ruleset: Ruleset, packet: Packet, box: _Box, sets: _Sets) -> Iterator
     """What happens to the packets of a class: each part with its verdict, its rule, and one packet of it."""
     for turned, part in _translated(ruleset, packet, box, sets):
         remaining = [part]
-        for rule in ruleset.rules(turned.direction):
-            if rule.live_source is not None or rule.live_destination is not None or not _asks(rule, turned):
+        for rule, asking in sets.candidates(ruleset, turned):
+            if not asking.matches(turned):
                 continue
             left: list[_Box] = []
             for each in remaining:
@@ -239,10 +266,10 @@ def _judge(ruleset: Ruleset, packet: Packet, box: _Box, sets: _Sets) -> Iterator
                 break
 
 
-def _asks(rule: Rule, packet: Packet) -> bool:
-    """Whether every condition of the rule but those on addresses holds."""
+def _without_addresses(rule: Rule) -> Rule:
+    """The rule with every condition but those on addresses."""
     original = None if rule.original is None else Original(rule.original.flows)
-    return replace(rule, source=ANYWHERE, destination=ANYWHERE, original=original).matches(packet)
+    return replace(rule, source=ANYWHERE, destination=ANYWHERE, original=original)
 
 
 def _translated(ruleset: Ruleset, packet: Packet, box: _Box, sets: _Sets) -> Iterator[tuple[Packet, _Box]]:

@@ -167,7 +167,8 @@ def needs(packet: Packet, ruleset: Ruleset | None) -> Iterator[Need]:
     turned = translate(ruleset, packet) if ruleset else packet
     for at in dict.fromkeys((packet, turned)):
         if at.destination in MULTICAST:
-            yield at.destination, at.interface if at.direction is Direction.INBOUND else at.out_interface, True
+            # A group that was joined is an address of this host: what goes there never leaves.
+            yield at.destination, at.interface if at.direction is Direction.INBOUND else AWAY, True
         elif at.direction is Direction.INBOUND:
             yield at.destination, LOCAL, False
         elif at.out_interface != LOOPBACK:
@@ -198,7 +199,7 @@ def rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list[
             flow = _connection(packet)
             wanted = {(address, group): to for address, to, group in needs(packet, ruleset)}
             fits = len(chosen) < MOST_AT_ONCE and (packet.protocol in (ICMP, ICMPV6) or flow not in flows)
-            if fits and all(_agree(leads.get(key, to), to) for key, to in wanted.items()):
+            if fits and all(_agree(leads.get(key, to), to, key[1]) for key, to in wanted.items()):
                 chosen.append(at)
                 flows.add(flow)
                 leads |= {key: to for key, to in wanted.items() if leads.get(key, AWAY) == AWAY}
@@ -208,8 +209,8 @@ def rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list[
         rest = left
 
 
-def _agree(one: str, other: str) -> bool:
-    return one == other or (AWAY in (one, other) and LOCAL not in (one, other))
+def _agree(one: str, other: str, group: bool) -> bool:
+    return one == other or (not group and AWAY in (one, other) and LOCAL not in (one, other))
 
 
 @dataclass(slots=True)
@@ -225,8 +226,10 @@ class _Ways:
         for address, to, group in wanted:
             key = address, group
             laid = self.laid.get(key, AWAY)
-            if laid == to or self.box.layout.owns(address) or address == BROADCAST or (to == AWAY and laid != LOCAL):
+            if laid == to or self.box.layout.owns(address) or address == BROADCAST:
                 continue
+            if to == AWAY and laid != LOCAL and not group:
+                continue  # whichever way it goes
             if laid != AWAY:
                 lines.append(_way("del", address, laid, group, self.box))
                 del self.laid[key]

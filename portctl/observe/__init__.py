@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from portctl import sysctl
@@ -137,7 +138,9 @@ def _told(host: Host, known: Facts) -> tuple[tuple[Listener, ...] | None, tuple[
     if known.tool("ss") is not None:
         listening, connected = host.run(Command(ss.LISTENERS)), host.run(Command(ss.CONNECTIONS))
         if listening.ok and connected.ok:
-            return ss.listeners(listening.stdout, known.sees_processes), ss.connections(connected.stdout)
+            # A failure to read what ss says is no reason to say nothing: /proc/net has the sockets too.
+            with suppress(ValueError):
+                return ss.listeners(listening.stdout, known.sees_processes), ss.connections(connected.stdout)
     answer = host.run(Command(("sh", "-c", proc.ASK))).stdout
     if "local_address" in answer:
         return proc.listeners(answer, known.sees_processes), proc.connections(answer)

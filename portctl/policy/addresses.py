@@ -16,7 +16,7 @@ from portctl.policy.items import (
     LiveAddresses,
     SelfAddress,
 )
-from portctl.policy.wrong import Fault, Wrong, below, mistyped, nearest, shown, wrong
+from portctl.policy.wrong import Fault, Wrong, below, mistyped, shown, suggestion, wrong
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _LENGTHS: dict[Family, dict[str, int]] = {4: {str(n): n for n in range(33)}, 6: {str(n): n for n in range(129)}}
@@ -101,7 +101,8 @@ def network(text: str) -> tuple[Family, int, int]:
     except (OSError, ValueError):
         raise _no_address(text, head, version) from None
     if version == 4:
-        if _LEADING_ZERO.search(head):
+        # glibc refuses leading zeros itself, other C libraries do not.
+        if (head[0] == "0" or ".0" in head) and _LEADING_ZERO.search(head):
             raise _no_address(text, head, version)
     elif number >> 32 == 0xFFFF:
         plain = address_text(number & 0xFFFFFFFF, 4)
@@ -239,7 +240,7 @@ def _file(value: dict[str, Any]) -> AddressItem:
         Fault(
             "unknown-key",
             f"{shown(key)} is not a key here",
-            nearest(key, FILE_KEYS) or "`file`, `may_be_empty`",
+            suggestion(key, FILE_KEYS) or "`file`, `may_be_empty`",
             (key,),
             True,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from pydantic_core import SchemaValidator, ValidationError
@@ -25,14 +26,22 @@ def fragment(document: Document, top: bool = False) -> Fragment:
     """The document as a model: a `TopFile` or an included `Fragment`. Raises `Problems`, all at once."""
     model = TopFile if top else Fragment
     try:
-        found = SchemaValidator(_model_schema(model)).validate_python(document.data)
+        found = _validator(model).validate_python(document.data)
     except ValidationError as error:
+        lines = error.errors(include_url=False, include_input=False)
+        misspelt = {_intended(model, line["loc"]) for line in lines if line["type"] == "extra_forbidden"}
         problems: list[Problem] = []
-        for line in error.errors(include_url=False, include_input=False):
-            problems += _problems(document, model, line)
+        for line in lines:
+            if line["type"] != "missing" or line["loc"] not in misspelt:
+                problems += _problems(document, model, line)
         raise Problems(shorten(order(problems))) from None
     assert isinstance(found, Fragment)
     return found
+
+
+@cache
+def _validator(model: Any) -> SchemaValidator:
+    return SchemaValidator(_model_schema(model))
 
 
 def _model_schema(model: Any) -> core.CoreSchema:
@@ -146,12 +155,40 @@ def _keys(model: Any) -> list[str]:
     return sorted(keys, key=[field.name for field in fields(About)].__contains__)
 
 
+_MEANT: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("source", "sources", "src", "saddr", "allow", "clients"), "from"),
+    (("destination", "destinations", "dest", "dst", "daddr"), "to"),
+    (("interface", "interfaces", "iface", "device", "zone"), "in"),
+    (("proto", "protocol", "dport", "service"), "ports"),
+    (("comment", "note", "reason"), "description"),
+    (("exclude", "excluding", "not", "deny"), "except"),
+    (("expires", "expiry", "expire"), "until"),
+    (("limit", "ratelimit", "rate_limit"), "rate"),
+    (("sport", "sports"), "source_ports"),
+    (("version",), "portctl"),
+    (("rules", "allow", "inbound", "ingress"), "services"),
+    (("outbound", "output"), "egress"),
+    (("nat", "forward", "forwarding"), "forwards"),
+    (("deny", "drop", "blocklist", "blacklist"), "block"),
+    (("groups", "networks", "hosts"), "addresses"),
+)
+"""Words of other tools, and the keys that say the same."""
+
+
+def _intended(top: Any, path: Path) -> Path:
+    """The path of the known key that the unknown one at `path` seems to mean; empty where none does."""
+    known, word = _keys(_described(top, path[:-1])[0]), str(path[-1])
+    meant = next((key for words, key in _MEANT if word.lower() in words and key in known), None) or nearest(word, known)
+    return (*path[:-1], meant) if meant else ()
+
+
 def _unknown_key(document: Document, top: Any, path: Path) -> Problem:
     model, about = _described(top, path[:-1])
     word = str(path[-1])
     span = document.span(path, key=True)
     known = _keys(model)
-    hint = nearest(word, known)
+    meant = _intended(top, path)[-1:]
+    hint = f"did you mean `{meant[0]}`?" if meant else None
     if model is Fragment and word in _keys(TopFile):
         hint = "the policy that includes it says that"
     elif hint is None or any(word in _keys(other) for other in (Service, Egress, Forward)):

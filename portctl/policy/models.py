@@ -189,12 +189,6 @@ class Sysctl:
     reserved_ports: str | None = key(
         shape.PORT_RANGES, "Ports that outgoing connections never get.", [8080, "9000-9010"], default=None
     )
-    unprivileged_ports: int | None = key(
-        shape.number(0, 65535), "First port that every user may listen on.", 1024, default=None
-    )
-    listen_backlog: int | None = key(
-        shape.number(1), "Connections that may wait to be accepted, per socket.", 4096, default=None
-    )
     tcp_keepalive_time: int | None = key(
         shape.number(1, 32767), "Seconds a connection is idle before the first keepalive probe.", 2000, default=None
     )

@@ -11,7 +11,7 @@ from typing import Any
 from portctl.net import Address
 from portctl.policy.addresses import NAME, RESERVED, bad_name, network
 from portctl.policy.items import Target, Until
-from portctl.policy.wrong import Fault, Wrong, below, mistyped, nearest, shown, wrong
+from portctl.policy.wrong import Fault, Wrong, below, mistyped, shown, suggestion, wrong
 from portctl.ruleset import Rate
 
 PERIODS = ("second", "minute", "hour", "day")
@@ -157,7 +157,7 @@ def one_of(*words: str) -> Callable[[Any], str]:
         if isinstance(value, (dict, list)) or value is None:
             raise mistyped(value, listed)
         said = f"{shown(value)} is not {listed}"
-        raise wrong("wrong-value", said, nearest(str(value), words))
+        raise wrong("wrong-value", said, suggestion(str(value), words))
 
     return parse
 
@@ -218,9 +218,19 @@ def target(value: Any) -> Target:
             raise wrong("bad-target", f"{shown(value)} has brackets, which are for IPv6", None)
     elif value.count(":") == 1:
         head, port = value.split(":")
+    elif (match := re.fullmatch(r"(.+):([0-9]+)", value)) and _is_ipv6(match[1]):
+        hint = f'write "[{match[1]}]:{match[2]}" with a port, or "[{value}]" without'
+        raise wrong("bad-target", f"{shown(value)} may end in a port or not", hint)
     if port is not None and not (re.fullmatch(r"[1-9][0-9]{0,4}", port) and int(port) <= 65535):
         raise wrong("bad-target", f"{shown(value)} does not end in a port from 1 to 65535", '`"10.0.0.5:80"`, `":80"`')
     return Target(_host(head, value) if head else None, int(port) if port else None)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ":" in text and network(text)[0] == 6
+    except Wrong:
+        return False
 
 
 def _host(head: str, whole: str) -> Address:

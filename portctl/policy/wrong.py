@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 
@@ -57,9 +56,17 @@ def kind(value: Any) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """A hint with the known word that looks most like this one, if one does."""
+    """The known word that looks most like this one, if one does."""
+    from difflib import get_close_matches
+
     found = get_close_matches(word[:60].lower(), list(known), 1, 0.6)
-    return f"did you mean `{found[0]}`?" if found else None
+    return found[0] if found else None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str | None:
+    """The same as a hint."""
+    found = nearest(word, known)
+    return f"did you mean `{found}`?" if found else None
 
 
 def mistyped(value: Any, wanted: str, hint: str | None = None) -> Wrong:

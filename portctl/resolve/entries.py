@@ -102,8 +102,10 @@ class Opening:
 
     def turned(self) -> Rule:
         """The rule that admits what the entry (a forward with a target) has translated."""
+        rule, target = self.rule(), self.entry.value.target if isinstance(self.entry.value, Forward) else None
+        source = rule.source if target is None or target.address is None else rule.source.only(target.address.version)
         original = Original(self.flows, self.destination)
-        return replace(self.rule(), flows=None, destination=ANYWHERE, original=original)
+        return replace(rule, flows=None, source=source, destination=ANYWHERE, original=original)
 
 
 def service(scope: Scope, entry: Entry[Service], at: datetime) -> Opening:
@@ -252,7 +254,7 @@ def translation(opening: Opening) -> Translation | None:
     return Translation(
         opening.name,
         opening.flows,
-        opening.source,
+        opening.turned().source,
         opening.destination,
         opening.interfaces,
         value.target.address,

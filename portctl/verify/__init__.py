@@ -116,7 +116,25 @@ def _expired(view: View, problems: Iterable[Problem]) -> Iterator[Finding]:
         )
 
 
+OTHER_LAYERS = ("table bridge ", "table arp ")
+"""Frames between bridge ports and ARP are not judged by a policy."""
+
+
 def _unknown(observed: Observed) -> Iterator[Finding]:
+    lines = observed.program.foreign if observed.program else ()
+    for severity, found in (
+        ("note", [line for line in lines if line.startswith(OTHER_LAYERS)]),
+        ("warning", [line for line in lines if not line.startswith(OTHER_LAYERS)]),
+    ):
+        if found:
+            yield Finding(
+                "unknown",
+                "note" if severity == "note" else "warning",
+                "host",
+                "these loaded lines are not judged by portctl, which does not know what they do to a packet",
+                "read them; what they deny or let in is not in this report",
+                tuple(found[:8]) + ((f"and {len(found) - 8} more",) if len(found) > 8 else ()),
+            )
     for words in observed.unknown:
         yield Finding(
             "unknown",

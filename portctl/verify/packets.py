@@ -6,12 +6,13 @@ Not every packet there is: that is asked of the rules themselves, by comparing t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from portctl.net import FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.observe.types import Facts
-from portctl.program import Action, Chain, Condition, Field, Line, Lookup, Program
-from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule
+from portctl.program import Action, Chain, Condition, Field, Jump, Line, Lookup, Program, Translate
+from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule, Ruleset
 from portctl.verify.finding import View
 
 STRANGERS: dict[Family, tuple[Address, ...]] = {
@@ -53,6 +54,7 @@ def to_listener(
     """
     homes = {a: i.name for i in view.facts.interfaces for a in i.addresses}
     names = [only] if only else interfaces(view.facts)
+    source_ports = _source_ports(view.ruleset.inbound, protocol, port)
     for family in FAMILIES:
         here = [d for d in destinations if d.version == family][:MOST_DESTINATIONS]
         if not here:
@@ -60,7 +62,7 @@ def to_listener(
         ways = [(d, homes.get(d, names[0]) if only is None else only) for d in here]
         ways += [(here[0], name) for name in names[:MOST_INTERFACES] if (here[0], name) not in ways]
         for source in _sources(view, protocol, port, family):
-            for source_port in _source_ports(view.ruleset.inbound, protocol, port):
+            for source_port in source_ports:
                 for destination, name in ways:
                     if source not in view.own:
                         yield Packet(
@@ -131,6 +133,74 @@ def _flat(conditions: Iterable[Condition]) -> Iterator[Condition]:
         if condition.field is Field.CONCATENATION and isinstance(condition.value, tuple):
             for each in condition.value:
                 yield from _flat(each)
+
+
+def about(program: Program, protocol: int, port: int) -> Program:
+    """The part of a program that packets of one protocol and port can meet: the same verdicts, from far fewer lines.
+
+    The ports to which translations turn packets stay in, as those packets may become theirs.
+    """
+    turned = {a.port for c in program.chains for line in c.lines for a in line.actions if isinstance(a, Translate)}
+    ports = {port, *(p for p in turned if p is not None)}
+    chains = {_place(chain): chain for chain in program.chains}
+    waiting = [chain for chain in program.chains if chain.hook]
+    reached: dict[tuple[Family | None, str, str], Chain] = {}
+    while waiting:
+        chain = waiting.pop()
+        if _place(chain) in reached:
+            continue
+        reached[_place(chain)] = chain = replace(chain, lines=tuple(_lines(chain, protocol, ports)))
+        for name in {name for line in chain.lines for action in line.actions for name in _jumps(action)}:
+            if target := chains.get((chain.family, chain.table, name)):
+                waiting.append(target)
+    return Program(tuple(reached.values()), program.foreign, program.live)
+
+
+def _place(chain: Chain) -> tuple[Family | None, str, str]:
+    return chain.family, chain.table, chain.name
+
+
+def _jumps(action: Action) -> Iterator[str]:
+    if isinstance(action, Jump):
+        yield action.chain
+    if isinstance(action, Lookup):
+        for _, found in action.entries:
+            yield from _jumps(found)
+
+
+def _lines(chain: Chain, protocol: int, ports: set[int]) -> Iterator[Line]:
+    for line in chain.lines:
+        if not _meets(line.conditions, protocol, ports):
+            continue
+        if any(isinstance(action, Lookup) for action in line.actions):
+            line = replace(line, actions=tuple(_narrowed(action, protocol, ports) for action in line.actions))
+        yield line
+
+
+def _narrowed(action: Action, protocol: int, ports: set[int]) -> Action:
+    if not isinstance(action, Lookup):
+        return action
+    entries = ((c, _narrowed(found, protocol, ports)) for c, found in action.entries if _meets(c, protocol, ports))
+    return Lookup(tuple(entries))
+
+
+def _meets(conditions: Iterable[Condition], protocol: int, ports: set[int]) -> bool:
+    """Whether a packet of that protocol, to one of those ports, can match as far as these two go."""
+    for condition in conditions:
+        if condition.negated or not isinstance(condition.value, Ranges):
+            continue
+        if condition.field is Field.PROTOCOL and protocol not in condition.value:
+            return False
+        if condition.field is Field.PORT and not any(port in condition.value for port in ports):
+            return False
+    return True
+
+
+def policy_about(ruleset: Ruleset, protocol: int, port: int) -> Ruleset:
+    """The same of a policy: its inbound rules that packets of one protocol and port can match."""
+    if any(_concerns(translation.flows, protocol, port) for translation in ruleset.translations):
+        return ruleset
+    return replace(ruleset, inbound=tuple(r for r in ruleset.inbound if _concerns(r.flows, protocol, port)))
 
 
 def of_rule(view: View, rule: Rule, direction: Direction) -> Iterator[Packet]:
@@ -238,8 +308,6 @@ def _ofs(condition: Condition, family: Family) -> list[Address]:
 
 def translated_ports(program: Program) -> list[tuple[int, int, Line, Chain]]:
     """(protocol, port, line, chain) that somebody else's rules turn elsewhere before they reach this host."""
-    from portctl.program import Translate
-
     found = []
     for chain in program.chains:
         for line in chain.lines if not chain.own else ():

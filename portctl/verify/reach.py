@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 
 from portctl.listeners import Listener
 from portctl.net import Address
-from portctl.program import Answer, Step, evaluate
+from portctl.program import Answer, Deny, Step, evaluate
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text
 from portctl.verify.sockets import Published, at, destinations, items, text
 
 MOST_EXAMPLES = 3
+Case = tuple[Rule, Packet, Answer]
+Cases = dict[tuple[object, ...], tuple[Step, list[Case]]]
+"""Cases by the place of the loaded line that decides them."""
 OPENS = (Kind.SERVICE, Kind.FORWARD)
 
 
@@ -39,11 +42,11 @@ def exposed(view: View, listener: Listener, published: Sequence[Published]) -> F
     turned = {(p.protocol, p.port) for p in published}
     found = Difference()
     targets = destinations(view, listener)
-    for packet, answer in _asked(view, listener.protocol, listener.port, targets, listener.scope):
+    for packet, answer, admitted in _asked(view, listener.protocol, listener.port, targets, listener.scope):
         moved = answer.packet is not None and answer.packet.original is not None
         if moved and (listener.protocol, listener.port) in turned:
             continue
-        if answer.verdict is Verdict.ACCEPT and decide(view.ruleset, packet)[0] is not Verdict.ACCEPT:
+        if answer.verdict is Verdict.ACCEPT and not admitted:
             found.examples.append((packet, answer))
     if not found.examples:
         return None
@@ -65,10 +68,9 @@ def exposed_published(view: View, port: Published) -> Finding | None:
     """The finding, if a port that somebody else's rules turn elsewhere is open to whom the policy does not admit."""
     found = Difference()
     own = sorted(view.own, key=lambda a: (a.version, int(a)))
-    for packet, answer in _asked(view, port.protocol, port.port, own):
-        if answer.packet is None or answer.packet.original is None or answer.verdict is not Verdict.ACCEPT:
-            continue
-        if decide(view.ruleset, packet)[0] is not Verdict.ACCEPT:
+    for packet, answer, admitted in _asked(view, port.protocol, port.port, own):
+        moved = answer.packet is not None and answer.packet.original is not None
+        if moved and answer.verdict is Verdict.ACCEPT and not admitted:
             found.examples.append((packet, answer))
     if not found.examples:
         return None
@@ -92,11 +94,14 @@ def exposed_published(view: View, port: Published) -> Finding | None:
 
 def _asked(
     view: View, protocol: int, port: int, targets: Sequence[Address], only: str | None = None
-) -> Iterator[tuple[Packet, Answer]]:
-    if view.program is None:
+) -> Iterator[tuple[Packet, Answer, bool]]:
+    """Packets to a socket, what the rules do with them, and whether the policy admits them."""
+    if view.program is None or not targets:
         return
+    program = packets.about(view.program, protocol, port)
+    policy = packets.policy_about(view.ruleset, protocol, port)
     for packet in packets.to_listener(view, protocol, port, targets, only):
-        yield packet, evaluate(view.program, packet, view.own)
+        yield packet, evaluate(program, packet, view.own), decide(policy, packet)[0] is Verdict.ACCEPT
 
 
 def _entry(view: View, protocol: int, port: int) -> Rule | None:
@@ -109,20 +114,23 @@ def _entry(view: View, protocol: int, port: int) -> Rule | None:
 
 def closed(view: View, listeners: Sequence[Listener], published: Sequence[Published]) -> Iterator[Finding]:
     """Services that somebody answers for and that not everybody reaches whom the policy admits."""
-    foreign: dict[Step, list[tuple[Rule, Packet, Answer]]] = {}
+    foreign: Cases = {}
+    hanging: Cases = {}
     strangers = {s for family in packets.STRANGERS.values() for s in family}
     for rule in view.openings():
         own, reached = Difference(), False
-        for packet, answer in _to_service(view, rule, listeners, published):
-            if decide(view.ruleset, packet)[0] is not Verdict.ACCEPT:
+        for packet, answer, admitted in _to_service(view, rule, listeners, published):
+            if not admitted:
                 continue
             if _arrives(answer, packet, published):
                 reached = True
+                for step in answer.depends_on:
+                    _put(hanging, step, (rule, packet, answer))
             elif answer.decided is not None and not answer.decided.chain.own:
-                foreign.setdefault(answer.decided, []).append((rule, packet, answer))
+                _put(foreign, answer.decided, (rule, packet, answer))
             else:
                 own.examples.append((packet, answer))
-        lost = [each for found in foreign.values() for each in found if each[0] is rule]
+        lost = [each for _, found in foreign.values() for each in found if each[0] is rule]
         if own.examples or (lost and not reached):
             own.examples += [(packet, answer) for _, packet, answer in lost]
             yield Finding(
@@ -139,9 +147,32 @@ def closed(view: View, listeners: Sequence[Listener], published: Sequence[Publis
             )
     for rule, packet, answer in _through(view):
         assert answer.decided is not None
-        foreign.setdefault(answer.decided, []).append((rule, packet, answer))
-    for step, cases in foreign.items():
+        _put(foreign, answer.decided, (rule, packet, answer))
+    for step, cases in foreign.values():
         yield _foreign(step, cases, frozenset(strangers))
+    for step, cases in hanging.values():
+        yield _not_understood(step, cases)
+
+
+def _put(found: Cases, step: Step, case: Case) -> None:
+    chain = step.chain
+    place = (chain.table, chain.family, chain.name, step.line.number if step.line else 0, step_text(step))
+    found.setdefault(place, (step, []))[1].append(case)
+
+
+def _not_understood(step: Step, cases: list[Case]) -> Finding:
+    """One rule of which portctl cannot tell whether it denies what the policy admits."""
+    names = list(dict.fromkeys(rule.name for rule, _, _ in cases))
+    denies = step.line is not None and any(isinstance(action, Deny) for action in step.line.actions)
+    return Finding(
+        "unknown",
+        "warning" if denies else "note",
+        f"{step.chain.table} {step.chain.name}",
+        f"a rule that portctl does not understand may keep packets from {', '.join(f'`{name}`' for name in names[:6])}",
+        "read it; every other rule lets them in",
+        (step_text(step), packet_text(cases[0][1])),
+        next((rule.span for rule, _, _ in cases if rule.span), None),
+    )
 
 
 def _is_foreign(answer: Answer) -> bool:
@@ -160,7 +191,7 @@ def _arrives(answer: Answer, packet: Packet, published: Sequence[Published]) -> 
 
 def _to_service(
     view: View, rule: Rule, listeners: Sequence[Listener], published: Sequence[Published]
-) -> Iterator[tuple[Packet, Answer]]:
+) -> Iterator[tuple[Packet, Answer, bool]]:
     own = sorted(view.own, key=lambda a: (a.version, int(a)))
     for flow in items(rule):
         for listener in at(flow, listeners):
@@ -188,7 +219,7 @@ def _through(view: View) -> Iterator[tuple[Rule, Packet, Answer]]:
                         yield rule, packet, answer
 
 
-def _foreign(step: Step, cases: list[tuple[Rule, Packet, Answer]], strangers: frozenset[Address]) -> Finding:
+def _foreign(step: Step, cases: list[Case], strangers: frozenset[Address]) -> Finding:
     """One rule of somebody else's. A ban of single addresses is a note; a rule that hits anybody is a difference."""
     names = list(dict.fromkeys(rule.name for rule, _, _ in cases))
     where = next((rule.span for rule, _, _ in cases if rule.span), None)

@@ -7,7 +7,7 @@
 #   order       names of those to load, in this order   boot/       what is to be written for the next boot
 #   decision.pending → decision.confirmed | decision.undone: one rename, for which guard and confirmer contend
 #   guard       who guards: "process PID START", or "timer UNIT"
-#   deadline    in seconds of /proc/uptime: when the guard acts
+#   deadline    in hundredths of a second of /proc/uptime: when the guard acts
 # shellcheck disable=SC2317 # the functions are called by the name of the verb, at the end
 set -u
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -24,6 +24,10 @@ complain() { printf '%s\n' "$*" >&2; }
 
 uptime() { # in whole seconds; it does not stand still and nobody sets it
     read -r up _ </proc/uptime && printf '%s\n' "${up%%.*}"
+}
+
+hundredths() { # the same, in hundredths
+    read -r up _ </proc/uptime && printf '%s\n' "$((${up%%.*} * 100 + 1${up#*.} - 100))"
 }
 
 stop_at() { # a test kills this script here, as a power cut would
@@ -194,7 +198,7 @@ try_persist() { # whether what must be written after the confirmation can be wri
 }
 
 arm() { # SECONDS: from here on somebody undoes it
-    say $(($(uptime) + $1)) >"$pending/deadline"
+    say $(($(hundredths) + $1 * 100)) >"$pending/deadline"
     : >"$pending/decision.pending"
 }
 
@@ -202,9 +206,9 @@ guarded_by() { # UNIT: a timer of systemd's
     say "timer $1" >"$pending/guard"
 }
 
-watch() { # SECONDS: starts a process of its own session that ignores what ends sessions
+watch() { # starts a process of its own session that ignores what ends sessions
     setsid=$(command -v setsid)
-    $setsid sh "$pending/guard.sh" guard "$1" </dev/null >/dev/null 2>&1 &
+    $setsid sh "$pending/guard.sh" guard </dev/null >/dev/null 2>&1 &
     tries=0
     while [ ! -s "$pending/guard" ]; do
         tries=$((tries + 1))
@@ -214,13 +218,20 @@ watch() { # SECONDS: starts a process of its own session that ignores what ends 
     guard_alive || { complain "the guard did not stay"; return 1; }
 }
 
-guard() { # SECONDS
+guard() { # until the deadline
     trap '' HUP INT TERM
     unset PORTCTL_TESTING
     cd / || :
     lock=$(cat "$pending/lock")
     say "process $$ $(start_of $$)" >"$pending/.guard" && mv "$pending/.guard" "$pending/guard"
-    sleep "$1"
+    end=$(cat "$pending/deadline")
+    decided=0
+    while left=$((end - $(hundredths))) && [ "$left" -gt 0 ] && [ "$decided" -lt 3 ]; do
+        if [ "$left" -gt 200 ]; then sleep 1; else nap; fi
+        [ "$(cat "$pending/lock" 2>/dev/null)" = "$lock" ] || return 0
+        # Somebody has decided and should have finished: if not within three seconds, that falls to the guard.
+        [ -e "$pending/decision.pending" ] || decided=$((decided + 1))
+    done
     expire "$lock"
 }
 
@@ -277,7 +288,17 @@ loader_ended() { # waits for a load that is under way, half a minute at most
     done
 }
 
+my_turn() { # waits for whoever else is bringing this transaction to its end; 1: it has come to its end
+    mine=$(cat "$pending/lock" 2>/dev/null)
+    while read -r pid start 2>/dev/null <"$pending/settling" && [ "$pid" != $$ ] && same_process "$pid" "$start"; do
+        nap
+    done
+    [ -n "$mine" ] && [ "$(cat "$pending/lock" 2>/dev/null)" = "$mine" ] || return 1
+    say "$$ $(start_of $$)" >"$pending/settling"
+}
+
 undo() { # the old state, the last part first; then the record, the lock
+    my_turn || return 0
     loader_ended
     trouble=
     for part in $(backwards); do
@@ -343,6 +364,7 @@ pointer() { # TARGET PATH: a symbolic link, replaced in one step
 }
 
 finish() { # after the confirmation: written for the next boot, recorded, unlocked. Whoever is alive does it
+    my_turn || return 0
     if persist; then
         outcome confirmed
     else
@@ -368,6 +390,14 @@ close() { # disarms the guard, lets the lock go, and takes the transaction away
     release "$lock"
 }
 
+abandon() { # LOCK: ends a transaction before its guard was armed; its record, if it has one, says so
+    if [ "$(cat "$pending/lock" 2>/dev/null)" = "$1" ]; then
+        outcome "given up before anything was changed"
+        close
+    fi
+    release "$1"
+}
+
 wait_for() { # NUMBER SECONDS: until the record says how it ended; prints that. 1: not within this time
     until_then=$(($(uptime) + $2))
     while :; do
@@ -381,7 +411,7 @@ state() { # of the transaction, for people: "pending NUMBER SECONDS-LEFT HOLDER"
     [ -e "$pending/decision.pending" ] || return 0
     top=$(highest)
     holder=$(readlink "$run/lock.$top" 2>/dev/null)
-    say "pending $(cat "$pending/number" 2>/dev/null || say 0) $(($(cat "$pending/deadline") - $(uptime))) ${holder#*:*:*:}"
+    say "pending $(cat "$pending/number" 2>/dev/null || say 0) $((($(cat "$pending/deadline") - $(hundredths)) / 100)) ${holder#*:*:*:}"
 }
 
 tables() { # how many sources the table of each limit holds: "NAME NUMBER"
@@ -419,7 +449,7 @@ if [ "$verb" = in ]; then # FOLDER VERB …
 fi
 case $verb in
     take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
-        decide | load | undo | outcome | finish | close | wait_for | state | dump | look | tables) "$verb" "$@" ;;
+        decide | load | undo | outcome | finish | close | abandon | wait_for | state | dump | look | tables) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac
 exit $?

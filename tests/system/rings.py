@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,10 @@ from portctl import backends
 from portctl.backends.base import Ability, Backend, bundle
 from portctl.command import Command, Result
 from portctl.hosts import probe
+from portctl.hosts.representatives import limits
 from portctl.hosts.sandbox import Layout, Sandbox
 from portctl.hosts.sendable import answerable
+from portctl.problems import has_errors
 from portctl.ruleset import Packet, Ruleset, Verdict, decide
 
 
@@ -88,16 +91,23 @@ def listings(box: Sandbox, tried: Filter) -> dict[str, str]:
     return answers
 
 
-def disagreements(box: Sandbox, ruleset: Ruleset, packets: Sequence[Packet]) -> list[str]:
+def refused(tried: Filter, ruleset: Ruleset) -> bool:
+    """Whether the back end says that it cannot say this."""
+    return has_errors(tried.module.gaps(ruleset, Ability()))
+
+
+def disagreements(prober: probe.Prober, ruleset: Ruleset, packets: Sequence[Packet]) -> list[str]:
     """Packets of which the kernel says something else than `decide`. A rejected packet that gets no answer from any
     Linux (to a group, say) counts as rejected if it is dropped."""
     now = datetime.now(UTC)
-    wrong = _wrong(ruleset, packets, probe.observe(box, packets, ruleset), box.layout, now)
+    layout = prober.box.layout
+    wrong = _wrong(ruleset, packets, prober.observe(packets, ruleset), layout, now)
     if not wrong:
         return []
     # Once more, those alone: a busy machine may have answered too late.
-    again = [packet for packet, _ in wrong]
-    return [text for _, text in _wrong(ruleset, again, probe.observe(box, again, ruleset), box.layout, now)]
+    again = [packet for packet, _ in wrong if not limits(ruleset, packet)]
+    spent = [text for packet, text in wrong if limits(ruleset, packet)]
+    return spent + [text for _, text in _wrong(ruleset, again, prober.observe(again, ruleset), layout, now)]
 
 
 def _wrong(
@@ -127,3 +137,28 @@ def text(packet: Packet) -> str:
     more = f"flags {packet.flags:#x} " if packet.protocol == 6 else ""
     ends = f"{packet.source} to {packet.destination}"
     return f"{packet.direction.value} {packet.protocol} {ends} {ports} {more}{ways} hops {packet.hop_limit}"
+
+
+def said(box: Sandbox, *argv: str) -> str:
+    result = box.host.run(Command(argv), timeout=60)
+    assert result.ok, f"{argv}: {result.stderr}"
+    return result.stdout
+
+
+def still(listing: str) -> str:
+    """A listing without what counts and what passes: counters, the time that is left to a member."""
+    listing = re.sub(r"packets \d+ bytes \d+", "packets 0 bytes 0", listing)
+    return re.sub(r" expires [0-9dhms]+", "", listing)
+
+
+def everything(box: Sandbox) -> str:
+    """All rules and sets of all packet filters of a host, as their tools list them."""
+    asked = (
+        ("nft", "list", "ruleset"),
+        *((f"{tool}-{kind}-save",) for tool in ("iptables", "ip6tables") for kind in ("legacy", "nft")),
+        ("ipset", "save"),
+    )
+    text = "\n".join(said(box, *argv) for argv in asked)
+    # The tables of iptables-nft, which its own listing shows; an untouched one is there or not, and both are nothing.
+    lines = re.sub(r"^table ip6? (filter|nat|mangle|raw|security) \{.*?^\}", "", text, flags=re.M | re.S).splitlines()
+    return still("\n".join(line for line in lines if not re.match(r"#|\*|COMMIT|:[A-Z]+ ACCEPT|$", line)))

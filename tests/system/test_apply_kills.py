@@ -71,7 +71,7 @@ def test_killed_after_the_confirmation_the_new_state_is_finished(backend: str) -
             applying.applied(machine, applying.FIRST, "--backend", backend)
             machine.put("/root/policy.yaml", applying.SECOND.encode())
             stop = ("PORTCTL_TESTING=1", "PORTCTL_STOP_AT=load")
-            applying.portctl(machine, "apply", "/root/policy.yaml", "--yes", "--confirm-within", "4", env=stop)
+            applying.portctl(machine, "apply", "/root/policy.yaml", "--yes", "--confirm-within", "20", env=stop)
             stop = ("PORTCTL_TESTING=1", f"PORTCTL_STOP_AT={step}")
             said = applying.portctl(machine, "confirm", env=stop)
             assert said.status != 0, (step, said)

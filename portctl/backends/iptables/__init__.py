@@ -10,8 +10,8 @@ from portctl.backends.iptables.parse import parse
 from portctl.backends.iptables.render import render
 from portctl.command import Command
 
-NAME = "iptables"
-PARTS = ("sets.ipset", "rules.v4", "rules.v6")
+NAME: str = "iptables"
+PARTS: tuple[str, ...] = ("sets.ipset", "rules.v4", "rules.v6")
 
 __all__ = ["NAME", "PARTS", "gaps", "parse", "questions", "render", "scripts"]
 

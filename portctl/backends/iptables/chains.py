@@ -166,11 +166,6 @@ class Direction:
                 self.table.add(name, words.line(comment(rule), target))
         return self._memo[key]
 
-    def memo(self, key: object, make: Callable[[], str]) -> str:
-        if key not in self._memo:
-            self._memo[key] = make()
-        return self._memo[key]
-
 
 def _run(rules: Sequence[Rule], start: int) -> Sequence[Rule]:
     """The rules from `start` on that are reached by protocol and port together; none for a rule of its own."""
@@ -212,12 +207,19 @@ class _Group:
     prefix: str
     dimensions: list[list[Choices]] = field(default_factory=list)
     final: list[bool] = field(default_factory=list)
+    chains: dict[object, str] = field(default_factory=dict)
+    """Those that are written already, by what they decide."""
 
     def __post_init__(self) -> None:
         family = self.direction.speaker.family
         self.rules = [rule for rule in self.rules if family in rule.families()]
         self.dimensions = [self.direction.speaker.dimensions(rule) for rule in self.rules]
         self.final = [not asked for asked in self.dimensions]
+
+    def memo(self, key: object, make: Callable[[], str]) -> str:
+        if key not in self.chains:
+            self.chains[key] = make()
+        return self.chains[key]
 
     def enter(self, chain: str, how: str) -> None:
         """The lines that lead from a chain into the group."""
@@ -313,9 +315,7 @@ class _Group:
     def key_chain(self, key: Key, protocol: int | None) -> str:
         """The chain of the entries of one class, or of several classes with the same entries."""
         asks = self.direction.by_protocol or any(sources is not None for _, sources in key)
-        return self.direction.memo(
-            (id(self), key, protocol if asks else None), lambda: self.write_key(key, protocol, asks)
-        )
+        return self.memo((key, protocol if asks else None), lambda: self.write_key(key, protocol, asks))
 
     def write_key(self, key: Key, protocol: int | None, asks: bool) -> str:
         label = "+".join(dict.fromkeys(self.rules[i].name for i, _ in key))
@@ -360,7 +360,7 @@ class _Group:
         if not also:
             self.direction.emit(chain, choices, rule, rule)
             return
-        name = self.direction.memo((id(self), "also", rule, tuple(also)), lambda: self.write_also(rule, also))
+        name = self.memo(("also", rule.name, rule.kind, tuple(also)), lambda: self.write_also(rule, also))
         for words in choices:
             self.direction.table.add(chain, words.line(comment(rule), f"-g {name}"))
 

@@ -140,4 +140,3 @@ class _Reader:
         priority = PRIORITIES.get((table, name), TABLE_PRIORITIES[table])
         kind = "nat" if table == "nat" else "filter"
         return Hook(HOOKS[name], priority, Deny() if policy == "DROP" else Accept(), kind)
-

@@ -12,7 +12,7 @@ from portctl.backends.nftables.dispatch import Class, Side, classes, found_by_po
 from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
 from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict
 
-NO_START = "ct state new tcp flags != syn / fin,syn,rst,ack"
+NOT_A_START = "tcp flags != syn / fin,syn,rst,ack"
 FEW = 3
 """So many rules with ports are asked one after the other; more are dispatched."""
 
@@ -47,8 +47,9 @@ def _run(table: Table, base_name: str, direction: Direction, rules: list[Rule]) 
     word = "starting" if first.syn else "original" if first.original_direction else "ports"
     chain = table.chain(f"{direction.value}-{'limited-' if first.limited else ''}{word}")
     table.add(base_name, asked, f"jump {chain}")
-    if first.syn and State.NEW in first.states:
-        table.add(chain, NO_START, "return")
+    tracked = first.states & ~State.UNTRACKED
+    if first.syn and tracked:
+        table.add(chain, words.states(tracked), NOT_A_START, "return")
     if first.original_direction:
         table.add(chain, "ct direction reply return")
     _by_port(table, chain, direction, rules)
@@ -195,7 +196,9 @@ def _open(table: Table, chain: str, direction: Direction) -> None:
     """Connections older than the first apply, asked just before they would be denied. See the package's docstring."""
     for family in (4, 6):
         ip = "ip" if family == 4 else "ip6"
-        for transport, asked in (("tcp", NO_START), ("udp", "ct state new")):
+        for transport, asked in (("tcp", NOT_A_START), ("udp", "")):
             source, target = f"{ip} saddr . {transport} sport", f"{ip} daddr . {transport} dport"
             pair = f"{target} . {source}" if direction is Direction.INBOUND else f"{source} . {target}"
-            table.add(chain, asked, f'meta l4proto . {pair} @open-{family} {COUNTER} accept comment "open"')
+            table.add(
+                chain, "ct state new", asked, f'meta l4proto . {pair} @open-{family} {COUNTER} accept comment "open"'
+            )

@@ -11,7 +11,7 @@ from portctl.backends.nftables import sets, words
 from portctl.backends.nftables.conditions import Case
 from portctl.backends.nftables.table import COUNTER, Deed, Table
 from portctl.net import Family
-from portctl.ruleset import TCP, Kind, Rule, Verdict
+from portctl.ruleset import ICMP, ICMPV6, TCP, Kind, Rule, Verdict
 
 DENIED_LOG = "limit rate 10/second"
 TCP_ONLY = "meta l4proto tcp"
@@ -51,8 +51,13 @@ def _answers(case: Case, comment: str) -> list[Deed]:
     reset = f"{COUNTER} reject with tcp reset {comment}"
     if case.protocol == TCP:
         return [Deed("", reset)]
-    how = {None: "reject", 4: "reject with icmp port-unreachable", 6: "reject with icmpv6 port-unreachable"}
-    rest = Deed("", f"{COUNTER} {how[case.family]} {comment}")
+    how: dict[Family | None, str] = {
+        None: "reject",
+        4: "reject with icmp port-unreachable",
+        6: "reject with icmpv6 port-unreachable",
+    }
+    family: Family | None = {ICMP: 4, ICMPV6: 6}.get(case.protocol or 0, case.family)  # type: ignore[assignment]
+    rest = Deed("", f"{COUNTER} {how[family]} {comment}")
     return [rest] if case.protocol is not None else [Deed(TCP_ONLY, reset), rest]
 
 

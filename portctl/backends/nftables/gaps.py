@@ -23,6 +23,7 @@ from portctl.ruleset import (
     Ruleset,
     State,
     Translation,
+    Verdict,
 )
 
 LARGEST = (1 << 32) - 1
@@ -75,6 +76,8 @@ def _rule(rule: Rule, direction: Direction) -> Iterator[Problem]:
         yield _gap(f"a user called {rule.user!r}", rule.span)
     if rule.published and rule.states & (KNOWN | State.INVALID):
         yield _gap("what was published, of packets that start no connection", rule.span)
+    if rule.limited and rule.verdict is not Verdict.ACCEPT:
+        yield _gap("a limit on what is not admitted", rule.span)
     if rule.original is not None:
         yield from _flows(rule.original.flows, rule.span)
     for number in (rule.rate.number if rule.rate else 0, rule.max_connections or 0):

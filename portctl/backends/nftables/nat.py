@@ -115,7 +115,8 @@ def clamps(table: Table) -> None:
     table.add(base, "type filter hook forward priority mangle; policy accept;")
     done: set[tuple[str, ...]] = set()
     for rule in rules:
-        for case in _both_ways(table, rule):
+        for way in _both_ways(table, rule):
+            case = Case(tuple(p for p in way.parts if p != "meta l4proto tcp"), way.family, TCP)  # the flags say it
             if case.parts not in done:
                 done.add(case.parts)  # type: ignore[arg-type]
                 set_size = f"tcp flags syn / syn,rst {COUNTER} tcp option maxseg size set rt mtu"

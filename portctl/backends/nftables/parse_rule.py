@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from portctl.backends.nftables.listed import Listed, Unreadable, plain
 from portctl.backends.nftables.parse_match import Scope, match
 from portctl.backends.nftables.tokens import Cursor, tokens
-from portctl.net import Address
+from portctl.net import Address, Family
 from portctl.program import (
     Accept,
     Action,
@@ -186,8 +186,9 @@ def _dynamic(rule: _Rule) -> None:
         else:
             words.append(cursor.take())
     key = " ".join(words)
+    family: Family | None = 4 if "ip" in words else 6 if "ip6" in words else None  # the key is asked too
     for text, over in limits:
-        rule.conditions.append(Condition(Field.LIMIT, f"{name} {key} {text}", negated=over))
+        rule.conditions.append(Condition(Field.LIMIT, f"{name} {key} {text}", over, family))
     if not limits:
         rule.actions.append(Note(f"add {name} {{ {key} }}"))
 
