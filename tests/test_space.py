@@ -6,17 +6,17 @@ import os
 from random import Random
 
 import pytest
-import space_worlds as worlds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portctl.program import evaluate
 from portctl.ruleset import decide
 from portctl.space import Space
+from tests import space_worlds as worlds
 
 EXAMPLES = int(os.environ.get("PORTCTL_EXAMPLES", "500"))
 """10,000 in the nightly run."""
-PACKETS = 40
+PACKETS = 15
 
 thorough = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=EXAMPLES == 500

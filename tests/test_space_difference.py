@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import space_worlds as worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +16,12 @@ from portctl import pipeline
 from portctl.net import Addresses
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Line, Program
 from portctl.ruleset import Verdict, decide
-from portctl.space import Space, report
+from portctl.space import Space, report, sides
 from portctl.space import difference as differences
 from portctl.space.boxes import boxes, set_of
 from portctl.space.difference import Difference
 from portctl.space.words import addresses_text, box_text, is_internet
+from tests import space_worlds as worlds
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 BASE = """\
@@ -42,12 +42,12 @@ Between = Callable[[str, str], Difference]
 @pytest.fixture
 def diff(tmp_path: Path) -> Between:
     def between(old: str, new: str) -> Difference:
-        space, sides = Space(), []
+        space, both = Space(), []
         for name, text in (("old", old), ("new", new)):
             path = tmp_path / f"{name}.yaml"
             path.write_text(text)
-            sides.append(differences.of_ruleset(space, pipeline.compile(path, AT).ruleset, name, text))
-        return differences.differ(sides[0], sides[1], AT)
+            both.append(sides.of_ruleset(space, pipeline.compile(path, AT).ruleset, name, text))
+        return differences.differ(both[0], both[1], AT)
 
     return between
 
@@ -138,13 +138,13 @@ def test_what_cannot_be_known_is_named_by_its_line() -> None:
     ssh = Condition(Field.PORT, Addresses.of("0.0.0.22").v4)
     text = Condition(Field.UNKNOWN, "-m string --string x")
     space = Space()
-    old = differences.of_program(space, listing(), "old")
+    old = sides.of_program(space, listing(), "old")
     line = Line((ssh, text), (Accept(),), "-A INPUT -m string --string x --dport 22 -j ACCEPT", number=7)
-    found = differences.differ(old, differences.of_program(space, listing(line), "new"))
+    found = differences.differ(old, sides.of_program(space, listing(line), "new"))
     assert found.relation == "uncertain"
     assert "depends on line 7: -A INPUT -m string" in report.text(found)
-    again = differences.of_program(space, listing(line), "again")
-    assert differences.differ(differences.of_program(space, listing(line), "new"), again).relation == "same"
+    again = sides.of_program(space, listing(line), "again")
+    assert differences.differ(sides.of_program(space, listing(line), "new"), again).relation == "same"
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -167,7 +167,7 @@ def test_each_change_is_confirmed_by_its_example(seed: int) -> None:
     random = Random(seed)
     one, two = worlds.ruleset(random), worlds.ruleset(random)
     space = Space()
-    found = differences.differ(differences.of_ruleset(space, one, "one"), differences.of_ruleset(space, two, "two"))
+    found = differences.differ(sides.of_ruleset(space, one, "one"), sides.of_ruleset(space, two, "two"))
     for change in (*found.changes, *found.other):
         before, after = decide(one, change.example)[0], decide(two, change.example)[0]
         assert (before is Verdict.ACCEPT) == (change.kind == "closed"), change

@@ -6,15 +6,13 @@ for other packets alone (beyond a limit, for members of a live group, untracked,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from portctl.net import LOOPBACK_ADDRESSES, Address, Addresses
-from portctl.problems import Span
-from portctl.program import Program, Step, evaluate
-from portctl.ruleset import ACK, Direction, Kind, Packet, Rule, Ruleset, State, decide
+from portctl.net import Addresses
+from portctl.ruleset import ACK, Direction, Packet, State
 from portctl.space.boxes import Box, TooMany, boxes, set_of
 from portctl.space.dimensions import (
     DESTINATION,
@@ -22,7 +20,6 @@ from portctl.space.dimensions import (
     HOP_LIMIT,
     LIVE_DESTINATION,
     LIVE_SOURCE,
-    LOCAL,
     OVER,
     PUBLISHED,
     REPLY,
@@ -30,41 +27,17 @@ from portctl.space.dimensions import (
     STATE,
     STATES,
     TIME,
-    USER,
     WAYS,
-    Dimension,
-    moment,
     moment_text,
 )
 from portctl.space.examples import example
-from portctl.space.sets import PacketSet, Partition, Space, possible
-from portctl.space.words import STARTS, Groups, is_internet, width
+from portctl.space.ordinary import Values, ordinary, usual
+from portctl.space.sets import PacketSet, Partition, possible
+from portctl.space.sides import Reason, Side, step_text
+from portctl.space.words import is_internet, tidy, width
 
 Relation = Literal["same", "text only", "answers", "widened", "narrowed", "both", "uncertain"]
 Way = Literal["opened", "closed", "may open", "may close"]
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """What decides a packet on one side: an entry of a policy, or a line of a listing."""
-
-    name: str
-    place: Span | None = None
-    line: str = ""
-    fixed: bool = False
-    """One of the lines that every policy has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of two rule sets: what it does, how it decides one packet, and the names of its groups."""
-
-    title: str
-    partition: Partition
-    reason: Callable[[Packet], Reason]
-    groups: Groups = ()
-    text: str = ""
-    """What it was made of: two sides that mean the same may differ in this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,42 +88,6 @@ class Difference:
         return any(c.kind in ("opened", "may open") and c.internet for c in self.changes)
 
 
-def of_ruleset(space: Space, ruleset: Ruleset, title: str, text: str = "") -> Side:
-    """A policy as one side."""
-
-    def reason(packet: Packet) -> Reason:
-        rule = decide(ruleset, packet)[1]
-        return Reason(rule.name, rule.span, rule_words(rule), rule.kind is Kind.FIXED)
-
-    return Side(title, space.of_ruleset(ruleset), reason, ruleset.groups, text)
-
-
-def of_program(
-    space: Space, program: Program, title: str, own_addresses: Iterable[Address] = (), text: str = ""
-) -> Side:
-    """A loaded or saved rule set as one side."""
-    own = tuple(own_addresses)
-
-    def reason(packet: Packet) -> Reason:
-        return step_reason(evaluate(program, packet, own).decided)
-
-    return Side(title, space.of_program(program, own), reason, (), text)
-
-
-def rule_words(rule: Rule) -> str:
-    return f"{rule.kind.value} {rule.name}"
-
-
-def step_reason(step: Step | None) -> Reason:
-    """The line that decided, by the name it carries if it has one."""
-    if step is None:
-        return Reason("no line")
-    place = f"{step.chain.table} {step.chain.name}"
-    if step.line is None:
-        return Reason(f"policy of {place}")
-    return Reason(step.line.comment or place, None, step.line.text)
-
-
 def differ(old: Side, new: Side, at: datetime | None = None) -> Difference:
     """What `new` does differently from `old`, at a moment where one is given (else before anything ends)."""
     space = old.partition.space
@@ -177,7 +114,7 @@ def differ(old: Side, new: Side, at: datetime | None = None) -> Difference:
 
 def _listed(packets: PacketSet) -> list[Box]:
     try:
-        return boxes(_usual(packets, _ordinary(packets, None)), 200)
+        return boxes(usual(packets, ordinary(packets, None)), 200)
     except TooMany:
         return []
 
@@ -203,22 +140,13 @@ def _relation(sets: dict[Way, PacketSet]) -> Relation:
     return "uncertain" if sets["may open"] or sets["may close"] else "answers"
 
 
-Values = dict[Dimension, int]
-
-
-def _ordinary(packets: PacketSet, at: datetime | None) -> Values:
-    """What the first packet of an ordinary connection is, in all that the set asks."""
-    live = {d: 0 for d in packets.dimensions() if d.rank in (LIVE_SOURCE, LIVE_DESTINATION)}
-    return {**STARTS, **live, TIME: moment(at) if at else 0}
-
-
 def _sorts(packets: PacketSet, at: datetime | None) -> Iterator[tuple[str, PacketSet]]:
     """A set as ordinary new connections (""), then one sort of other packets after the other, each without what was
     said before; at last whatever is left, shortened."""
-    ordinary = _ordinary(packets, at)
+    values = ordinary(packets, at)
     said = packets.space.nothing()
-    for among, special in _special(packets, ordinary):
-        part = _usual(packets, {**ordinary, **special}, among == PUBLISHED_WORDS) - said
+    for among, special in _special(packets, values):
+        part = usual(packets, {**values, **special}, among == PUBLISHED_WORDS) - said
         if part:
             part = _places(part) if among.startswith("some ") else part
             yield among, part
@@ -241,10 +169,10 @@ def _either_way(packets: PacketSet) -> PacketSet:
 PUBLISHED_WORDS = "some connections that somebody else has published"
 
 
-def _special(packets: PacketSet, ordinary: Values) -> Iterator[tuple[str, Values]]:
+def _special(packets: PacketSet, values: Values) -> Iterator[tuple[str, Values]]:
     yield "", {}
     yield "beyond the limit", {OVER: 1}
-    for dimension in sorted(d for d in ordinary if d.rank in (LIVE_SOURCE, LIVE_DESTINATION)):
+    for dimension in sorted(d for d in values if d.rank in (LIVE_SOURCE, LIVE_DESTINATION)):
         side = "source" if dimension.rank == LIVE_SOURCE else "destination"
         yield f"{side} in {dimension.name}", {dimension: 1}
     yield "some known connections", {STATE: STATES.index(State.ESTABLISHED), FLAGS: ACK}
@@ -259,16 +187,6 @@ def _special(packets: PacketSet, ordinary: Values) -> Iterator[tuple[str, Values
     yield PUBLISHED_WORDS, {PUBLISHED: 1}
 
 
-def _usual(packets: PacketSet, fixed: Values, turned: bool = False) -> PacketSet:
-    """The part of a set with some values, which are no longer asked; nor is who owns the socket of what comes in."""
-    space = packets.space
-    empty = space.diagrams.leaf(False)
-    roots = {w: root if w.turned == turned else empty for w, root in packets.roots.items()}
-    found = PacketSet(space, roots).fix(fixed).any(LOCAL)
-    coming = found.along(Direction.INBOUND, Direction.FORWARDED).fix({USER: 0})
-    return coming | found.along(Direction.OUTBOUND)
-
-
 def _change(kind: Way, box: Box, packets: PacketSet, accepting: Side, sides: tuple[Side, Side], among: str) -> Change:
     """A box of a set with an example that the accepting side confirms, and its reason."""
     packet = example(set_of(packets.space, box) & packets)
@@ -276,23 +194,8 @@ def _change(kind: Way, box: Box, packets: PacketSet, accepting: Side, sides: tup
     depends: tuple[str, ...] = ()
     if kind in ("may open", "may close"):
         steps = [step for side in sides for step in side.partition.depends(packet)]
-        depends = tuple(dict.fromkeys(_step_text(step) for step in steps))
-    tidy = replace(box, source=_tidy(box.source), destination=_tidy(box.destination))
-    return Change(kind, tidy, accepting.reason(packet), packet, depends, among)
-
-
-def _tidy(addresses: Addresses) -> Addresses:
-    """Loopback addresses never come from elsewhere: whether they are left out is not worth a word."""
-    if is_internet(addresses) and not addresses & LOOPBACK_ADDRESSES:
-        return addresses | LOOPBACK_ADDRESSES
-    return addresses
-
-
-def _step_text(step: Step) -> str:
-    line = step.line
-    if line is None:
-        return f"the policy of {step.chain.table} {step.chain.name}"
-    return f"line {line.number}: {line.text}" if line.number else line.text
+        depends = tuple(dict.fromkeys(step_text(step) for step in steps))
+    return Change(kind, tidy(box), accepting.reason(packet), packet, depends, among)
 
 
 _KINDS: tuple[Way, ...] = ("opened", "may open", "closed", "may close")

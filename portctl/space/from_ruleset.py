@@ -105,7 +105,7 @@ def translation_cubes(translation: Translation) -> Iterator[Cube]:
     destination = translation.destination or ANYWHERE
     for family in translation.families():
         for flow in flow_cubes(translation.flows, PORT):
-            yield from _joined(base, flow, _place(translation.source, destination, family))
+            yield from joined(base, flow, _place(translation.source, destination, family))
 
 
 def rule_lines(lists: Lists, rule: Rule, turned: bool, by: Translation | None) -> Iterator[Line]:
@@ -128,7 +128,7 @@ def rule_cubes(rule: Rule, turned: bool = False, by: Translation | None = None) 
         for start in starts:
             if (moved := _moved(start, by)) is not None:
                 for place in places:
-                    yield from _joined(base, moved, place, original)
+                    yield from joined(base, moved, place, original)
 
 
 def _plain_conditions(rule: Rule) -> Cube:
@@ -211,7 +211,7 @@ def _original_cubes(original: Original | None, turned: bool, by: Translation | N
         {**cube, **place}
         for cube in found
         for family in original.destination.families()
-        for place in _joined(cube, {FAMILY: family_set(family), destination: original.destination.family(family)})
+        for place in joined(cube, {FAMILY: family_set(family), destination: original.destination.family(family)})
     ]
 
 
@@ -238,7 +238,7 @@ def _place(source: Addresses, destination: Addresses, family: Family) -> Cube:
     return cube
 
 
-def _joined(*cubes: Mapping[Dimension, Ranges]) -> Iterator[Cube]:
+def joined(*cubes: Mapping[Dimension, Ranges]) -> Iterator[Cube]:
     """The intersection of some boxes, unless it is empty."""
     found: Cube = {}
     for cube in cubes:

@@ -17,9 +17,10 @@ from typing import Any
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Ranges, network_texts
 from portctl.ruleset import Direction
 from portctl.space.boxes import one_family
-from portctl.space.difference import Change, Difference, Reason
+from portctl.space.difference import Change, Difference
 from portctl.space.dimensions import PORT, PROTOCOL
 from portctl.space.packets import packet_text
+from portctl.space.sides import Reason
 from portctl.space.words import Groups, addresses_text, is_internet, words
 
 VERSION = 1

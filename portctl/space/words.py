@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from portctl import services
-from portctl.net import ANYWHERE, FAMILIES, NOWHERE, Addresses, Ranges, describe, network_texts
+from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, NOWHERE, Addresses, Ranges, describe, network_texts
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SYN, State
 from portctl.space.boxes import Box, one_family
 from portctl.space.dimensions import (
@@ -65,6 +65,21 @@ def width(addresses: Addresses) -> float:
 def is_internet(addresses: Addresses) -> bool:
     """Whether a set holds more of the Internet than a /8."""
     return (addresses.v4 & INTERNET.v4).count() > 1 << 24 or (addresses.v6 & INTERNET.v6).count() > 1 << 120
+
+
+def tidy(box: Box) -> Box:
+    """The box with loopback addresses among many others: whether they are left out is not worth a word, for they
+    never come from elsewhere."""
+    return replace(box, source=_tidy(box.source), destination=_tidy(box.destination))
+
+
+def _tidy(addresses: Addresses) -> Addresses:
+    if is_internet(addresses) and not addresses & LOOPBACK_ADDRESSES:
+        local = Addresses(
+            LOOPBACK_ADDRESSES.v4 if addresses.v4 else NOWHERE.v4, LOOPBACK_ADDRESSES.v6 if addresses.v6 else NOWHERE.v6
+        )
+        return addresses | local
+    return addresses
 
 
 def addresses_text(addresses: Addresses, groups: Groups = (), most: int = 8) -> str:
