@@ -51,7 +51,7 @@ def status(host: Host) -> Status:
 
 def _ended(record: history.Record) -> str:
     if record.outcome == "pending":
-        return "was never confirmed: a reboot, most likely, ended it"
+        return "was never confirmed: it was interrupted, or a reboot ended it"
     return f"{record.outcome}" + (f" ({record.why})" if record.why else "")
 
 

@@ -100,7 +100,11 @@ def carry_out(
     host = transaction.host
     arm(transaction, window)
     stop_at("arm")
-    before_load()
+    try:
+        before_load()
+    except Refused as refused:
+        _undo(transaction, str(refused))
+        raise
     loaded = call(host, "load", timeout=LOAD_SECONDS)
     if not loaded.ok:
         _undo(transaction, "could not be loaded")
@@ -130,7 +134,7 @@ def arm(transaction: Transaction, window: Window) -> None:
         must(host, "watch")
     except Refused:
         call(host, "decide", "undone", "no guard")
-        call(host, "close")
+        call(host, "abandon", transaction.lock)
         raise
 
 

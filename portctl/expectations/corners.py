@@ -107,7 +107,8 @@ def _published(rule: Rule, packet: Packet, family: Family) -> Packet:
     if before is not None and not before.family(family):
         before = None
     address = OWN[family] if before is None else _first(before, family, OWN[family])
-    return replace(packet, published=True, original=(address, packet.port), port=8000, destination=BEHIND[family])
+    port = 8000 if packet.protocol in PROTOCOLS_WITH_PORTS else packet.port
+    return replace(packet, published=True, original=(address, packet.port), port=port, destination=BEHIND[family])
 
 
 def _translation_bases(translation: Translation) -> Iterator[Packet]:
@@ -204,7 +205,7 @@ def _port_corners(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
     for port in nearest[:40]:
         if base.original is None:
             yield replace(base, port=port)
-        else:
+        elif base.protocol in PROTOCOLS_WITH_PORTS:
             yield replace(base, original=(base.original[0], port))
 
 

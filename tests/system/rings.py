@@ -96,18 +96,18 @@ def refused(tried: Filter, ruleset: Ruleset) -> bool:
     return has_errors(tried.module.gaps(ruleset, Ability()))
 
 
-def disagreements(prober: probe.Prober, ruleset: Ruleset, packets: Sequence[Packet]) -> list[str]:
+def disagreements(prober: probe.Prober, ruleset: Ruleset, packets: Sequence[Packet], known: bool = False) -> list[str]:
     """Packets of which the kernel says something else than `decide`. A rejected packet that gets no answer from any
     Linux (to a group, say) counts as rejected if it is dropped."""
     now = datetime.now(UTC)
     layout = prober.box.layout
-    wrong = _wrong(ruleset, packets, prober.observe(packets, ruleset), layout, now)
+    wrong = _wrong(ruleset, packets, prober.observe(packets, ruleset, known), layout, now)
     if not wrong:
         return []
     # Once more, those alone: a busy machine may have answered too late.
     again = [packet for packet, _ in wrong if not limits(ruleset, packet)]
     spent = [text for packet, text in wrong if limits(ruleset, packet)]
-    return spent + [text for _, text in _wrong(ruleset, again, prober.observe(again, ruleset), layout, now)]
+    return spent + [text for _, text in _wrong(ruleset, again, prober.observe(again, ruleset, known), layout, now)]
 
 
 def _wrong(

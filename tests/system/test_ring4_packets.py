@@ -7,6 +7,7 @@ and drop are told apart, over IPv4 and IPv6, from as many sources as the corners
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from portctl.hosts import probe
 from portctl.hosts.representatives import Spent, limits
 from portctl.hosts.sandbox import Layout, Sandbox
 from portctl.hosts.sendable import reason
-from portctl.ruleset import LOOPBACK, Direction, Packet, Ruleset
+from portctl.ruleset import ACK, LOOPBACK, Direction, Packet, Ruleset, State
 from tests import golden_cases
 from tests import packets as written
 from tests.system import corners, rings
@@ -86,3 +87,39 @@ def test_the_kernel_decides_as_decide_does(
     finally:
         rings.remove(box, tried)
     assert not wrong, f"{len(wrong)} of {len(chosen)} packets:\n" + "\n".join(wrong[:20])
+
+
+def in_connections(case: Path, layout: Layout) -> list[list[Packet]]:
+    """The packets of a case that belong to known connections; those of one list to different ones."""
+    lists: list[dict[frozenset[object], Packet]] = []
+    for line in by_hand(case):
+        packet = replace(line.packet, flags=ACK)
+        if packet.state is not State.ESTABLISHED or reason(packet, layout, known=True):
+            continue
+        ends = (packet.source, packet.source_port), (packet.destination, packet.port)
+        flow = frozenset((packet.protocol, *ends))
+        place = next((each for each in lists if flow not in each), None)
+        if place is None:
+            lists.append(place := {})
+        place[flow] = packet
+    return [list(each.values()) for each in lists]
+
+
+@pytest.mark.parametrize("tried", FILTERS, ids=lambda tried: tried.name)
+def test_known_connections_stay_or_are_cut_as_decide_says(
+    tried: Filter, prober: probe.Prober, rulesets: dict[str, Ruleset]
+) -> None:
+    wrong: list[str] = []
+    sent = 0
+    for case in CASES:
+        ruleset = rulesets[case.name]
+        if rings.refused(tried, ruleset):
+            continue
+        for packets in in_connections(case, prober.box.layout):
+            prober.open(packets)
+            rings.load(prober.box, tried, ruleset)
+            wrong += [f"{case.name}: {text}" for text in rings.disagreements(prober, ruleset, packets, known=True)]
+            sent += len(packets)
+            rings.remove(prober.box, tried)
+    assert not wrong, f"{len(wrong)} of {sent} packets:\n" + "\n".join(wrong[:20])
+    assert sent > 10
