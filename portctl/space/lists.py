@@ -9,7 +9,7 @@ the marks it sets; conditions that nobody can know go both ways there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
@@ -170,15 +170,24 @@ class Lists:
         """The body of some lines, without those that can do nothing or are never reached."""
         kept: list[Line] = []
         stops = False
-        for line in lines:
-            if line.runs:
-                line = self._with_acts(line, _simplified(line.acts))
-            if not line.acts:
+        todo = iter(lines)
+        inner: list[Iterator[Line]] = []
+        while not stops:
+            line = next(todo, None)
+            if line is None:
+                if not inner:
+                    break
+                todo = inner.pop()
                 continue
-            kept.append(line)
-            if line.unconditional and _stops(line.acts[-1]):
-                stops = True
-                break
+            if line.runs:
+                line = self._with_acts(line, self._simplified(line.acts))
+                if line.unconditional and len(line.acts) == 1 and (instead := self._instead(line.acts[0])) is not None:
+                    inner.append(todo)
+                    todo = iter(instead)
+                    continue
+            if line.acts:
+                kept.append(line)
+                stops = line.unconditional and _stops(line.acts[-1])
         key = tuple(kept)
         found = self._bodies.get(key)
         if found is None:
@@ -187,6 +196,47 @@ class Lists:
             dimensions = frozenset().union(*{line.dimensions for line in key})
             found = self._bodies[key] = Body(key, dimensions, exits, stops)
         return found
+
+    def _instead(self, act: Act) -> Sequence[Line] | None:
+        """The lines that do what an act does that runs a short body come what may; None: there are none."""
+        body = act.body
+        if body is None or len(body.lines) > MOST_INLINE:
+            return None
+        if act.op == "goto":
+            return (*body.lines, self.line({}, [Act("return")]))
+        if act.op == "become":
+            return None
+        return None if body.exits & set(_turned(act)) else body.lines
+
+    def _simplified(self, acts: tuple[Act, ...]) -> tuple[Act, ...]:
+        """The same acts, without bodies that do nothing or but one thing."""
+        kept: list[Act] = []
+        for act in acts:
+            simple = self._simple(act) if act.body is not None else act
+            if simple is not None:
+                kept.append(simple)
+                if _stops(simple):
+                    break
+        return tuple(kept)
+
+    def _simple(self, act: Act) -> Act | None:
+        """The same as one plain act, or None where it does nothing; else the act itself."""
+        assert act.body is not None
+        if act.op != "case" and act.body.lines and act.body.lines[-1] == self.line({}, [Act("return")]):
+            act = act._replace(body=self.body(act.body.lines[:-1]))
+        assert act.body is not None
+        if not act.body.lines:
+            if act.op == "goto":
+                return Act("return")
+            return Act("end", verdict=Verdict.ACCEPT) if act.op == "become" else None
+        only = act.body.constant()
+        if only is None or act.op == "become":
+            return only if only is not None and only.op == "end" else act
+        if only.op in ("pass", "return", "break") and _turned(act).get(_exit(only)) == FALL:
+            return None
+        if only.body is not None:
+            return _composed(act, only)
+        return act if only.op in ("mark", "any") and act.op == "goto" else only
 
     def diagram(self, body: Body, family: Family) -> int:
         """The number of the diagram that says a `Leaf` of every packet of a family."""
@@ -389,33 +439,15 @@ def _exits(act: Act) -> frozenset[str]:
     return act.body.exits - set(_turned(act))
 
 
-def _simplified(acts: tuple[Act, ...]) -> tuple[Act, ...]:
-    """The same acts, without bodies that do nothing or but one thing."""
-    kept: list[Act] = []
-    for act in acts:
-        simple = _simple(act) if act.body is not None else act
-        if simple is not None:
-            kept.append(simple)
-            if _stops(simple):
-                break
-    return tuple(kept)
+MOST_INLINE = 64
+"""Longer bodies are not copied into those that run them."""
 
 
-def _simple(act: Act) -> Act | None:
-    """The same as one plain act, or None where it does nothing; else the act itself."""
-    assert act.body is not None
-    if not act.body.lines:
-        if act.op == "goto":
-            return Act("return")
-        return Act("end", verdict=Verdict.ACCEPT) if act.op == "become" else None
-    only = act.body.constant()
-    if only is None or act.op == "become":
-        return only if only is not None and only.op == "end" else act
-    if only.op in ("pass", "return", "break") and _turned(act).get(_exit(only)) == FALL:
-        return None
-    if only.body is not None or (only.op in ("mark", "any") and act.op == "goto"):
-        return act
-    return only
+def _composed(outer: Act, inner: Act) -> Act:
+    """An act that runs a body which does nothing but run another, as one act where there is one."""
+    if inner.op in ("call", "goto") and outer.op in ("call", "goto", "stage"):
+        return outer._replace(body=inner.body)
+    return inner if inner.op in ("call", "goto") and outer.op == "case" else outer
 
 
 def _grouped(split: Split, end: int) -> list[tuple[Body, Ranges]]:
