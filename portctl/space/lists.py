@@ -77,6 +77,8 @@ class Line:
     runs: bool
     """It runs a body."""
     rest: Line | None = None
+    plain: Line | None = None
+    """The line with its acts simplified, once somebody asked for it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +128,7 @@ class Lists:
     _lines: dict[tuple[Cube, int, tuple[MarkTest, ...], int | None], Line] = field(default_factory=dict)
     _bodies: dict[tuple[Line, ...], Body] = field(default_factory=dict)
     _splits: dict[tuple[Body, int], Split] = field(default_factory=dict)
+    _groups: dict[tuple[Body, int], list[tuple[Body, Part]]] = field(default_factory=dict)
     _built: dict[tuple[Body, Family], int] = field(default_factory=dict)
     _runs: dict[tuple[Body, int], Ends] = field(default_factory=dict)
 
@@ -180,7 +183,9 @@ class Lists:
                 todo = inner.pop()
                 continue
             if line.runs:
-                line = self._with_acts(line, self._simplified(line.acts))
+                if line.plain is None:
+                    line.plain = self._with_acts(line, self._simplified(line.acts))
+                line = line.plain
                 if line.unconditional and len(line.acts) == 1 and (instead := self._instead(line.acts[0])) is not None:
                     inner.append(todo)
                     todo = iter(instead)
@@ -298,19 +303,40 @@ class Lists:
             line = self._rest(line)
         if not line.runs or dimension not in line.dimensions:
             return [(own, line)]
-        pieces: list[tuple[Ranges, tuple[Act, ...]]] = [(own.ranges if own else Ranges((0, end)), ())]
+        pieces: list[tuple[Part | None, tuple[Act, ...]]] = [(own, ())]
         for act in line.acts:
             if act.body is None or dimension not in act.body.dimensions:
-                pieces = [(ranges, (*acts, act)) for ranges, acts in pieces]
+                pieces = [(part, (*acts, act)) for part, acts in pieces]
             else:
-                inner = _grouped(self.split(act.body, dimension, end), end)
+                inner = self._grouped(act.body, dimension, end)
                 pieces = [
                     (common, (*acts, act._replace(body=body)))
-                    for ranges, acts in pieces
+                    for part, acts in pieces
                     for body, where in inner
-                    if (common := ranges & where)
+                    if (common := where if part is None else self._common(part, where)) is not None
                 ]
-        return [(self.part(ranges), self._with_acts(line, acts)) for ranges, acts in pieces]
+        return [(part, self._with_acts(line, acts)) for part, acts in pieces]
+
+    def _common(self, one: Part, other: Part) -> Part | None:
+        if one is other:
+            return one
+        both = one.ranges & other.ranges
+        return self.part(both) if both else None
+
+    def _grouped(self, body: Body, dimension: Dimension, end: int) -> list[tuple[Body, Part]]:
+        """The distinct bodies of a split, each with its values."""
+        key = (body, end)
+        found = self._groups.get(key)
+        if found is None:
+            cuts, bodies = self.split(body, dimension, end)
+            bounds: dict[Body, list[int]] = {}
+            start = 0
+            for left, cut in zip(bodies, (*cuts, end), strict=True):
+                bounds.setdefault(left, []).extend((start, cut))
+                start = cut
+            found = [(left, self.part(Ranges(tuple(listed)))) for left, listed in bounds.items()]
+            self._groups[key] = found
+        return found
 
     def _leaf(self, body: Body) -> Leaf:
         verdicts: dict[Verdict, frozenset[int]] = {}
@@ -448,17 +474,6 @@ def _composed(outer: Act, inner: Act) -> Act:
     if inner.op in ("call", "goto") and outer.op in ("call", "goto", "stage"):
         return outer._replace(body=inner.body)
     return inner if inner.op in ("call", "goto") and outer.op == "case" else outer
-
-
-def _grouped(split: Split, end: int) -> list[tuple[Body, Ranges]]:
-    """The distinct bodies of a split, each with its values."""
-    cuts, bodies = split
-    bounds: dict[Body, list[int]] = {}
-    start = 0
-    for body, cut in zip(bodies, (*cuts, end), strict=True):
-        bounds.setdefault(body, []).extend((start, cut))
-        start = cut
-    return [(body, Ranges(tuple(found))) for body, found in bounds.items()]
 
 
 def _chosen(always: list[tuple[int, Line]], groups: list[list[tuple[int, Line]]], mask: int) -> list[tuple[int, Line]]:
