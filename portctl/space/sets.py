@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from portctl.net import FAMILIES, Address, Ranges
+from portctl.net import FAMILIES, Address, Family, Ranges
 from portctl.program import Program, Step
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
 from portctl.space.diagram import Diagrams, Node
@@ -156,6 +156,11 @@ class PacketSet:
         """Its packets of some directions."""
         empty = self.space.diagrams.leaf(False)
         return PacketSet(self.space, {w: r if w.direction in directions else empty for w, r in self.roots.items()})
+
+    def of_families(self, families: tuple[Family, ...]) -> PacketSet:
+        """Its packets of some families."""
+        empty = self.space.diagrams.leaf(False)
+        return PacketSet(self.space, {w: r if w.family in families else empty for w, r in self.roots.items()})
 
     def dimensions(self) -> set[Dimension]:
         """What the set asks of a packet."""
