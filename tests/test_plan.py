@@ -14,10 +14,10 @@ from portctl.observe import Facts, Interface, Observed
 from portctl.plan import words
 from portctl.plan.state import after, in_sync, minimal
 from portctl.plan.text import lines
-from portctl.plan.types import Before, Plan
+from portctl.plan.types import Before, Change, Plan
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Line, Program
 from portctl.ruleset import Kind, Ruleset
-from portctl.wayin import Process, Surroundings
+from portctl.wayin import Process, Surroundings, Tracked
 
 ME, GATEWAY, PEER = ip_address("192.0.2.10"), ip_address("192.0.2.1"), ip_address("203.0.113.5")
 HOST = Facts(
@@ -169,6 +169,14 @@ def test_joined_groups_other_boot_services_and_live_connections_are_named(tmp_pa
     assert blocking.cut == (stranger,)
 
 
+def test_a_blocked_flow_between_others_is_cut_too(tmp_path: Path) -> None:
+    guest, far = ip_address("10.0.0.7"), ip_address("198.51.100.200")
+    flows = (Tracked(6, guest, far, 5000, 25, far, 25), Tracked(6, guest, far, 5001, 443, far, 443))
+    body = SSH + "block: [{to: 198.51.100.200, ports: smtp}]\n"
+    found = made(tmp_path, body, replace(ASKING, flows=flows))
+    assert found.cut == (Connection(6, far, 25, guest, 5000),)
+
+
 def test_forward_without_keep_says_that_untracked_flows_end(tmp_path: Path) -> None:
     body = SSH + "defaults: {forward: drop}\n"
     said = "\n".join(made(tmp_path, body, facts=replace(HOST, tracking=False)).warnings)
@@ -217,5 +225,16 @@ def test_words_for_entries(tmp_path: Path) -> None:
     body = "services: {many: {ports: [http, 8000-8010/tcp, 53/udp], from: [192.0.2.0/24], max_connections: 5}}\n"
     rule = ruleset(tmp_path, body).entry("many", Kind.SERVICE)
     assert rule is not None
-    text = words.entry_text(rule)
+    text = words.entry_text(rule, {})
     assert text == "80/tcp, 8000-8010/tcp, 53/udp from 192.0.2.0/24, 5 at a time from each source"
+
+
+def test_a_set_is_called_by_the_name_of_its_group(tmp_path: Path) -> None:
+    body = "addresses: {office: [198.51.100.0/24]}\nservices: {ssh: {ports: ssh, from: office}}\n"
+    assert "+ ssh: 22/tcp from office" in words.summary(None, ruleset(tmp_path, body))
+
+
+def test_lists_too_long_to_align_are_compared_as_sets() -> None:
+    old = [f"10.{n >> 8 & 255}.{n & 255}.0/24" for n in range(30_000)]
+    change = Change("iptables/sets", "\n".join(old), "\n".join([*old[:5], *old[6:], "192.0.2.0/24"]))
+    assert list(change.diff())[3:] == ["-10.0.5.0/24", "+192.0.2.0/24"]
