@@ -29,9 +29,10 @@ from portctl.program import (
 )
 from portctl.program import Line as ProgramLine
 from portctl.ruleset import Direction, State, Verdict
+from portctl.space.bodies import Act, Body, Line
 from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
 from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
-from portctl.space.lists import Act, Body, Line, Lists
+from portctl.space.lists import Lists
 
 HOOKS: dict[Direction, tuple[HookName, ...]] = {
     Direction.INBOUND: ("prerouting", "input"),

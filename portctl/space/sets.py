@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from portctl.net import FAMILIES, Address, Family, Ranges
 from portctl.program import Program, Step
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
+from portctl.space.bodies import Act, Body, Leaf
 from portctl.space.diagram import Diagrams, Node
 from portctl.space.dimensions import (
     DESTINATION,
@@ -44,7 +45,7 @@ from portctl.space.dimensions import (
 )
 from portctl.space.from_program import Maker
 from portctl.space.from_ruleset import of_ruleset
-from portctl.space.lists import Act, Body, Leaf, Lists
+from portctl.space.lists import Lists
 
 
 @dataclass(slots=True)
