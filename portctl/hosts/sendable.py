@@ -83,20 +83,25 @@ def _impossible(packet: Packet) -> str | None:
         return "IPv6 drops loopback addresses off the loopback interface"
     if (source in THIS_NETWORK and destination != BROADCAST) or destination in THIS_NETWORK | UNSPECIFIED_V6:
         return "IPv4 drops addresses of this network"
-    special = destination in MULTICAST or destination in BROADCASTS
-    if packet.direction is Direction.OUTBOUND and source == destination:
-        return "a host's own packet to itself never leaves"
-    if packet.direction is Direction.INBOUND and loopback and special:
-        return "nobody joins a group on the loopback interface"
-    if packet.direction is Direction.INBOUND and packet.local == special:
-        return "such a destination is not local" if special else "a local destination is local"
-    if packet.direction is Direction.INBOUND and destination in LINK_LOCAL_V6 and not loopback:
-        return "a link-local address belongs to one interface"
-    if packet.direction is not Direction.FORWARDED:
-        return None
-    narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
-    if special or source in narrow or destination in narrow or packet.hop_limit < 2 or loopback:
-        return "nobody forwards it"
+    return _undelivered(packet, destination in MULTICAST or destination in BROADCASTS, loopback)
+
+
+def _undelivered(packet: Packet, special: bool, loopback: bool) -> str | None:
+    """The same of one direction. `special`: to a group, or to everybody."""
+    source, destination = packet.source, packet.destination
+    match packet.direction:
+        case Direction.OUTBOUND if source == destination:
+            return "a host's own packet to itself never leaves"
+        case Direction.INBOUND if loopback and special:
+            return "nobody joins a group on the loopback interface"
+        case Direction.INBOUND if packet.local == special:
+            return "such a destination is not local" if special else "a local destination is local"
+        case Direction.INBOUND if destination in LINK_LOCAL_V6 and not loopback:
+            return "a link-local address belongs to one interface"
+        case Direction.FORWARDED:
+            narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
+            if special or source in narrow or destination in narrow or packet.hop_limit < 2 or loopback:
+                return "nobody forwards it"
     return None
 
 
