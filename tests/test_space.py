@@ -19,6 +19,7 @@ from portctl.program import (
     Deny,
     Field,
     Hook,
+    Jump,
     Line,
     Lookup,
     Note,
@@ -152,3 +153,15 @@ def test_equal_sets_are_equal_however_they_were_made() -> None:
     assert whole - one == space.boxes([(Direction.INBOUND, high)]) and one <= whole and not whole <= one
     assert (whole - one) | one == whole and not (whole - one) & one
     assert hash(whole) == hash((whole - one) | one)
+
+
+def test_chains_that_call_each_other_forever_are_unknown_not_endless() -> None:
+    def chain(name: str, to: str, hook: Hook | None = None) -> Chain:
+        return Chain("filter", name, (Line((), (Jump(to),)),), hook)
+
+    round_and_round = Program((chain("INPUT", "a", Hook("input", 0)), chain("a", "b"), chain("b", "a")))
+    packet = Packet(Direction.INBOUND, TCP, worlds.V4[1], worlds.V4[2], 22)
+    assert len(Space().of_program(round_and_round).at(packet).verdicts) == 3
+    deep = [chain(f"c{k}", f"c{k + 1}") for k in range(500)]
+    downward = Program((chain("INPUT", "c0", Hook("input", 0)), *deep))
+    assert len(Space().of_program(downward).at(packet).verdicts) == 3

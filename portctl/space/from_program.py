@@ -44,6 +44,10 @@ HOOKS: dict[Direction, tuple[HookName, ...]] = {
 At = tuple[Chain, ProgramLine]
 
 
+MOST_DEEP = 64
+"""Jumps that nest deeper are not followed (as in `program.evaluate`): what they do is unknown."""
+
+
 class Rest(NamedTuple):
     """What follows a base chain: the others of its hook from `place` on, then the later hooks."""
 
@@ -180,7 +184,7 @@ class Maker:
     def _jump(self, step: At, jump: Jump, view: View, rest: Rest) -> Act:
         chain = step[0]
         target = self._chains.get((chain.family, chain.table, jump.chain))
-        if target is None or (id(target), view, rest) in self._open:
+        if target is None or (id(target), view, rest) in self._open or len(self._open) > MOST_DEEP:
             return Act("any", value=self._number(step))
         return Act("goto" if jump.goto else "call", body=self._body(target, view, rest))
 
