@@ -44,6 +44,7 @@ class Lists:
     diagrams: Diagrams = field(default_factory=Diagrams)
     _parts: dict[Ranges, Part] = field(default_factory=dict)
     _acts_known: dict[tuple[Act, ...], tuple[Act, ...]] = field(default_factory=dict)
+    _acts_ids: set[int] = field(default_factory=set)
     _lines: dict[tuple[Cube, int, tuple[MarkTest, ...], int | None], Line] = field(default_factory=dict)
     _bodies: dict[tuple[Line, ...], Body] = field(default_factory=dict)
     _splits: dict[tuple[Body, int], Split] = field(default_factory=dict)
@@ -68,7 +69,9 @@ class Lists:
         return self._line(pairs, tuple(acts), marks, unknown)
 
     def _line(self, cube: Cube, acts: tuple[Act, ...], marks: tuple[MarkTest, ...], unknown: int | None) -> Line:
-        acts = self._acts_known.setdefault(acts, acts)
+        if id(acts) not in self._acts_ids:
+            acts = self._acts_known.setdefault(acts, acts)
+            self._acts_ids.add(id(acts))
         key = (cube, id(acts), marks, unknown)
         found = self._lines.get(key)
         if found is None:
