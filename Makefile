@@ -31,6 +31,7 @@ nightly: $(BIN)/.ready
 
 bench: $(BIN)/.ready tools
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/space.py
 
 # The Debian packages that the demonstration and the tests run for real. Without root it says what is missing.
 tools: $(VENV)/.tools
