@@ -14,7 +14,7 @@ PACKAGE = HOME / "portctl"
 FLOORS: list[set[str]] = [
     {"problems", "command", "services", "net", "__init__"},
     {"document", "ruleset", "program", "listeners", "files"},
-    {"backends.base", "sysctl", "policy", "expectations", "templating", "ruletext"},
+    {"backends.base", "sysctl", "policy", "expectations", "templating", "ruletext", "space"},
     {"resolve", "backends.*"},
     {"backends", "pipeline"},
     {"observe"},

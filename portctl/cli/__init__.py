@@ -15,6 +15,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "policy": ("check", "schema"),
     "ports": ("ports",),
     "render": ("render",),
+    "prove": ("prove",),
+    "diff": ("diff",),
+    "asking": ("explain", "reach"),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
 }
