@@ -112,11 +112,19 @@ class Prober:
             if packet.protocol == TCP:
                 steps[2].append(replace(first, flags=ACK))
         _prepare(self.box, [])
+        with self.muted():
+            for step in steps:
+                self._prepare_for(step, None)
+                self._send(dict(enumerate(step)))
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """The host's own kernel, which knows nothing of connections begun for it, says nothing, and so ends none."""
         _nft(self.box.host, _MUTE)
-        for step in steps:
-            self._prepare_for(step, None)
-            self._send(dict(enumerate(step)))
-        _nft(self.box.host, "delete chain inet witness mute")
+        try:
+            yield
+        finally:
+            _nft(self.box.host, "delete chain inet witness mute")
 
     def _prepare_for(self, packets: Iterable[Packet], ruleset: Ruleset | None, forget: bool = False) -> None:
         ways = self._ways.change(need for packet in packets for need in needs(packet, ruleset))
@@ -351,8 +359,6 @@ _CLEAR = "".join(f"flush set inet witness {name}{version}\n" for name in _SETS f
 _MUTE = """add chain inet witness mute { type filter hook output priority -400; }
 add rule inet witness mute meta priority != 0:5 drop
 """
-"""The host's own kernel knows nothing of connections that are opened for it, and would end them."""
-
 _PREPARE = """\
 nft -f - <<'END'
 {clear}END
