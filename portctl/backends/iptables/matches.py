@@ -460,9 +460,13 @@ def _time(segment: Segment, context: Context) -> Found:
 
 
 def _recent(segment: Segment, context: Context) -> Found:
-    """`--set` notes the source and always holds; the rest asks the kernel's memory."""
+    """`--set` notes the source and always holds. Where a source's own packets are counted over some seconds it is a
+    limit, that holds for what is beyond it; the rest asks the kernel's memory."""
     del context
     names = {option.name for option in segment.options}
+    counts = {"--seconds", "--hitcount"} <= names and names & {"--update", "--rcheck"}
+    if counts and not names & {"--remove", "--rdest"} and not any(o.negated for o in segment.options):
+        return [Condition(Field.LIMIT, segment.text(), True)]
     asks = names & {"--update", "--rcheck", "--remove"} or any(o.negated for o in segment.options)
     return None if asks or "--set" not in names else []
 
