@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "render": ("render",),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
+    "importing": ("import", "init"),
 }
 """Module of `portctl.cli` → its commands, in the order of the help page."""
 
