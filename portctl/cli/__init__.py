@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "policy": ("check", "schema"),
     "ports": ("ports",),
     "render": ("render",),
+    "prove": ("prove",),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
     "importing": ("import", "init"),

@@ -34,18 +34,16 @@ def render(
     from portctl.backends.base import Ability
     from portctl.problems import Problem, Problems, text
 
-    if backend != "all" and backend not in backends.NAMES:
-        hint = f"known are {', '.join(backends.NAMES)}, and `all`"
-        raise Problems([Problem("unknown-backend", f"there is no back end `{backend}`", None, hint)])
+    names = pipeline.backend_names(backend)
     lacking = set(without or ())
     if unknown := sorted(lacking - {"ipset", "clock"}):
         raise Problems([Problem("unknown-ability", f"`--without {unknown[0]}` is nothing", None, "ipset, clock")])
-    names = backends.NAMES if backend == "all" else (backend,)
     compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
     for problem in compiled.problems:
         typer.echo(text(problem) + "\n", err=True)
     ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking)
     files = pipeline.render(compiled.ruleset, names, ability)
+    pipeline.proved(compiled.ruleset, names, files)
     if output is None:
         _print({name: content for name, content in files.items() if name.partition("/")[0] in names})
         return

@@ -10,13 +10,13 @@ from portctl.observe import Observed
 from portctl.plan import lockout, watch
 from portctl.plan.exclusive import order as taking_order
 from portctl.plan.scene import Scene
-from portctl.plan.state import after, desire, in_sync
+from portctl.plan.state import after, desire, in_sync, prove
 from portctl.plan.types import Before, Change, Desired, Plan, Refusal
 from portctl.plan.words import summary
 from portctl.program import Program
 from portctl.wayin import Surroundings
 
-__all__ = ["Before", "Change", "Desired", "Plan", "Refusal", "after", "desire", "diff", "in_sync"]
+__all__ = ["Before", "Change", "Desired", "Plan", "Refusal", "after", "desire", "diff", "in_sync", "prove"]
 
 
 def diff(

@@ -3,7 +3,7 @@
 `Space` makes them. Nothing here knows YAML, a packet filter or a machine.
 """
 
-from portctl.space.lists import Leaf
+from portctl.space.bodies import Leaf
 from portctl.space.sets import PacketSet, Partition, Space
 
 __all__ = ["Leaf", "PacketSet", "Partition", "Space"]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from portctl.net import Ranges
 from portctl.program import Condition, Field
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, Direction, State
+from portctl.space.bodies import MarkTest
 from portctl.space.dimensions import (
     DESTINATION,
     FAMILY,
@@ -42,7 +43,6 @@ from portctl.space.dimensions import (
     size,
     states,
 )
-from portctl.space.lists import MarkTest
 
 Cube = dict[Dimension, Ranges]
 YES, NO = Ranges.single(1), Ranges.single(0)

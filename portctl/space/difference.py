@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from portctl.net import Addresses
+from portctl.net import FAMILIES, Addresses, Family
 from portctl.ruleset import ACK, Direction, Packet, State
 from portctl.space.boxes import Box, TooMany, boxes, set_of
 from portctl.space.dimensions import (
@@ -31,7 +31,7 @@ from portctl.space.dimensions import (
     moment_text,
 )
 from portctl.space.examples import example
-from portctl.space.ordinary import Values, ordinary, usual
+from portctl.space.ordinary import Values, martians, ordinary, usual
 from portctl.space.sets import PacketSet, Partition, possible
 from portctl.space.sides import Reason, Side, step_text
 from portctl.space.words import is_internet, tidy, width
@@ -88,10 +88,11 @@ class Difference:
         return any(c.kind in ("opened", "may open") and c.internet for c in self.changes)
 
 
-def differ(old: Side, new: Side, at: datetime | None = None) -> Difference:
-    """What `new` does differently from `old`, at a moment where one is given (else before anything ends)."""
+def differ(old: Side, new: Side, at: datetime | None = None, families: tuple[Family, ...] = FAMILIES) -> Difference:
+    """What `new` does differently from `old`, at a moment where one is given (else before anything ends), with the
+    packets of some families."""
     space = old.partition.space
-    world = possible(space)
+    world = possible(space).of_families(families)
     unlike = old.partition.differing(new.partition) & world
     if not unlike:
         return Difference(old, new, "text only" if old.text != new.text else "same")
@@ -145,8 +146,9 @@ def _sorts(packets: PacketSet, at: datetime | None) -> Iterator[tuple[str, Packe
     said before; at last whatever is left, shortened."""
     values = ordinary(packets, at)
     said = packets.space.nothing()
+    strange = martians(packets.space)
     for among, special in _special(packets, values):
-        part = usual(packets, {**values, **special}, among == PUBLISHED_WORDS) - said
+        part = usual(packets, {**values, **special}, among == PUBLISHED_WORDS) - said - strange
         if part:
             part = _places(part) if among.startswith("some ") else part
             yield among, part

@@ -29,9 +29,10 @@ from portctl.program import (
 )
 from portctl.program import Line as ProgramLine
 from portctl.ruleset import Direction, State, Verdict
+from portctl.space.bodies import Act, Body, Line
 from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
 from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
-from portctl.space.lists import Act, Body, Line, Lists
+from portctl.space.lists import Lists
 
 HOOKS: dict[Direction, tuple[HookName, ...]] = {
     Direction.INBOUND: ("prerouting", "input"),
@@ -41,6 +42,10 @@ HOOKS: dict[Direction, tuple[HookName, ...]] = {
 
 
 At = tuple[Chain, ProgramLine]
+
+
+MOST_DEEP = 64
+"""Jumps that nest deeper are not followed (as in `program.evaluate`): what they do is unknown."""
 
 
 class Rest(NamedTuple):
@@ -179,7 +184,7 @@ class Maker:
     def _jump(self, step: At, jump: Jump, view: View, rest: Rest) -> Act:
         chain = step[0]
         target = self._chains.get((chain.family, chain.table, jump.chain))
-        if target is None or (id(target), view, rest) in self._open:
+        if target is None or (id(target), view, rest) in self._open or len(self._open) > MOST_DEEP:
             return Act("any", value=self._number(step))
         return Act("goto" if jump.goto else "call", body=self._body(target, view, rest))
 

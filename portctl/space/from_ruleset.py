@@ -26,6 +26,7 @@ from portctl.ruleset import (
     Translation,
     Verdict,
 )
+from portctl.space.bodies import Act, Body, Line
 from portctl.space.dimensions import (
     DESTINATION,
     FAMILY,
@@ -56,7 +57,7 @@ from portctl.space.dimensions import (
     policy_interfaces,
     states,
 )
-from portctl.space.lists import Act, Body, Line, Lists
+from portctl.space.lists import Lists
 
 Cube = dict[Dimension, Ranges]
 

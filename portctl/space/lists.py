@@ -11,109 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar
+from typing import TypeVar
 
 from portctl.net import Family, Ranges
 from portctl.ruleset import Verdict
-from portctl.space.diagram import Cuts, Diagrams
+from portctl.space.bodies import (
+    FALL,
+    PASSED,
+    Act,
+    Body,
+    Cube,
+    Ends,
+    Leaf,
+    Line,
+    MarkTest,
+    Part,
+    Split,
+    act_stops,
+    composed,
+    exit_of,
+    exits_of,
+    exits_turned,
+)
+from portctl.space.diagram import Diagrams
 from portctl.space.dimensions import FAMILY, Dimension, size
-
-Op = Literal["end", "pass", "become", "return", "break", "call", "goto", "case", "stage", "mark", "any"]
-"""What an act does:
-
-end     ends everything with a verdict
-pass    ends this base chain
-become  goes on with another body and never comes back
-return  goes back to the caller
-break   leaves the enclosing case of the same `value`
-call    runs a body; its return comes back here
-goto    runs a body in place of the rest of this one
-case    runs a body; its return is this body's
-stage   runs a base chain; its pass comes back here
-mark    sets bits of the mark
-any     may do anything
-"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """A `Ranges` of which there is one object only."""
-
-    ranges: Ranges
-
-
-class Act(NamedTuple):
-    op: Op
-    body: Body | None = None
-    verdict: Verdict | None = None
-    mask: int = 0
-    value: int = 0
-    """mark: the mark becomes (mark & ~`mask`) | `value`. any: `value` is the number of the line."""
-
-
-class MarkTest(NamedTuple):
-    mask: int
-    value: int
-    negated: bool = False
-
-
-Cube = tuple[tuple[Dimension, Part], ...]
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """`cube` is what it asks, by rising dimension. `unknown` is the number of a line that nobody knows to hold.
-
-    Equal lines are one object. `rest` is the line without its first question, once somebody asked for it.
-    """
-
-    cube: Cube
-    acts: tuple[Act, ...]
-    marks: tuple[MarkTest, ...]
-    unknown: int | None
-    dimensions: frozenset[Dimension]
-    """What it asks, with the bodies it runs."""
-    unconditional: bool
-    runs: bool
-    """It runs a body."""
-    rest: Line | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Body:
-    lines: tuple[Line, ...]
-    dimensions: frozenset[Dimension]
-    """All that it asks, with the bodies it runs."""
-    exits: frozenset[str]
-    """Which of `PASSED`, `RETURNED` and breaks it may end with."""
-    stops: bool
-    """It never falls through nor comes back to the one who runs it."""
-
-    @property
-    def final(self) -> bool:
-        """It ends everything, whatever the packet."""
-        return self.stops and not self.exits
-
-    def constant(self) -> Act | None:
-        """The one thing it does, if it asks nothing and does but that."""
-        if len(self.lines) == 1 and self.lines[0].unconditional and len(self.lines[0].acts) == 1:
-            return self.lines[0].acts[0]
-        return None
-
-
-FALL, PASSED, RETURNED = "fall", "passed", "returned"
-Exit = str | Verdict
-Ends = dict[tuple[Exit, int], frozenset[int]]
-"""The ways a body can end, with the mark then, and the unknown lines on which each hangs."""
-
-Split = tuple[Cuts, tuple[Body, ...]]
-
-
-class Leaf(NamedTuple):
-    """What may happen to a packet, and the numbers of the lines on which it hangs (none where it is certain)."""
-
-    verdicts: frozenset[Verdict]
-    depends: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -123,9 +44,11 @@ class Lists:
     diagrams: Diagrams = field(default_factory=Diagrams)
     _parts: dict[Ranges, Part] = field(default_factory=dict)
     _acts_known: dict[tuple[Act, ...], tuple[Act, ...]] = field(default_factory=dict)
+    _acts_ids: set[int] = field(default_factory=set)
     _lines: dict[tuple[Cube, int, tuple[MarkTest, ...], int | None], Line] = field(default_factory=dict)
     _bodies: dict[tuple[Line, ...], Body] = field(default_factory=dict)
     _splits: dict[tuple[Body, int], Split] = field(default_factory=dict)
+    _groups: dict[tuple[Body, int], list[tuple[Body, Part]]] = field(default_factory=dict)
     _built: dict[tuple[Body, Family], int] = field(default_factory=dict)
     _runs: dict[tuple[Body, int], Ends] = field(default_factory=dict)
 
@@ -146,7 +69,9 @@ class Lists:
         return self._line(pairs, tuple(acts), marks, unknown)
 
     def _line(self, cube: Cube, acts: tuple[Act, ...], marks: tuple[MarkTest, ...], unknown: int | None) -> Line:
-        acts = self._acts_known.setdefault(acts, acts)
+        if id(acts) not in self._acts_ids:
+            acts = self._acts_known.setdefault(acts, acts)
+            self._acts_ids.add(id(acts))
         key = (cube, id(acts), marks, unknown)
         found = self._lines.get(key)
         if found is None:
@@ -180,18 +105,20 @@ class Lists:
                 todo = inner.pop()
                 continue
             if line.runs:
-                line = self._with_acts(line, self._simplified(line.acts))
+                if line.plain is None:
+                    line.plain = self._with_acts(line, self._simplified(line.acts))
+                line = line.plain
                 if line.unconditional and len(line.acts) == 1 and (instead := self._instead(line.acts[0])) is not None:
                     inner.append(todo)
                     todo = iter(instead)
                     continue
             if line.acts:
                 kept.append(line)
-                stops = line.unconditional and _stops(line.acts[-1])
+                stops = line.unconditional and act_stops(line.acts[-1])
         key = tuple(kept)
         found = self._bodies.get(key)
         if found is None:
-            exits = frozenset().union(*[_exits(act) for acts in {line.acts for line in key} for act in acts])
+            exits = frozenset().union(*[exits_of(act) for acts in {line.acts for line in key} for act in acts])
             stops = stops and exits <= {PASSED}
             dimensions = frozenset().union(*{line.dimensions for line in key})
             found = self._bodies[key] = Body(key, dimensions, exits, stops)
@@ -206,7 +133,7 @@ class Lists:
             return (*body.lines, self.line({}, [Act("return")]))
         if act.op == "become":
             return None
-        return None if body.exits & set(_turned(act)) else body.lines
+        return None if body.exits & set(exits_turned(act)) else body.lines
 
     def _simplified(self, acts: tuple[Act, ...]) -> tuple[Act, ...]:
         """The same acts, without bodies that do nothing or but one thing."""
@@ -215,7 +142,7 @@ class Lists:
             simple = self._simple(act) if act.body is not None else act
             if simple is not None:
                 kept.append(simple)
-                if _stops(simple):
+                if act_stops(simple):
                     break
         return tuple(kept)
 
@@ -232,10 +159,10 @@ class Lists:
         only = act.body.constant()
         if only is None or act.op == "become":
             return only if only is not None and only.op == "end" else act
-        if only.op in ("pass", "return", "break") and _turned(act).get(_exit(only)) == FALL:
+        if only.op in ("pass", "return", "break") and exits_turned(act).get(exit_of(only)) == FALL:
             return None
         if only.body is not None:
-            return _composed(act, only)
+            return composed(act, only)
         return act if only.op in ("mark", "any") and act.op == "goto" else only
 
     def diagram(self, body: Body, family: Family) -> int:
@@ -298,19 +225,40 @@ class Lists:
             line = self._rest(line)
         if not line.runs or dimension not in line.dimensions:
             return [(own, line)]
-        pieces: list[tuple[Ranges, tuple[Act, ...]]] = [(own.ranges if own else Ranges((0, end)), ())]
+        pieces: list[tuple[Part | None, tuple[Act, ...]]] = [(own, ())]
         for act in line.acts:
             if act.body is None or dimension not in act.body.dimensions:
-                pieces = [(ranges, (*acts, act)) for ranges, acts in pieces]
+                pieces = [(part, (*acts, act)) for part, acts in pieces]
             else:
-                inner = _grouped(self.split(act.body, dimension, end), end)
+                inner = self._grouped(act.body, dimension, end)
                 pieces = [
                     (common, (*acts, act._replace(body=body)))
-                    for ranges, acts in pieces
+                    for part, acts in pieces
                     for body, where in inner
-                    if (common := ranges & where)
+                    if (common := where if part is None else self._common(part, where)) is not None
                 ]
-        return [(self.part(ranges), self._with_acts(line, acts)) for ranges, acts in pieces]
+        return [(part, self._with_acts(line, acts)) for part, acts in pieces]
+
+    def _common(self, one: Part, other: Part) -> Part | None:
+        if one is other:
+            return one
+        both = one.ranges & other.ranges
+        return self.part(both) if both else None
+
+    def _grouped(self, body: Body, dimension: Dimension, end: int) -> list[tuple[Body, Part]]:
+        """The distinct bodies of a split, each with its values."""
+        key = (body, end)
+        found = self._groups.get(key)
+        if found is None:
+            cuts, bodies = self.split(body, dimension, end)
+            bounds: dict[Body, list[int]] = {}
+            start = 0
+            for left, cut in zip(bodies, (*cuts, end), strict=True):
+                bounds.setdefault(left, []).extend((start, cut))
+                start = cut
+            found = [(left, self.part(Ranges(tuple(listed)))) for left, listed in bounds.items()]
+            self._groups[key] = found
+        return found
 
     def _leaf(self, body: Body) -> Leaf:
         verdicts: dict[Verdict, frozenset[int]] = {}
@@ -377,7 +325,7 @@ class Lists:
                 assert act.verdict is not None
                 return {(act.verdict, mark): sure}
             case "pass" | "return" | "break":
-                return {(_exit(act), mark): sure}
+                return {(exit_of(act), mark): sure}
             case "mark":
                 return {(FALL, mark & ~act.mask | act.value): sure}
             case "any":
@@ -385,29 +333,15 @@ class Lists:
                 ends: Ends = {(verdict, mark): hangs for verdict in Verdict}
                 return {**ends, (FALL, mark): hangs}
         assert act.body is not None
-        turned = _turned(act)
+        turned = exits_turned(act)
         found: Ends = {}
         for (ended, then), depends in self.run(act.body, mark).items():
             _join(found, (turned.get(ended, ended), then), depends)
         return found
 
 
-_EXITS = {"pass": PASSED, "return": RETURNED}
-_TURNED: dict[str, dict[Exit, Exit]] = {
-    "call": {RETURNED: FALL},
-    "goto": {FALL: RETURNED},
-    "stage": {PASSED: FALL, RETURNED: FALL},
-    "become": {FALL: Verdict.ACCEPT, RETURNED: Verdict.ACCEPT, PASSED: Verdict.ACCEPT},
-}
-"""What the end of a body means for the body that runs it."""
-
-
-def _exit(act: Act) -> str:
-    return f"broken {act.value}" if act.op == "break" else _EXITS[act.op]
-
-
-def _turned(act: Act) -> dict[Exit, Exit]:
-    return {f"broken {act.value}": FALL} if act.op == "case" else _TURNED[act.op]
+MOST_INLINE = 64
+"""Longer bodies are not copied into those that run them."""
 
 
 K = TypeVar("K")
@@ -416,49 +350,6 @@ K = TypeVar("K")
 def _join(ends: dict[K, frozenset[int]], key: K, depends: frozenset[int]) -> None:
     found = ends.get(key)
     ends[key] = depends if found is None else found | depends
-
-
-_STOPPING = ("end", "pass", "become", "return", "break", "goto")
-
-
-def _stops(act: Act) -> bool:
-    """Whether nothing after it in the same body is reached."""
-    if act.op in _STOPPING:
-        return True
-    return act.body is not None and (act.body.final if act.op == "stage" else act.body.stops)
-
-
-def _exits(act: Act) -> frozenset[str]:
-    """How it may leave its body, other than by ending everything or going on."""
-    if act.body is None:
-        return frozenset((_exit(act),)) if act.op in ("pass", "return", "break") else frozenset()
-    if act.op == "become":
-        return frozenset()
-    if act.op == "goto":
-        return act.body.exits | {RETURNED}
-    return act.body.exits - set(_turned(act))
-
-
-MOST_INLINE = 64
-"""Longer bodies are not copied into those that run them."""
-
-
-def _composed(outer: Act, inner: Act) -> Act:
-    """An act that runs a body which does nothing but run another, as one act where there is one."""
-    if inner.op in ("call", "goto") and outer.op in ("call", "goto", "stage"):
-        return outer._replace(body=inner.body)
-    return inner if inner.op in ("call", "goto") and outer.op == "case" else outer
-
-
-def _grouped(split: Split, end: int) -> list[tuple[Body, Ranges]]:
-    """The distinct bodies of a split, each with its values."""
-    cuts, bodies = split
-    bounds: dict[Body, list[int]] = {}
-    start = 0
-    for body, cut in zip(bodies, (*cuts, end), strict=True):
-        bounds.setdefault(body, []).extend((start, cut))
-        start = cut
-    return [(body, Ranges(tuple(found))) for body, found in bounds.items()]
 
 
 def _chosen(always: list[tuple[int, Line]], groups: list[list[tuple[int, Line]]], mask: int) -> list[tuple[int, Line]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from portctl.net import Address
@@ -58,10 +58,10 @@ def prove(
     space = space or Space()
     own = tuple(own_addresses)
     differing = space.of_ruleset(ruleset).differing(space.of_program(program, own)) & possible(space)
-    return counterexample(ruleset, program, differing, own)
+    return judged(ruleset, program, differing, own)
 
 
-def counterexample(
+def judged(
     ruleset: Ruleset, program: Program, differing: PacketSet, own_addresses: tuple[Address, ...] = ()
 ) -> Counterexample | None:
     """A packet of the set with which the two differ, judged by both; None: it is empty."""
@@ -70,3 +70,17 @@ def counterexample(
         return None
     verdict, rule = decide(ruleset, packet)
     return Counterexample(packet, verdict, rule, evaluate(program, packet, own_addresses))
+
+
+def problems(ruleset: Ruleset, programs: Mapping[str, Program], own_addresses: Iterable[Address] = ()) -> list[Problem]:
+    """What is not proved of some programs, by the names of what was read back; empty: all is. Lines that the parser did
+    not know are a problem too: nothing can be proved of them."""
+    space = Space()
+    own = tuple(own_addresses)
+    found: list[Problem] = []
+    for name, program in programs.items():
+        for line in program.foreign:
+            found.append(Problem("not-proved", f"{name} holds a line that is not understood: {line}"))
+        if (counterexample := prove(ruleset, program, own, space)) is not None:
+            found.append(counterexample.problem(name))
+    return found

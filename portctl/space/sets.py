@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from portctl.net import FAMILIES, Address, Ranges
+from portctl.net import FAMILIES, Address, Family, Ranges
 from portctl.program import Program, Step
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
+from portctl.space.bodies import Act, Body, Leaf
 from portctl.space.diagram import Diagrams, Node
 from portctl.space.dimensions import (
     DESTINATION,
@@ -44,7 +45,7 @@ from portctl.space.dimensions import (
 )
 from portctl.space.from_program import Maker
 from portctl.space.from_ruleset import of_ruleset
-from portctl.space.lists import Act, Body, Leaf, Lists
+from portctl.space.lists import Lists
 
 
 @dataclass(slots=True)
@@ -156,6 +157,11 @@ class PacketSet:
         """Its packets of some directions."""
         empty = self.space.diagrams.leaf(False)
         return PacketSet(self.space, {w: r if w.direction in directions else empty for w, r in self.roots.items()})
+
+    def of_families(self, families: tuple[Family, ...]) -> PacketSet:
+        """Its packets of some families."""
+        empty = self.space.diagrams.leaf(False)
+        return PacketSet(self.space, {w: r if w.family in families else empty for w, r in self.roots.items()})
 
     def dimensions(self) -> set[Dimension]:
         """What the set asks of a packet."""

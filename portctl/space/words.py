@@ -215,6 +215,13 @@ def names_text(ranges: Ranges, family_size: int) -> str:
     return ", ".join(name or "others" for name in dict.fromkeys(inside))
 
 
+def interface_names(ranges: Ranges) -> tuple[str, ...] | None:
+    """The names and patterns that are exactly a set of interfaces; None: there are none."""
+    names = list(_names(ranges))
+    found = tuple(name for name in names if name is not None)
+    return found if len(found) == len(names) else None
+
+
 def _names(ranges: Ranges) -> Iterator[str | None]:
     """The names and patterns whose numbers a set holds; None for what lies between those."""
     for first, last in ranges.pairs():
