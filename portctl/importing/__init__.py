@@ -1,7 +1,7 @@
-"""Rule sets that somebody else wrote become policies: with an account of every line, and the proof that they are equal.
+"""Rule sets that somebody else wrote become policies: with an account of every line, and a proof that they are equal.
 
-The policy is not translated rule by rule. The engine of `portctl.space` says exactly which connections the input admits;
-those are described as entries, as few and as plain as they can be; then policy and input are compared.
+The policy is not translated rule by rule. The engine of `portctl.space` says exactly which connections the input
+admits; those are described as entries, as few and as plain as they can be; then policy and input are compared.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _by_deed(draft: Draft, chain: Chain, line: Line, entries: Iterable[str]) -> 
         if outgoing:
             return (
                 "approximated",
-                "it hides the source of nothing that a forward admits; of this host's own it stays out",
+                "it hides the source of nothing that a forward admits",
             )
         return "approximated", "a translation of what this host itself sends is not part of a policy"
     if any(isinstance(a, Accept) for a in acts):
@@ -163,7 +163,7 @@ def _of_note(draft: Draft, chain: Chain, line: Line) -> Said:
     if marks(line):
         return (
             "approximated",
-            "marks packets: its part in filtering is in the entries, routing is not a policy's matter",
+            "marks packets: what it filters by them is in the entries, routing is no matter of a policy",
         )
     if any(word.upper() in ("LOG", "NFLOG", "ULOG", "AUDIT") for word in words):
         return "modelled", "log_denied: true" if draft.log_denied else "logging: say `log: true` where you want it"

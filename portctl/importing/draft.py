@@ -19,16 +19,15 @@ from portctl.importing.prepare import (
     prepare,
     reached,
     says_something,
-    sources,
     translations,
     without_translation,
 )
-from portctl.importing.world import NOBODY, World, along, cover, families_of, world
-from portctl.net import EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
-from portctl.program import Answer, Deny, Field, Program, Step, Translate, evaluate
-from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, Verdict
+from portctl.importing.world import NOBODY, World, cover, families_of, world
+from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
+from portctl.program import Answer, Deny, Field, Line, Program, Step, Translate, evaluate
+from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
 from portctl.space.boxes import Box, boxes, set_of
-from portctl.space.dimensions import FAMILY, IN, PORT, PROTOCOL, SOURCE, family_set
+from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, Dimension
 from portctl.space.examples import example
 from portctl.space.sets import PacketSet, Partition, Space
 
@@ -66,11 +65,11 @@ class Draft:
     world: World
     found: tuple[Found, ...]
     defaults: tuple[tuple[str, str], ...]
-    program: Program
-    """Without what tools own and what cannot be asked: the draft says the same."""
     ways: tuple[Direction, ...]
     """The directions in which policy and input are to be equal; not the forward path where others keep it."""
     notes: tuple[str, ...] = ()
+    turned: PacketSet | None = None
+    """What the input translates on its way through; a policy translates what is for this host's own addresses."""
     useless: tuple[Key, ...] = ()
     """Translations of connections that nothing admits."""
     log_denied: bool = False
@@ -95,30 +94,31 @@ def draft(inputs: Inputs) -> Draft:
     """The entries of an input. Raises `TooMany` where it admits more different things than anybody could read."""
     prepared = prepare(inputs.program)
     space = Space()
-    all_of = world(space, inputs.families)
+    all_of = world(space, inputs.families, _named_protocols(inputs.program))
     work = _work(space, all_of, prepared.program)
     found: list[Found] = []
     useless: list[Key] = []
     defaults: list[tuple[str, str]] = [("inbound", _default(work, Direction.INBOUND))]
-    turned = _targets(work, found, useless)
+    turned, passing = _targets(work, found, useless)
     plain = _work(space, all_of, without_translation(prepared.program))
     ways = [Direction.INBOUND, Direction.OUTBOUND]
-    defaults += _inbound(plain, turned, found)
+    defaults += _inbound(plain, turned, found, _filters_forward(plain, prepared))
     defaults += _outbound(plain, found)
     defaults += _forwarded(plain, prepared, found, ways)
     notes = (*work.notes, *plain.notes)
     merged = dict(defaults)
     order = [(name, merged[name]) for name in ("inbound", "outbound", "forward") if name in merged]
-    program = replace(prepared.program)
+    if passing & work.within and Direction.FORWARDED in ways:
+        notes += ("translations are for what comes to this host's own addresses, not for what only passes through",)
     return Draft(
         inputs,
         prepared,
         all_of,
         tuple(found),
         tuple(order),
-        program,
         tuple(ways),
         notes,
+        passing,
         tuple(useless),
         _logs(prepared),
     )
@@ -128,6 +128,18 @@ def _work(space: Space, all_of: World, program: Program) -> _Work:
     partition = space.of_program(program)
     admitted = partition.accepted()
     return _Work(space, all_of, program, partition, all_of.of(admitted), all_of.of(admitted, over=True))
+
+
+def _named_protocols(program: Program) -> set[int]:
+    """The protocols that the input names one by one."""
+    found: set[int] = set()
+    for chain in program.chains:
+        for line in chain.lines:
+            for condition in line.conditions:
+                value = condition.value
+                if condition.field is Field.PROTOCOL and isinstance(value, Ranges) and value.count() < 20:
+                    found |= {n for first, last in value.pairs() for n in range(first, min(last, 255) + 1)}
+    return found
 
 
 def _logs(prepared: Prepared) -> bool:
@@ -170,14 +182,17 @@ def _open(work: _Work, direction: Direction) -> bool:
     return bool(packets) and all(evaluate(work.program, p).verdict is Verdict.ACCEPT for p in packets)
 
 
-def _targets(work: _Work, found: list[Found], useless: list[Key]) -> PacketSet:
-    """The forwards with a target; returns all that a translation takes away from this host's own services."""
-    taken = work.space.nothing()
+def _targets(work: _Work, found: list[Found], useless: list[Key]) -> tuple[PacketSet, PacketSet]:
+    """The forwards with a target; returns all that a translation takes away from this host's own services, and what
+    it takes on its way through."""
+    taken = passing = work.space.nothing()
     inbound = work.within.along(Direction.INBOUND)
     for wanted, lines in translations(work.program).items():
         mini = work.space.of_program(only(work.program, wanted, ("destination", "redirect")))
-        packets = work.world.of(mini.dropped()).along(Direction.INBOUND) - taken
+        turned = work.world.of(mini.dropped())
+        packets = turned.along(Direction.INBOUND) - taken
         taken = taken | packets
+        passing = passing | turned.along(Direction.FORWARDED)
         admitted = inbound & packets
         if not admitted:
             useless += [key(chain, line) for chain, line in lines]
@@ -189,7 +204,7 @@ def _targets(work: _Work, found: list[Found], useless: list[Key]) -> PacketSet:
             steps = tuple(Step(chain, line) for chain, line in lines)
             evidence = {atom: (*steps, *more) for atom, more in _steps(work, box, admitted).items()}
             found.append(Found("forwards", box, limit, wanted, hidden, evidence))
-    return taken
+    return taken, passing
 
 
 def _hidden_target(work: _Work, wanted: Translate) -> Translate | None:
@@ -278,7 +293,13 @@ def _admitted(
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
 
 
-def _inbound(work: _Work, turned: PacketSet, found: list[Found]) -> Iterator[tuple[str, str]]:
+def _filters_forward(work: _Work, prepared: Prepared) -> bool:
+    """Whether the forward path is to be as the input has it."""
+    here, meant = (s.along(Direction.FORWARDED) for s in (work.within, work.world.meant))
+    return prepared.forward_owner is None and not (here == meant and here <= work.beyond)
+
+
+def _inbound(work: _Work, turned: PacketSet, found: list[Found], filtered: bool) -> Iterator[tuple[str, str]]:
     """Services, and what is blocked."""
     here = work.within.along(Direction.INBOUND) - turned
     meant = work.world.meant.along(Direction.INBOUND)
@@ -290,10 +311,32 @@ def _inbound(work: _Work, turned: PacketSet, found: list[Found]) -> Iterator[tup
             everything = Box(Direction.INBOUND, _every(work), _every(work))
             found.append(Found("services", everything, None, None, None, _steps(work, everything, here)))
             return
-    blocked = _blocked(work, found)
-    here = here - blocked
-    found += _admitted(work, "services", here, allowed | blocked)
+    plain = cover(here, allowed)
+    blocks = _candidates(work, filtered)
+    if blocks:
+        closed = work.space.nothing()
+        for _, packets, _ in blocks:
+            closed = closed | packets
+        with_blocks = cover(here, allowed | closed)
+        union = work.space.nothing()
+        for box in with_blocks:
+            union = union | set_of(work.space, box)
+        used = [each for each in blocks if each[1] & union & work.world.meant]
+        if _words(with_blocks) + len(used) <= _words(plain):
+            found += _joined_blocks(used)
+            for _, packets, _ in used:
+                allowed = allowed | packets
+    found += _admitted(work, "services", here, allowed)
     yield from ()
+
+
+def _words(listed: list[Box]) -> int:
+    """How much there is to read of some boxes: of their ports, and of the addresses that they leave out."""
+    total = 0
+    for box in listed:
+        holes = sum(len(side.family(f).bounds) // 2 for side in (box.source, box.destination) for f in FAMILIES)
+        total += 1 + min(len(atoms(box)), 30) + max(0, holes - 2)
+    return total
 
 
 def _every(work: _Work) -> Addresses:
@@ -316,41 +359,67 @@ def _sayable(box: Box) -> bool:
     return whole and asked <= allowed and not ported
 
 
-def _blocked(work: _Work, found: list[Found]) -> PacketSet:
-    """What early lines deny by its source alone, where nothing else of theirs is admitted: entries of `block`."""
+Candidate = tuple[Box, PacketSet, Step]
+
+
+def _candidates(work: _Work, filtered: bool) -> list[Candidate]:
+    """What lines deny that `block` can say, where nothing of it is admitted, neither here nor on its way through."""
     hooks = reached(work.program)
-    inbound = work.within.along(Direction.INBOUND)
-    whole = work.space.nothing()
-    members = Addresses()
-    steps: list[Step] = []
+    admitted = work.within.along(Direction.INBOUND)
+    through = work.within.along(Direction.FORWARDED)
+    found: list[Candidate] = []
     for chain in work.program.chains:
         if "input" not in hooks[chain.family, chain.table, chain.name]:
             continue
         for line in chain.lines:
-            ranges = sources(line) if any(isinstance(a, Deny) for a in line.actions) else None
-            family: Family | None = line.conditions[0].family if ranges is not None else None
-            if ranges is None or family is None:
+            box = _box_of(line) if any(isinstance(a, Deny) for a in line.actions) else None
+            if box is None or len(found) >= MOST_BLOCKS:
                 continue
-            ranges = ranges - NOBODY.family(family)
-            one = Addresses(ranges) if family == 4 else Addresses(Ranges(), ranges)
-            if not ranges or ranges.count() > 1 << (31 if family == 4 else 125) or one <= members:
-                continue
-            packets = work.space.boxes([(Direction.INBOUND, {FAMILY: family_set(family), SOURCE: ranges})])
-            if not inbound & packets:
-                members = members | one
-                whole = whole | packets
-                steps.append(Step(chain, line))
-    if not members or not _worth_blocking(inbound, members):
-        return work.space.nothing()
-    box = Box(Direction.INBOUND, members, _every(work))
-    found.append(Found("block", box, evidence={Atom(None): tuple(steps)}))
-    return whole
+            packets = set_of(work.space, box)
+            passing = set_of(work.space, replace(box, direction=Direction.FORWARDED)) if filtered else None
+            if not admitted & packets and not (passing is not None and through & passing):
+                found.append((box, packets, Step(chain, line)))
+    return found
 
 
-def _worth_blocking(inbound: PacketSet, members: Addresses) -> bool:
-    """Whether anything is open so wide that the members would have been let in."""
-    open_to = along(inbound, SOURCE)
-    return any(members.family(f) and open_to[f].count() > 1 << (31 if f == 4 else 125) for f in FAMILIES)
+MOST_BLOCKS = 400
+
+
+def _box_of(line: Line) -> Box | None:
+    """The connections that a line matches, where `block` can say them: by source, ports, incoming interface."""
+    source: dict[Family, Ranges] = {4: EVERY_V4, 6: EVERY_V6}
+    asked: dict[Dimension, Ranges] = {}
+    narrow = False
+    for condition in line.conditions:
+        value = condition.value
+        if condition.field is Field.STATE and isinstance(value, State) and State.NEW in value:
+            continue
+        if condition.field is Field.FLAGS and value == (0x17, 0x02) and not condition.negated:
+            continue
+        if condition.field is Field.SOURCE and isinstance(value, Ranges) and condition.family is not None:
+            mine = source[condition.family]
+            source = {4: Ranges(), 6: Ranges(), condition.family: mine - value if condition.negated else mine & value}
+            narrow = True
+        elif condition.field in (Field.PROTOCOL, Field.PORT) and isinstance(value, Ranges) and not condition.negated:
+            at = PROTOCOL if condition.field is Field.PROTOCOL else PORT
+            asked[at] = value & asked.get(at, value)
+            narrow = narrow or at == PORT
+        else:
+            return None
+    members = Addresses(*(source[f] - NOBODY.family(f) for f in FAMILIES))
+    if not narrow or not members or (PORT in asked) != (PROTOCOL in asked):
+        return None
+    return Box(Direction.INBOUND, members, ANYWHERE, tuple(sorted(asked.items())))
+
+
+def _joined_blocks(used: list[Candidate]) -> list[Found]:
+    """Blocked sources of the same ports are one entry."""
+    groups: dict[tuple[object, ...], tuple[Box, tuple[Step, ...]]] = {}
+    for box, _, step in used:
+        before = groups.get(box.asked)
+        whole = replace(box, source=before[0].source | box.source) if before else box
+        groups[box.asked] = whole, (*(before[1] if before else ()), step)
+    return [Found("block", box, evidence=dict.fromkeys(atoms(box), steps)) for box, steps in groups.values()]
 
 
 def _outbound(work: _Work, found: list[Found]) -> Iterator[tuple[str, str]]:
@@ -372,15 +441,17 @@ def _outbound(work: _Work, found: list[Found]) -> Iterator[tuple[str, str]]:
 def _forwarded(work: _Work, prepared: Prepared, found: list[Found], ways: list[Direction]) -> Iterator[tuple[str, str]]:
     here = work.within.along(Direction.FORWARDED)
     meant = work.world.meant.along(Direction.FORWARDED)
-    kept = prepared.forward_owner is not None or (here == meant and here <= work.beyond)
-    if prepared.forward_owner is None and not kept:
+    kept = not _filters_forward(work, prepared)
+    if not kept:
         ways.append(Direction.FORWARDED)
     rest = here
     for hiding in hidings(work.program):
         mini = work.space.of_program(only(work.program, hiding, ("source", "masquerade")))
         hidden = work.world.of(mini.dropped()).along(Direction.FORWARDED) & rest
-        found += _admitted(work, "forwards", hidden, hidden | work.world.beside, hiding)
-        rest = rest - hidden
+        for each in _admitted(work, "forwards", hidden, hidden | work.world.beside, hiding):
+            if each.box.values(IN) is None or each.box.values(IN) != each.box.values(OUT):
+                found.append(each)
+                rest = rest - set_of(work.space, each.box)
     if not kept:
         found += _admitted(work, "forwards", rest, here | work.world.beside)
         yield "forward", _default(work, Direction.FORWARDED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,15 +15,16 @@ from portctl.importing.draft import Draft, draft
 from portctl.importing.inputs import Inputs
 from portctl.importing.naming import Names
 from portctl.importing.naming import name as give_names
-from portctl.importing.world import World
+from portctl.importing.world import NOBODY, World, families_of, with_values
 from portctl.importing.write import Text, comment_lines, write
-from portctl.net import Address
+from portctl.net import Address, Ranges
 from portctl.problems import Problem, Problems
 from portctl.resolve import resolve
 from portctl.ruleset import Ruleset
 from portctl.space import sides
-from portctl.space.boxes import TooMany, boxes, set_of
+from portctl.space.boxes import Box, TooMany, boxes, set_of
 from portctl.space.difference import Change, Difference, Relation, Way
+from portctl.space.dimensions import PORT, SOURCE, SOURCE_PORT
 from portctl.space.examples import example
 from portctl.space.sets import PacketSet
 from portctl.space.words import tidy, width
@@ -48,7 +49,7 @@ class Imported:
 
 
 def bring(inputs: Inputs, name: str, alike: bool = True, own: Iterable[Address] = ()) -> Imported:
-    """The policy called `name` of an input. `own`: the host's own addresses, where they are known. Raises `Problems`."""
+    """The policy called `name` of an input. `own`: the host's own addresses, where known. Raises `Problems`."""
     try:
         found = draft(inputs)
     except TooMany:
@@ -70,7 +71,7 @@ def _notes(found: Draft, alike: bool) -> Iterator[str]:
     if len(families) == 1:
         missing = 6 if families[0] == 4 else 4
         if alike:
-            yield f"the input says nothing of IPv{missing}: what it opens to everybody, the policy opens in both families"
+            yield f"the input says nothing of IPv{missing}: what it opens to everybody is open in both families"
         else:
             yield f"the input says nothing of IPv{missing}: the policy admits none of it"
     if tools := sorted({tool for tool in found.prepared.owned.values()}):
@@ -101,7 +102,7 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
     old = sides.of_program(space, found.prepared.given, "the input", addresses)
     new = sides.of_ruleset(space, ruleset, name, text)
     changes: list[Change] = []
-    said = space.nothing()
+    said = found.turned or space.nothing()
     many = False
     for over in (False, True):
         parts = {k: p.along(*found.ways) - said for k, p in _parts(found.world, old, new, over).items()}
@@ -112,9 +113,14 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
                 changes += _changes(kind, packets, side, (old, new), over)
             except TooMany:
                 many = True
-    changes.sort(key=lambda c: (_KINDS.index(c.kind), -width(c.far), c.box.asked))
+    changes.sort(key=_order)
     kinds = {change.kind for change in changes}
     return Difference(old, new, _relation(kinds) if not many else "both", tuple(changes), (), (), many)
+
+
+def _order(change: Change) -> tuple[object, ...]:
+    bounds = tuple(bound for _, ranges in change.box.asked for bound in ranges.bounds)
+    return _KINDS.index(change.kind), -width(change.far), change.box.direction.value, bounds
 
 
 _KINDS: tuple[Way, ...] = ("opened", "may open", "closed", "may close")
@@ -140,6 +146,16 @@ def _parts(world: World, old: sides.Side, new: sides.Side, over: bool) -> dict[W
     }
 
 
+def _plain(box: Box) -> Box:
+    """Without what the world leaves out anyway, which is not worth a word."""
+    source = box.source | NOBODY
+    whole = all(source.is_every(f) for f in families_of(box))
+    kept = tuple((d, r) for d, r in box.asked if d != SOURCE_PORT or r != Ranges((1, 65536)))
+    kept = tuple((d, r) for d, r in kept if d != PORT or r != Ranges((1, 65536)))
+    box = replace(box, asked=kept)
+    return tidy(with_values(box, SOURCE, None) if whole else box)
+
+
 def _changes(
     kind: Way, packets: PacketSet, side: sides.Side, both: tuple[sides.Side, sides.Side], over: bool
 ) -> Iterator[Change]:
@@ -150,4 +166,4 @@ def _changes(
         if kind.startswith("may"):
             steps = [step for each in both for step in each.partition.depends(packet)]
             depends = tuple(dict.fromkeys(sides.step_text(step) for step in steps))
-        yield Change(kind, tidy(box), side.reason(packet), packet, depends, "beyond the limit" if over else "")
+        yield Change(kind, _plain(box), side.reason(packet), packet, depends, "beyond the limit" if over else "")

@@ -67,7 +67,7 @@ class Inputs:
 
 
 def read(files: Mapping[str, str], own: Mapping[str, str] | None = None) -> Inputs:
-    """All files, by name. `own`: listings without an account, `users` say. Raises `Problems` for what is no rule set."""
+    """All files, by name. `own`: listings without an account (`users`). Raises `Problems` for what is no rule set."""
     sources: list[Source] = []
     texts: dict[str, list[str]] = {}
     problems: list[Problem] = []

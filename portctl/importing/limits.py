@@ -1,4 +1,4 @@
-"""Limits of a packet filter as those of the language: so many new connections a period, or so many at once, a source."""
+"""Limits of a packet filter as those of the language: so many new connections a period, or at once, for a source."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from portctl.importing.limits import Limit
 from portctl.importing.world import families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
 from portctl.program import Step, Translate
-from portctl.ruleset import ICMP, ICMPV6, SCTP, TCP, UDP
+from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP
 from portctl.space.dimensions import IN, OUT, SOURCE_PORT, USER, number_name, pattern
 
 WORDS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
@@ -212,7 +212,8 @@ def _join_pings(groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]], alike: 
 
 def _entries(conditions: _Conditions, listed: dict[Atom, tuple[Step, ...]]) -> list[Entry]:
     """The atoms of one set of conditions, those that belong together in one entry."""
-    if conditions.section in ("block",) or Atom(None) in listed or conditions.target is not None:
+    bare = [atom for atom in listed if atom.protocol is not None and atom.protocol not in PROTOCOLS_WITH_PORTS]
+    if conditions.section == "block" or Atom(None) in listed or conditions.target is not None or len(bare) > 8:
         kept = [Atom(None)] if Atom(None) in listed else list(listed)
         return [_entry(conditions, _whole_name(conditions, kept, listed), kept, listed)]
     named: dict[str, list[Atom]] = {}
@@ -332,9 +333,9 @@ def family_name(atom: Atom, steps: tuple[Step, ...]) -> str:
         return slug(_protocol_word(atom.protocol or 0)) or "other"
     if (atom.first, atom.last) == (1, 65535):
         return f"all-{WORDS[atom.protocol or TCP]}"
-    if atom.first == atom.last:
+    if atom.last - atom.first < 10:
         for word, ports in PORTS:
-            if atom.first in ports.get(atom.protocol or 0, ()):
+            if set(range(atom.first, atom.last + 1)) <= ports.get(atom.protocol or 0, set()):
                 return word
     service = _service(atom)
     said = next((found for step in steps if (found := comment_name(step))), "")

@@ -136,7 +136,7 @@ def _match(body: dict[str, Any]) -> str:
 
 
 def _verdict(word: str) -> Callable[[Any], str]:
-    return lambda body: word
+    return lambda _: word
 
 
 def _jump(word: str) -> Callable[[Any], str]:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from portctl.net import Ranges
 from portctl.program import (
     Accept,
     Action,
@@ -175,6 +174,13 @@ def _line_owner(
             return found
     if not hooks & {"forward", "postrouting", "prerouting"} or hooks & {"input"}:
         return None
+    values = {c.field: c.value for c in line.conditions}
+    if (
+        hooks == {"postrouting"}
+        and "Docker" in owners.values()
+        and values.get(Field.SOURCE, 0) == values.get(Field.DESTINATION)
+    ):
+        return "Docker"  # a published port's own container, seen through the host
     for condition in line.conditions:
         if condition.field in (Field.IN, Field.OUT) and isinstance(condition.value, tuple):
             for name in condition.value:
@@ -329,12 +335,3 @@ def asks_limit(conditions: Iterable[Condition]) -> list[Condition]:
         elif condition.field is Field.CONCATENATION and isinstance(condition.value, tuple):
             found += [c for row in condition.value for c in asks_limit(row)]
     return found
-
-
-def sources(line: Line) -> Ranges | None:
-    """The addresses of a line that asks for a source alone; None of all others."""
-    if len(line.conditions) != 1:
-        return None
-    condition = line.conditions[0]
-    plain = condition.field is Field.SOURCE and not condition.negated and isinstance(condition.value, Ranges)
-    return condition.value if plain and isinstance(condition.value, Ranges) else None

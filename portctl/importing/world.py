@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from portctl import services
 from portctl.net import (
@@ -53,7 +54,6 @@ PING = {ICMP: Ranges((8 * 256, 9 * 256)), ICMPV6: Ranges((128 * 256, 129 * 256))
 _ICMP = Ranges.of([(ICMP, ICMP), (ICMPV6, ICMPV6)])
 _PORTED = Ranges.of((p, p) for p in PROTOCOLS_WITH_PORTS)
 _BARE = Ranges((0, 256)) - _PORTED - _ICMP
-_NAMELESS = Ranges.of((p, p) for p in services.EXTENSION_HEADERS)
 _LOOPBACK = Ranges.single(LO)
 NOBODY = LOOPBACK_ADDRESSES | MULTICAST | UNSPECIFIED_V6
 """No connection comes from there, or not from another host."""
@@ -90,9 +90,10 @@ def ordinary(packets: PacketSet, over: bool = False) -> PacketSet:
     return parts
 
 
-def world(space: Space, families: Iterable[Family] = FAMILIES) -> World:
-    """The world of a space."""
-    whole = possible(space) - space.boxes(_unspoken(families)) - space.boxes(_fixed())
+def world(space: Space, families: Iterable[Family] = FAMILIES, protocols: Iterable[int] = ()) -> World:
+    """The world of a space. `protocols` are those that the input names, beside those that have names at all."""
+    named = {*services.PROTOCOLS.values(), *services.GOVERNED, *protocols} - services.EXTENSION_HEADERS
+    whole = possible(space) - space.boxes(_unspoken(families, named)) - space.boxes(_fixed())
     meant = ordinary(whole)
     return World(space, meant, space.everything() - meant)
 
@@ -112,10 +113,10 @@ def _fixed() -> Iterator[Box_]:
                     yield direction, dict(cube)
 
 
-def _unspoken(families: Iterable[Family]) -> Iterator[Box_]:
+def _unspoken(families: Iterable[Family], protocols: Iterable[int]) -> Iterator[Box_]:
     for family in set(FAMILIES) - set(families):
         yield None, {FAMILY: family_set(family)}
-    yield None, {PROTOCOL: _NAMELESS}
+    yield None, {PROTOCOL: Ranges((0, 256)) - Ranges.of((p, p) for p in protocols)}
     yield None, {PROTOCOL: _PORTED, PORT: Ranges.single(0)}
     yield None, {PROTOCOL: _PORTED, SOURCE_PORT: Ranges.single(0)}
     yield None, {PROTOCOL: _BARE, PORT: Ranges((1, 65536))}
@@ -174,8 +175,14 @@ def grow(box: Box, allowed: PacketSet, wanted: PacketSet) -> Box:
         if not any(bad.values()):
             box = free
             continue
-        useful = along(whole & wanted, dimension)
-        box = _widened(box, dimension, bad, useful)
+        if dimension in (PORT, PROTOCOL):
+            # Single ports have descriptions of their own: only what leaves fewer words is taken in.
+            values = box.values(dimension)
+            wide = Ranges((0, size(dimension, 4))) - bad[4] - bad[6]
+            if values is not None and len(wide.bounds) < len(values.bounds):
+                box = with_values(box, dimension, values | wide)
+            continue
+        box = _widened(box, dimension, bad, along(whole & wanted, dimension))
     return box
 
 
@@ -222,23 +229,44 @@ MOST_GROWN = 600
 
 
 def cover(wanted: PacketSet, allowed: PacketSet, most: int = MOST_GROWN) -> list[Box]:
-    """A few boxes, all within `allowed`, that hold everything that is wanted. They may overlap. Raises `TooMany`."""
+    """A few boxes, all within `allowed`, that hold everything that is wanted. They may overlap. Raises `TooMany`.
+
+    Ports that mean the same are described together, the widest such class first: what is open on every port needs no
+    word at any single one.
+    """
     rest = wanted
     found: list[Box] = []
-    listed = sorted(boxes(wanted), key=_narrowness)
-    for number, box in enumerate(listed):
-        if number >= most:
-            return found + boxes(rest)
-        left = rest & set_of(rest.space, box)
-        if not left:
-            continue
-        for part in sorted(boxes(left), key=_narrowness):
-            if not rest & set_of(rest.space, part):
-                continue
-            grown = grow(part, allowed, rest)
-            found.append(grown)
-            rest = rest - set_of(rest.space, grown)
+    for alike in _classes(wanted):
+        left = rest & alike
+        for box in sorted(boxes(left), key=_narrowness) if left else ():
+            if len(found) >= most:
+                return found + boxes(rest)
+            if rest & set_of(rest.space, box):
+                grown = grow(box, allowed, rest)
+                found.append(grown)
+                rest = rest - set_of(rest.space, grown)
     return found
+
+
+def _classes(packets: PacketSet) -> Iterator[PacketSet]:
+    """The packets of protocols and ports that the set treats alike, for each such class; the widest first."""
+    kinds: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
+    protocols = sorted({0, 256} | packets.values(PROTOCOL))
+    for first, end in pairwise(protocols):
+        one = packets.fix({PROTOCOL: first})
+        ports = sorted({0, 65536} | one.values(PORT))
+        for low, high in pairwise(ports):
+            roots = one.fix({PORT: low}).roots
+            kinds.setdefault(tuple(roots[way] for way in WAYS), []).extend((p, low, high) for p in range(first, end))
+    space = packets.space
+    nothing = tuple(space.nothing().roots[way] for way in WAYS)
+    for signature, listed in sorted(kinds.items(), key=lambda item: -sum(high - low for _, low, high in item[1])):
+        if signature != nothing:
+            by_ports: dict[int, list[tuple[int, int]]] = {}
+            for protocol, low, high in listed:
+                by_ports.setdefault(protocol, []).append((low, high - 1))
+            cubes = [(None, {PROTOCOL: Ranges.single(p), PORT: Ranges.of(pairs)}) for p, pairs in by_ports.items()]
+            yield space.boxes(cubes)
 
 
 def _narrowness(box: Box) -> tuple[object, ...]:

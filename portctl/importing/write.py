@@ -151,6 +151,8 @@ def _group_name(members: Addresses, holders: list[Entry]) -> str:
         if excepted(holders[0].source):
             suffix = f"not-{holders[0].name}"
         return slug(suffix) or "group"
+    if any(excepted(h.source) for h in holders):
+        return "excluded"
     if members <= PRIVATE:
         return "inside"
     return "trusted" if all(h.section == "services" for h in holders) else "group"
