@@ -89,7 +89,7 @@ def _said(draft: Draft, names: Names) -> dict[tuple[str, int], Said]:
         for line in chain.lines:
             place = draft.inputs.place(chain, line.number)
             if place is not None:
-                said = _of_line(draft, chain, line, entries, hooks)
+                said = _of_line(draft, names, chain, line, entries, hooks)
                 before = found.get(place)
                 found[place] = said if before is None or _WORST[said[0]] > _WORST[before[0]] else before
     return found
@@ -100,6 +100,7 @@ _WORST: Mapping[Status, int] = {"modelled": 0, "left": 1, "approximated": 2, "re
 
 def _of_line(
     draft: Draft,
+    names: Names,
     chain: Chain,
     line: Line,
     entries: Mapping[Key, list[str]],
@@ -119,7 +120,7 @@ def _of_line(
         return "modelled", "nothing jumps to its chain: it is never asked"
     if prepared.forward_owner and hooks[chain.family, chain.table, chain.name] == {"forward"} and here not in entries:
         return "left", f"the forward path is left as {prepared.forward_owner} keeps it"
-    return _by_limits(line) or _by_deed(draft, chain, line, entries.get(here, ()))
+    return _by_limits(line) or _by_deed(draft, names, line, entries.get(here, ()))
 
 
 def _by_limits(line: Line) -> Said | None:
@@ -133,10 +134,10 @@ def _by_limits(line: Line) -> Said | None:
     return ("modelled", what) if limit.exact else ("approximated", f"{what}; {limit.note}")
 
 
-def _by_deed(draft: Draft, chain: Chain, line: Line, entries: Iterable[str]) -> Said:
+def _by_deed(draft: Draft, names: Names, line: Line, entries: Iterable[str]) -> Said:
     named = ", ".join(dict.fromkeys(entries))
     if not says_something(line):
-        return _of_note(draft, chain, line)
+        return _of_note(draft, names, line)
     acts = line.actions
     if named:
         return "modelled", named
@@ -157,8 +158,7 @@ def _by_deed(draft: Draft, chain: Chain, line: Line, entries: Iterable[str]) -> 
     return "modelled", "its effect is in what the entries admit"
 
 
-def _of_note(draft: Draft, chain: Chain, line: Line) -> Said:
-    del chain
+def _of_note(draft: Draft, names: Names, line: Line) -> Said:
     words = [a.text.split()[0] for a in line.actions if isinstance(a, Note) and a.text]
     if marks(line):
         return (
@@ -167,6 +167,8 @@ def _of_note(draft: Draft, chain: Chain, line: Line) -> Said:
         )
     if any(word.upper() in ("LOG", "NFLOG", "ULOG", "AUDIT") for word in words):
         return "modelled", "log_denied: true" if draft.log_denied else "logging: say `log: true` where you want it"
+    if words and words[0] == "TCPMSS" and any(entry.mss for entry in names.entries):
+        return "modelled", "mss: path"
     if words and words[0].upper() not in ("CONTINUE", "COMMENT", "TRANSLATION"):
         return "approximated", f"`{words[0]}` changes no verdict, and is not part of a policy"
     return "modelled", "it only counts"

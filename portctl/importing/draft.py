@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
@@ -13,6 +13,7 @@ from portctl.importing.prepare import (
     Key,
     Prepared,
     asks_limit,
+    denies,
     hidings,
     key,
     only,
@@ -24,7 +25,7 @@ from portctl.importing.prepare import (
 )
 from portctl.importing.world import NOBODY, World, cover, families_of, world
 from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
-from portctl.program import Answer, Deny, Field, Line, Program, Step, Translate, evaluate
+from portctl.program import Answer, Field, Line, Program, Step, Translate, evaluate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
 from portctl.space.boxes import Box, boxes, set_of
 from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, Dimension
@@ -222,7 +223,7 @@ def _hidden_target(work: _Work, wanted: Translate) -> Translate | None:
 
 def _steps(work: _Work, box: Box, packets: PacketSet) -> Evidence:
     """What the box consists of, each with the lines that decide one of its packets, in each family."""
-    found: dict[Atom, dict[int, Step]] = {atom: {} for atom in atoms(box)}
+    found: dict[Atom, dict[int, Step]] = {atom: {} for atom in atoms(box, work.world.protocols)}
     for family in families_of(box):
         half = replace(box, source=box.source.only(family), destination=box.destination.only(family))
         base = example(set_of(work.space, half) & packets)
@@ -275,7 +276,8 @@ def _admitted(
 ) -> Iterator[Found]:
     """Entries for some connections: those without limits, then those of each limit."""
     free = wanted & work.beyond
-    for box in cover(free, allowed & (work.beyond | work.world.beside | (allowed - work.within))):
+    spare = allowed & (work.beyond | work.world.beside | (allowed - work.within))
+    for box in cover(free, spare):
         yield Found(section, box, None, None, masquerade, _steps(work, box, free))
     limited = wanted - work.beyond
     by_limit: dict[Limit | None, list[Box]] = {}
@@ -289,7 +291,7 @@ def _admitted(
         if limit is None:
             work.notes.append("a limit that the language does not have is left out, with what it admitted")
             continue
-        for box in cover(part, part | (allowed & (work.beyond | work.world.beside))):
+        for box in cover(part, part | spare):
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
 
 
@@ -322,20 +324,21 @@ def _inbound(work: _Work, turned: PacketSet, found: list[Found], filtered: bool)
         for box in with_blocks:
             union = union | set_of(work.space, box)
         used = [each for each in blocks if each[1] & union & work.world.meant]
-        if _words(with_blocks) + len(used) <= _words(plain):
-            found += _joined_blocks(used)
+        spoken = work.world.protocols
+        if _words(with_blocks, spoken) + len(used) <= _words(plain, spoken):
+            found += _joined_blocks(used, spoken)
             for _, packets, _ in used:
                 allowed = allowed | packets
     found += _admitted(work, "services", here, allowed)
     yield from ()
 
 
-def _words(listed: list[Box]) -> int:
+def _words(listed: list[Box], spoken: Collection[int]) -> int:
     """How much there is to read of some boxes: of their ports, and of the addresses that they leave out."""
     total = 0
     for box in listed:
         holes = sum(len(side.family(f).bounds) // 2 for side in (box.source, box.destination) for f in FAMILIES)
-        total += 1 + min(len(atoms(box)), 30) + max(0, holes - 2)
+        total += 1 + min(len(atoms(box, spoken)), 30) + max(0, holes - 2)
     return total
 
 
@@ -372,7 +375,7 @@ def _candidates(work: _Work, filtered: bool) -> list[Candidate]:
         if "input" not in hooks[chain.family, chain.table, chain.name]:
             continue
         for line in chain.lines:
-            box = _box_of(line) if any(isinstance(a, Deny) for a in line.actions) else None
+            box = _box_of(line) if denies(work.program, chain, line) else None
             if box is None or len(found) >= MOST_BLOCKS:
                 continue
             packets = set_of(work.space, box)
@@ -412,14 +415,14 @@ def _box_of(line: Line) -> Box | None:
     return Box(Direction.INBOUND, members, ANYWHERE, tuple(sorted(asked.items())))
 
 
-def _joined_blocks(used: list[Candidate]) -> list[Found]:
+def _joined_blocks(used: list[Candidate], spoken: Collection[int]) -> list[Found]:
     """Blocked sources of the same ports are one entry."""
     groups: dict[tuple[object, ...], tuple[Box, tuple[Step, ...]]] = {}
     for box, _, step in used:
         before = groups.get(box.asked)
         whole = replace(box, source=before[0].source | box.source) if before else box
         groups[box.asked] = whole, (*(before[1] if before else ()), step)
-    return [Found("block", box, evidence=dict.fromkeys(atoms(box), steps)) for box, steps in groups.values()]
+    return [Found("block", box, evidence=dict.fromkeys(atoms(box, spoken), steps)) for box, steps in groups.values()]
 
 
 def _outbound(work: _Work, found: list[Found]) -> Iterator[tuple[str, str]]:
@@ -463,14 +466,13 @@ def _forwarded(work: _Work, prepared: Prepared, found: list[Found], ways: list[D
         yield "forward", "keep"
 
 
-def atoms(box: Box) -> list[Atom]:
-    """Protocols with their ports, as far as the language has words for them."""
+def atoms(box: Box, spoken: Collection[int]) -> list[Atom]:
+    """Protocols with their ports, of those protocols that are spoken of."""
     protocols, ports = box.values(PROTOCOL), box.values(PORT)
     if protocols is None and ports is None:
         return [Atom(None)]
-    numbers = [n for first, last in (protocols or Ranges((0, 256))).pairs() for n in range(first, last + 1)]
     found: list[Atom] = []
-    for number in numbers:
+    for number in sorted(n for n in spoken if protocols is None or n in protocols):
         if number in PROTOCOLS_WITH_PORTS:
             pairs = ((1, 65535),) if ports is None else ports.pairs()
             found += [Atom(number, max(1, first), last) for first, last in pairs if last]

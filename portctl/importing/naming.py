@@ -12,7 +12,7 @@ from portctl.importing.draft import Atom, Draft, Found
 from portctl.importing.limits import Limit
 from portctl.importing.world import families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
-from portctl.program import Step, Translate
+from portctl.program import Field, Note, Step, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP
 from portctl.space.dimensions import IN, OUT, SOURCE_PORT, USER, number_name, pattern
 
@@ -46,6 +46,7 @@ class Entry:
     target: str | None = None
     masquerade: str | None = None
     description: str | None = None
+    mss: bool = False
     steps: tuple[Step, ...] = ()
     evidence: str | None = None
 
@@ -92,8 +93,31 @@ def name(draft: Draft, alike: bool) -> Names:
         for entry in _entries(conditions, listed):
             unique(entry, taken)
             made.entries.append(entry)
+    _finish(draft, made)
     made.entries.sort(key=lambda e: (_SECTIONS.index(e.section), _order(e)))
     return made
+
+
+def _finish(draft: Draft, made: Names) -> None:
+    """Names that the input has for its sets; clamping; and what is said of forwards that go past a translation."""
+    targets = {entry.target.rpartition(":")[0] or entry.target: entry.name for entry in made.entries if entry.target}
+    clamps = any(
+        isinstance(a, Note) and a.text.startswith(("TCPMSS", "tcp option maxseg")) and "set-mss" not in a.text
+        for chain in draft.prepared.program.chains
+        for line in chain.lines
+        for a in line.actions
+    )
+    for entry in made.entries:
+        for step in entry.steps:
+            found = re.search(r"match-set (\S+) src|saddr @(\S+)", step.line.text if step.line else "")
+            word = slug(found[1] or found[2]) if found else ""
+            if word and entry.section == "block":
+                made.groups[entry.source] = word
+        if entry.section == "forwards" and entry.target is None:
+            entry.mss = clamps
+            where = _texts(entry.destination) if entry.destination is not None else []
+            if len(where) == 1 and where[0] in targets:
+                entry.evidence = f"directly, past `{targets[where[0]]}`: leave it out if only that is meant"
 
 
 _SECTIONS = ("services", "block", "egress", "forwards")
@@ -251,8 +275,8 @@ def _entry(conditions: _Conditions, named: str, kept: list[Atom], listed: dict[A
         conditions.limit,
         place,
         None if hiding is None else (str(hiding.address) if hiding.address else "true"),
-        _description(steps, named),
-        steps,
+        _description(steps, named) if _all_of_it(conditions.source, steps) else None,
+        steps=steps,
     )
 
 
@@ -284,10 +308,9 @@ def port_words(kept: Iterable[Atom], named: str = "") -> list[str]:
 
     A high port of an entry that has its name from a comment keeps its number: it may be anything.
     """
-    atoms_ = list(kept)
     words: list[str] = []
-    by_range: dict[tuple[int, int], list[int]] = {}
-    for atom in atoms_:
+    ported: dict[int, list[tuple[int, int]]] = {}
+    for atom in kept:
         if atom.protocol is None:
             return ["any"]
         if atom.protocol in (ICMP, ICMPV6):
@@ -295,7 +318,11 @@ def port_words(kept: Iterable[Atom], named: str = "") -> list[str]:
         elif atom.first is None or atom.last is None:
             words.append(_protocol_word(atom.protocol))
         else:
-            by_range.setdefault((atom.first, atom.last), []).append(atom.protocol)
+            ported.setdefault(atom.protocol, []).append((atom.first, atom.last))
+    by_range: dict[tuple[int, int], list[int]] = {}
+    for protocol, pairs in ported.items():
+        for first, last in _merged(pairs):
+            by_range.setdefault((first, last), []).append(protocol)
     found: list[str] = []
     for (first, last), protocols in sorted(by_range.items()):
         speaking = {WORDS[p] for p in protocols}
@@ -311,6 +338,19 @@ def port_words(kept: Iterable[Atom], named: str = "") -> list[str]:
         plain = service is not None and first > 1023 and not _says(service, named)
         found.append(service.name if service and not plain else f"{_span(first, last)}/{spelled}")
     return list(dict.fromkeys([*found, *words]))
+
+
+def _merged(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges without those that lie within others. What only touches stays apart: those are two services."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
+        if found and last <= found[-1][1]:
+            continue
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
 
 
 def _says(service: services.Service, named: str) -> bool:
@@ -367,7 +407,7 @@ def comment_name(step: Step) -> str:
 
 def slug(text: str) -> str:
     """A name of the language from any text; empty where nothing is left."""
-    found = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
+    found = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-_")
     found = re.sub(r"^[^a-z]+", "", found)[:31].strip("-_")
     return "" if found in ("any", "none", "self") else found
 
@@ -401,6 +441,14 @@ def _everyone(addresses: Addresses) -> bool:
     return addresses.is_every(4) or addresses.is_every(6)
 
 
+def _all_of_it(source: Addresses, steps: Iterable[Step]) -> bool:
+    """Whether the lines speak of all sources of an entry, not of one among several."""
+    if source == ANYWHERE or len(_texts(source)) < 2:
+        return True
+    fields = [c.field for step in steps if step.line is not None for c in step.line.conditions]
+    return Field.SOURCE not in fields
+
+
 def _description(steps: Iterable[Step], named: str) -> str | None:
     """The comments of the lines, where they say more than the name."""
     said = []
@@ -408,7 +456,12 @@ def _description(steps: Iterable[Step], named: str) -> str | None:
         comment = step.line.comment if step.line is not None else ""
         comment = re.sub(r"^'|'$", "", comment).replace("%20", " ").strip()
         plain = "".join(c if c.isprintable() else " " for c in comment)
-        if plain and slug(plain) != named and plain not in said and not plain.startswith("dapp_"):
+        if (
+            plain
+            and named not in (slug(plain), comment_name(step))
+            and plain not in said
+            and not plain.startswith("dapp_")
+        ):
             said.append(plain)
     text = "; ".join(said[:3])
     return text[:200] or None

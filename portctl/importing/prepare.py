@@ -318,6 +318,24 @@ def _changed(program: Program, change: object) -> Program:
     return replace(program, chains=tuple(replace(chain, lines=lines(chain)) for chain in program.chains))
 
 
+def denies(program: Program, chain: Chain, line: Line) -> bool:
+    """Whether a line denies whatever it matches, itself or by a chain that does nothing else."""
+    for action in line.actions:
+        if isinstance(action, Deny):
+            return True
+        if isinstance(action, Jump):
+            place = (chain.family, chain.table, action.chain)
+            target = next((c for c in program.chains if (c.family, c.table, c.name) == place), None)
+            return target is not None and _only_denies(target)
+    return False
+
+
+def _only_denies(chain: Chain) -> bool:
+    plain = all(isinstance(a, Deny | Note | SetMark) for line in chain.lines for a in line.actions)
+    last = chain.lines[-1] if chain.lines else None
+    return plain and last is not None and not last.conditions and any(isinstance(a, Deny) for a in last.actions)
+
+
 def says_something(line: Line) -> bool:
     """Whether a line can change what happens to any packet."""
     return any(isinstance(a, Accept | Deny | Jump | Return | Lookup | Translate | Unknown) for a in line.actions)

@@ -69,6 +69,8 @@ class World:
     meant: PacketSet
     beside: PacketSet
     """Everything else, which a description need not look at."""
+    protocols: frozenset[int]
+    """Those that are spoken of."""
 
     def of(self, packets: PacketSet, over: bool = False) -> PacketSet:
         """The connections among some packets, within every limit, or beyond."""
@@ -95,7 +97,7 @@ def world(space: Space, families: Iterable[Family] = FAMILIES, protocols: Iterab
     named = {*services.PROTOCOLS.values(), *services.GOVERNED, *protocols} - services.EXTENSION_HEADERS
     whole = possible(space) - space.boxes(_unspoken(families, named)) - space.boxes(_fixed())
     meant = ordinary(whole)
-    return World(space, meant, space.everything() - meant)
+    return World(space, meant, space.everything() - meant, frozenset(named))
 
 
 def _fixed() -> Iterator[Box_]:

@@ -248,6 +248,8 @@ def _rest(entry: Entry) -> Fields:
         yield "target", [f'"{entry.target}"']
     if entry.masquerade:
         yield "masquerade", [_quoted(entry.masquerade)]
+    if entry.mss:
+        yield "mss", ["path"]
     if entry.limit is not None and entry.limit.rate:
         yield "rate", [entry.limit.rate]
     if entry.limit is not None and entry.limit.connections:
