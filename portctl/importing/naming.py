@@ -13,7 +13,7 @@ from portctl.importing.limits import Limit
 from portctl.importing.world import families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
 from portctl.program import Field, Note, Step, Translate
-from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP
+from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP, Direction
 from portctl.space.dimensions import IN, OUT, SOURCE_PORT, USER, number_name, pattern
 
 WORDS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
@@ -181,6 +181,11 @@ def _conditions(
         source_whole = all(box.source.is_every(f) for f in families_of(box))
         source = ANYWHERE if source_whole else source
     to = None if whole and found.section in ("services", "forwards", "block") else destination
+    if found.section == "block" and box.direction is Direction.OUTBOUND:
+        source, to = ANYWHERE, destination
+    everybody = _everyone(source) and not coming and Atom(None) in found.evidence
+    if found.section == "services" and everybody and to is None:
+        coming = ("*",)  # the language asks for a word about where from, if it is everything and everybody
     if found.target is not None and found.target.address is not None:
         version: Family = found.target.address.version
         source = ANYWHERE if source.is_every(version) else source.only(version)
