@@ -110,6 +110,8 @@ def _of_line(
     prepared = draft.prepared
     if here in prepared.owned:
         return "left", f"{prepared.owned[here]} keeps it"
+    if here in prepared.settled:
+        return "modelled", prepared.settled[here]
     if here in prepared.left_out:
         return "refused", prepared.left_out[here]
     if here in prepared.assumed:

@@ -150,8 +150,8 @@ def _plain(box: Box) -> Box:
     """Without what the world leaves out anyway, which is not worth a word."""
     source = box.source | NOBODY
     whole = all(source.is_every(f) for f in families_of(box))
-    kept = tuple((d, r) for d, r in box.asked if d != SOURCE_PORT or r != Ranges((1, 65536)))
-    kept = tuple((d, r) for d, r in kept if d != PORT or r != Ranges((1, 65536)))
+    plain = (Ranges((1, 65536)), Ranges.single(0))
+    kept = tuple((d, r) for d, r in box.asked if d not in (PORT, SOURCE_PORT) or r not in plain)
     box = replace(box, asked=kept)
     return tidy(with_values(box, SOURCE, None) if whole else box)
 

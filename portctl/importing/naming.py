@@ -4,13 +4,13 @@ are."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from portctl import services
 from portctl.importing.draft import Atom, Draft, Found
 from portctl.importing.limits import Limit
-from portctl.importing.world import families_of
+from portctl.importing.world import NOBODY, families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
 from portctl.program import Field, Note, Step, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP, Direction
@@ -85,13 +85,14 @@ def name(draft: Draft, alike: bool) -> Names:
     for found in draft.found:
         for conditions in _conditions(found, known, made.notes, draft, alike):
             listed = groups.setdefault(conditions, {})
-            for atom, steps in found.evidence.items():
+            for atom, steps in _said_atoms(found, conditions, draft).items():
                 listed[atom] = tuple(dict.fromkeys((*listed.get(atom, ()), *steps)))
     _join_pings(groups, alike and len(draft.inputs.families) == 1)
     taken: set[tuple[str, str]] = set()
     for conditions, listed in groups.items():
         for entry in _entries(conditions, listed):
-            unique(entry, taken)
+            if entry.section != "block":
+                unique(entry, taken)
             made.entries.append(entry)
     _finish(draft, made)
     made.entries.sort(key=lambda e: (_SECTIONS.index(e.section), _order(e)))
@@ -109,10 +110,7 @@ def _finish(draft: Draft, made: Names) -> None:
     )
     for entry in made.entries:
         for step in entry.steps:
-            found = re.search(r"match-set (\S+) src|saddr @(\S+)", step.line.text if step.line else "")
-            word = slug(found[1] or found[2]) if found else ""
-            if word and entry.section == "block":
-                made.groups[entry.source] = word
+            _name_set(entry, step, made)
         if entry.section == "forwards" and entry.target is None:
             entry.mss = clamps
             where = _texts(entry.destination) if entry.destination is not None else []
@@ -120,11 +118,28 @@ def _finish(draft: Draft, made: Names) -> None:
                 entry.evidence = f"directly, past `{targets[where[0]]}`: leave it out if only that is meant"
 
 
+def _name_set(entry: Entry, step: Step, made: Names) -> None:
+    """The name of a set that a line looks its sources up in is the name of an entry's group, if it has the same."""
+    found = re.search(r"match-set (\S+) src|saddr @(\S+)", step.line.text) if step.line is not None else None
+    word = slug(found[1] or found[2]) if found else ""
+    if not word or step.line is None:
+        return
+    for condition in step.line.conditions:
+        if condition.field is Field.SOURCE and condition.family and isinstance(condition.value, Ranges):
+            mine = entry.source.family(condition.family)
+            if (
+                mine
+                and mine == condition.value - NOBODY.family(condition.family)
+                and entry.source.families() == (condition.family,)
+            ):
+                made.groups[entry.source] = word
+
+
 _SECTIONS = ("services", "block", "egress", "forwards")
 
 
 def _order(entry: Entry) -> tuple[object, ...]:
-    return entry.name != "ssh", entry.name == "ping", entry.name
+    return entry.name != "ssh", entry.name.startswith("ping"), entry.name
 
 
 def _devices(draft: Draft) -> list[tuple[str, ...]]:
@@ -183,9 +198,6 @@ def _conditions(
     to = None if whole and found.section in ("services", "forwards", "block") else destination
     if found.section == "block" and box.direction is Direction.OUTBOUND:
         source, to = ANYWHERE, destination
-    everybody = _everyone(source) and not coming and Atom(None) in found.evidence
-    if found.section == "services" and everybody and to is None:
-        coming = ("*",)  # the language asks for a word about where from, if it is everything and everybody
     if found.target is not None and found.target.address is not None:
         version: Family = found.target.address.version
         source = ANYWHERE if source.is_every(version) else source.only(version)
@@ -217,6 +229,16 @@ def _wide(addresses: Addresses, draft: Draft, alike: bool) -> Addresses:
         if mine.count() >= 1 << (31 if other == 6 else 127) and not addresses.family(other):
             return addresses | ANYWHERE.only(other)
     return addresses
+
+
+def _said_atoms(found: Found, conditions: _Conditions, draft: Draft) -> Mapping[Atom, tuple[Step, ...]]:
+    """What a box consists of. Everything for everybody is said at length: the language has no short word for it."""
+    everybody = conditions.source == ANYWHERE and not conditions.interfaces
+    if conditions.section != "services" or Atom(None) not in found.evidence or not everybody:
+        return found.evidence
+    steps = found.evidence[Atom(None)]
+    ported = {Atom(p, 1, 65535): steps for p in PROTOCOLS_WITH_PORTS}
+    return {**ported, **{Atom(p): steps for p in sorted(draft.world.protocols - set(PROTOCOLS_WITH_PORTS))}}
 
 
 def _join_pings(groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]], alike: bool) -> None:
@@ -270,7 +292,7 @@ def _entry(conditions: _Conditions, named: str, kept: list[Atom], listed: dict[A
     return Entry(
         conditions.section,
         named,
-        port_words(kept, named),
+        port_words(kept, "" if conditions.section == "block" else named),
         conditions.source,
         conditions.destination,
         conditions.interfaces,

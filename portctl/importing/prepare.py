@@ -80,6 +80,8 @@ class Prepared:
     left_out: Mapping[Key, str]
     assumed: Mapping[Key, str]
     """Lines that deny more than they did, with what was taken as always true."""
+    settled: Mapping[Key, str]
+    """Lines that hold for no connection that a policy speaks of."""
     forward_owner: str | None = None
     """Somebody else keeps rules in the forward path."""
 
@@ -105,6 +107,7 @@ def prepare(program: Program) -> Prepared:
     assumed: dict[Key, str] = {}
     chains: list[Chain] = []
     given: list[Chain] = []
+    settled: dict[Key, str] = {}
     forward: str | None = None
     owners: dict[tuple[int | None, str, str], str] = {
         (c.family, c.table, c.name): tool for c in program.chains if (tool := owner(c))
@@ -122,6 +125,9 @@ def prepare(program: Program) -> Prepared:
                 if "forward" in hooks and mine != "portctl":
                     forward = forward or mine
                 continue
+            if (why := _never(line, hooks)) is not None:
+                settled[key(chain, line)] = why
+                continue
             all_lines.append(line)
             ready = _ready(chain, line, left_out, assumed)
             if ready is not None:
@@ -135,7 +141,7 @@ def prepare(program: Program) -> Prepared:
             chains.append(replace(chain, lines=tuple(kept)))
             given.append(replace(chain, lines=tuple(all_lines)))
     ready_program, whole = (replace(program, chains=tuple(listed)) for listed in (chains, given))
-    return Prepared(ready_program, whole, owned, left_out, assumed, forward)
+    return Prepared(ready_program, whole, owned, left_out, assumed, settled, forward)
 
 
 def _hooks_of(program: Program) -> dict[tuple[int | None, str, str], frozenset[str]]:
@@ -186,6 +192,24 @@ def _line_owner(
             for name in condition.value:
                 if found := _first(_BRIDGES, str(name), whole=True):
                     return found
+    return None
+
+
+_BROADCAST = re.compile(r"addrtype (?:! )?--(src|dst)-type (\S+)|fib (saddr|daddr) type (!= )?\{? ?(\w+)")
+
+
+def _never(line: Line, hooks: frozenset[str]) -> str | None:
+    """Why a line that asks for a kind of address holds for no connection: nobody is called from a broadcast address,
+    and what is called here is an address of this host."""
+    for condition in line.conditions:
+        found = _BROADCAST.search(str(condition.value)) if condition.field is Field.UNKNOWN else None
+        if found is None or "!" in found[0] or condition.negated:
+            continue
+        side, kinds = (found[1] or found[3]), {k.strip().lower() for k in (found[2] or found[5]).split(",")}
+        if side in ("src", "saddr") and kinds <= {"broadcast", "multicast"}:
+            return "no connection comes from such an address"
+        if side in ("dst", "daddr") and kinds <= {"broadcast", "anycast"} and hooks == {"input"}:
+            return "no connection to an address of this host goes there"
     return None
 
 
