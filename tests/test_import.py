@@ -276,7 +276,7 @@ WORDS = (
     "-A INPUT FORWARD OUTPUT c1 -p tcp udp icmp -m state --state NEW,ESTABLISHED ! -s -d 10.0.0.0/8 192.0.2.1 ::1/128"
     " --dport --sport 22 80:90 ssh -j ACCEPT DROP REJECT LOG DNAT --to-destination 10.0.0.1:80 [1:2] *filter *nat"
     ' COMMIT :INPUT :c1 - " \\ set --match-set x src limit --limit 3/min 99999999999 -1 eth0 -i -o + recent --update'
-).split(" ")
+).split(" ")  # noqa: SIM905 - a line of words reads better
 
 
 @settings(max_examples=150, deadline=None)
