@@ -60,6 +60,10 @@ class Backend(Protocol):
         `render`. A line it does not know is in `Program.foreign`, or is an `Unknown` in its place; never skipped."""
         ...
 
+    def claims(self, text: str) -> str | None:
+        """The listing that a text is, by its content, by its name in `questions`; None for none of this back end's."""
+        ...
+
 
 def bundle(backend: Backend, ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     """All files of `DIR/<backend>/`: the rules and the scripts lying next to them."""

@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ports": ("ports",),
     "render": ("render",),
     "prove": ("prove",),
+    "diff": ("diff",),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
     "importing": ("import", "init"),

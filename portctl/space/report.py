@@ -229,9 +229,9 @@ RULES = {
 }
 
 
-def sarif(difference: Difference) -> str:
+def sarif(*differences: Difference) -> str:
     """SARIF 2.1.0 (OASIS): one result a change, at the entry that accepts."""
-    results = [_result(change, _groups(difference)) for change in difference.changes]
+    results = [_result(change, _groups(each)) for each in differences for change in each.changes]
     rules = [{"id": code, "shortDescription": {"text": said}} for code, said in RULES.items()]
     driver = {"name": "portctl diff", "rules": rules}
     run = {"tool": {"driver": driver}, "results": results}

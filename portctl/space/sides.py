@@ -12,6 +12,9 @@ from portctl.ruleset import Kind, Packet, Ruleset, decide
 from portctl.space.sets import Partition, Space
 from portctl.space.words import Groups
 
+NO_LINE = "no line"
+"""The name of the reason where nothing decides, and the packet goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -63,7 +66,7 @@ def of_program(
 def step_reason(step: Step | None) -> Reason:
     """The line that decided, by the name it carries if it has one."""
     if step is None:
-        return Reason("no line")
+        return Reason(NO_LINE)
     place = f"{step.chain.table} {step.chain.name}"
     if step.line is None:
         return Reason(f"policy of {place}")
