@@ -225,7 +225,7 @@ def test_open_by_default_with_some_closed_is_said_that_way() -> None:
 
 def test_a_target_becomes_a_forward() -> None:
     text = (
-        "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -i wan -p tcp --dport 80 -j DNAT --to-destination 10.0.0.5:8080\nCOMMIT\n"
+        "*nat\n-A PREROUTING -i wan -p tcp --dport 80 -j DNAT --to-destination 10.0.0.5:8080\nCOMMIT\n"
         "*filter\n:INPUT DROP\n:FORWARD DROP\n:OUTPUT ACCEPT\n"
         "-A FORWARD -i wan -d 10.0.0.5 -p tcp --dport 8080 -j ACCEPT\n"
     )
@@ -272,11 +272,12 @@ def test_thousands_of_rules_in_seconds() -> None:
     assert len(found.account.entries) == len(lines) + 2
 
 
-WORDS = (
-    "-A INPUT FORWARD OUTPUT c1 -p tcp udp icmp -m state --state NEW,ESTABLISHED ! -s -d 10.0.0.0/8 192.0.2.1 ::1/128"
-    " --dport --sport 22 80:90 ssh -j ACCEPT DROP REJECT LOG DNAT --to-destination 10.0.0.1:80 [1:2] *filter *nat"
-    ' COMMIT :INPUT :c1 - " \\ set --match-set x src limit --limit 3/min 99999999999 -1 eth0 -i -o + recent --update'
-).split(" ")  # noqa: SIM905 - a line of words reads better
+WORDS = [
+    *("-A", "INPUT", "FORWARD", "OUTPUT", "c1", "-p", "tcp", "udp", "icmp", "-m", "state", "--state", "!", "-s", "-d"),
+    *("10.0.0.0/8", "192.0.2.1", "::1/128", "--dport", "--sport", "22", "80:90", "ssh", "-j", "ACCEPT", "DROP", "LOG"),
+    *("DNAT", "--to-destination", "10.0.0.1:80", "[1:2]", "*filter", "*nat", "COMMIT", ":INPUT", ":c1", "-", '"'),
+    *("\\", "set", "--match-set", "x", "src", "limit", "--limit", "3/min", "99999999999", "-1", "eth0", "-i", "+"),
+]
 
 
 @settings(max_examples=150, deadline=None)
@@ -333,3 +334,27 @@ def test_the_command_never_writes_over_a_file(tmp_path: Path) -> None:
     done = portctl("import", str(RULESETS / "ufw.v4"), "-o", str(output))
     assert done.returncode == 2
     assert output.read_text() == "mine"
+
+
+@st.composite
+def rulesets(draw: st.DrawFn) -> str:
+    """Rule sets of which a policy can say everything."""
+    places = st.sampled_from(["", "-s 10.0.0.0/8 ", "! -s 192.0.2.0/24 ", "-s 198.51.100.7 ", "! -s 203.0.113.0/25 "])
+    whats = ["", "-p tcp ", "-p tcp --dport 22 ", "-p tcp -m multiport --dports 80,443,8080 ", "-p udp --dport 53 "]
+    whats += ["-p icmp --icmp-type 8 ", "-p udp --sport 1024:65535 --dport 514 ", "-p tcp --dport 8000:8010 "]
+    lines = ["*filter"]
+    lines += [f":{c} {draw(st.sampled_from(['ACCEPT', 'DROP']))}" for c in ("INPUT", "FORWARD", "OUTPUT")]
+    lines += [":c1 -", ":c2 -"]
+    for _ in range(draw(st.integers(1, 9))):
+        chain = draw(st.sampled_from(["INPUT", "INPUT", "c1", "c2", "OUTPUT", "FORWARD"]))
+        ends = ["ACCEPT", "DROP", "REJECT", *(["RETURN"] if chain.startswith("c") else ["c1", "c2"])]
+        lines.append(f"-A {chain} {draw(places)}{draw(st.sampled_from(whats))}-j {draw(st.sampled_from(ends))}")
+    return "\n".join([*lines, "COMMIT"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(rulesets())
+def test_whatever_a_policy_can_say_is_said_exactly(text: str) -> None:
+    found = importing.from_texts({"x": text}, "test")
+    assert not found.problems
+    assert found.equal, found.text + (report.text(found.difference) if found.difference else "")

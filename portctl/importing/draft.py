@@ -104,7 +104,7 @@ def draft(inputs: Inputs) -> Draft:
     plain = _work(space, all_of, without_translation(prepared.program))
     ways = [Direction.INBOUND, Direction.OUTBOUND]
     defaults += _inbound(plain, turned, found, _filters_forward(plain, prepared))
-    defaults += _outbound(plain, found)
+    defaults += _outbound(plain, prepared, found)
     defaults += _forwarded(plain, prepared, found, ways)
     notes = (*work.notes, *plain.notes)
     merged = dict(defaults)
@@ -308,7 +308,7 @@ def _inbound(work: _Work, turned: PacketSet, found: list[Found], filtered: bool)
     allowed = work.within | work.world.beside | turned
     if _open(work, Direction.INBOUND) and here <= work.beyond:
         denied = list(_denied(work, meant - work.within - turned, turned, Direction.INBOUND))
-        if all(_sayable(each.box) for each in denied):
+        if all(_sayable(each.box) for each in denied) and not (filtered and _cuts_passing(work, denied)):
             found += denied
             everything = Box(Direction.INBOUND, _every(work), _every(work))
             found.append(Found("services", everything, None, None, None, _steps(work, everything, here)))
@@ -425,7 +425,13 @@ def _joined_blocks(used: list[Candidate], spoken: Collection[int]) -> list[Found
     return [Found("block", box, evidence=dict.fromkeys(atoms(box, spoken), steps)) for box, steps in groups.values()]
 
 
-def _outbound(work: _Work, found: list[Found]) -> Iterator[tuple[str, str]]:
+def _cuts_passing(work: _Work, denied: list[Found]) -> bool:
+    """Whether entries of `block` would stop something that is admitted on its way through this host."""
+    through = work.within.along(Direction.FORWARDED)
+    return any(through & set_of(work.space, replace(each.box, direction=Direction.FORWARDED)) for each in denied)
+
+
+def _outbound(work: _Work, prepared: Prepared, found: list[Found]) -> Iterator[tuple[str, str]]:
     here = work.within.along(Direction.OUTBOUND)
     meant = work.world.meant.along(Direction.OUTBOUND)
     if here == meant and here <= work.beyond:
@@ -433,7 +439,8 @@ def _outbound(work: _Work, found: list[Found]) -> Iterator[tuple[str, str]]:
         return
     if _open(work, Direction.OUTBOUND) and here <= work.beyond:
         denied = list(_denied(work, meant - here, work.space.nothing(), Direction.OUTBOUND))
-        if all(_sayable(each.box) for each in denied) and len(denied) <= 20:
+        cuts = _filters_forward(work, prepared) and _cuts_passing(work, denied)
+        if all(_sayable(each.box) for each in denied) and len(denied) <= 20 and not cuts:
             found += denied
             yield "outbound", "allow"
             return
@@ -477,8 +484,8 @@ def atoms(box: Box, spoken: Collection[int]) -> list[Atom]:
             pairs = ((1, 65535),) if ports is None else ports.pairs()
             found += [Atom(number, max(1, first), last) for first, last in pairs if last]
         elif number in (ICMP, ICMPV6):
-            echo = 8 if number == ICMP else 128
-            if ports is None or echo * 256 in ports:
+            echo, family = (8, 4) if number == ICMP else (128, 6)
+            if family in families_of(box) and (ports is None or echo * 256 in ports):
                 found.append(Atom(number))
         elif ports is None or 0 in ports:
             found.append(Atom(number))
