@@ -31,6 +31,7 @@ NO_CASE = {
         "a finding on a policy that is right: test_space_findings",
     ),
     "gap": "a policy is right, and a back end cannot say it",
+    "too-many-cases": "an argument",
     "unknown-ability": "an argument",
     "unknown-backend": "an argument",
 }

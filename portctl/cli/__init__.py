@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "render": ("render",),
     "prove": ("prove",),
     "diff": ("diff",),
+    "asking": ("explain", "reach"),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
     "importing": ("import", "init"),

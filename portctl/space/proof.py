@@ -12,6 +12,7 @@ from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from portctl.space.examples import example
 from portctl.space.packets import packet_text
 from portctl.space.sets import PacketSet, Space, possible
+from portctl.space.sides import deciding
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Counterexample:
     def problem(self, name: str) -> Problem:
         """In words; `name` is the back end or the file that was read back."""
         ours = f"`{self.rule.name}` ({self.rule.kind.value}) says {self.verdict.value}"
-        step = self.answer.decided
+        step = deciding(self.answer)
         theirs = f"{self.answer.verdict.value} by the end of everything"
         if step is not None:
             line = step.line.text if step.line else "its policy"

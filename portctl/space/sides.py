@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from portctl.net import Address
 from portctl.problems import Span
-from portctl.program import Program, Step, evaluate
-from portctl.ruleset import Kind, Packet, Ruleset, decide
+from portctl.program import Answer, Program, Return, Step, evaluate
+from portctl.ruleset import Kind, Packet, Ruleset, Verdict, decide
 from portctl.space.sets import Partition, Space
 from portctl.space.words import Groups
 
@@ -58,9 +58,18 @@ def of_program(
     own = tuple(own_addresses)
 
     def reason(packet: Packet) -> Reason:
-        return step_reason(evaluate(program, packet, own).decided)
+        return step_reason(deciding(evaluate(program, packet, own)))
 
     return Side(title, space.of_program(program, own), reason, (), text)
+
+
+def deciding(answer: Answer) -> Step | None:
+    """The line that decides; where nothing ends a packet's way, the last of portctl's own that lets it go on to what
+    others say, and so to the end."""
+    if answer.decided is not None or answer.verdict is not Verdict.ACCEPT:
+        return answer.decided
+    passed = [s for s in answer.trace if s.chain.own and s.line and any(isinstance(a, Return) for a in s.line.actions)]
+    return passed[-1] if passed else None
 
 
 def step_reason(step: Step | None) -> Reason:
