@@ -28,7 +28,7 @@ from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Famil
 from portctl.program import Answer, Field, Line, Program, Step, Translate, evaluate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
 from portctl.space.boxes import Box, boxes, set_of
-from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, Dimension
+from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, SOURCE_PORT, Dimension
 from portctl.space.examples import example
 from portctl.space.sets import PacketSet, Partition, Space
 
@@ -476,13 +476,16 @@ def _forwarded(work: _Work, prepared: Prepared, found: list[Found], ways: list[D
 def atoms(box: Box, spoken: Collection[int]) -> list[Atom]:
     """Protocols with their ports, of those protocols that are spoken of."""
     protocols, ports = box.values(PROTOCOL), box.values(PORT)
-    if protocols is None and ports is None:
+    from_ports = box.values(SOURCE_PORT) is not None
+    if protocols is None and ports is None and not from_ports:
         return [Atom(None)]
     found: list[Atom] = []
     for number in sorted(n for n in spoken if protocols is None or n in protocols):
         if number in PROTOCOLS_WITH_PORTS:
             pairs = ((1, 65535),) if ports is None else ports.pairs()
             found += [Atom(number, max(1, first), last) for first, last in pairs if last]
+        elif from_ports:
+            continue
         elif number in (ICMP, ICMPV6):
             echo, family = (8, 4) if number == ICMP else (128, 6)
             if family in families_of(box) and (ports is None or echo * 256 in ports):
