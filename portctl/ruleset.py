@@ -149,6 +149,8 @@ class Rule:
     """The first moment, in UTC, at which the rule no longer holds."""
     process: str | None = None
     listener_required: bool = True
+    items: tuple[Flow, ...] = field(default=(), compare=False)
+    """What the entry's `ports` name, before they were merged: `verify` wants a listener for each."""
     description: str | None = None
     owner: str | None = None
     ticket: str | None = None

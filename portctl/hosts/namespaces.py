@@ -117,7 +117,8 @@ class Room:
         return self._run(self.prefix(), command, timeout)
 
     def _run(self, prefix: tuple[str, ...], command: Command, timeout: float | None) -> Result:
-        return process.run((*prefix, *command.argv), command.stdin, timeout, pass_fds=tuple(self._fds.values()))
+        argv = (*prefix, *command.argv)
+        return process.run(argv, command.stdin, timeout, _outsiders(), pass_fds=tuple(self._fds.values()))
 
     def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
         result = self.run(Command(("sh", "-c", _PUT, "put", path, f"{mode:o}"), data))
@@ -133,7 +134,7 @@ class Room:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=process.environment(env),
+            env=process.environment(_outsiders() if env is None else env),
             pass_fds=tuple(self._fds.values()),
             start_new_session=True,
         )
@@ -170,6 +171,11 @@ class Network:
 
     def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         return self.room.start(argv, env, self._descriptor)
+
+
+def _outsiders() -> dict[str, str]:
+    """The caller's environment without its ssh session, which does not lead into the room."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SSH_")}
 
 
 _KEEP: dict[bool, tuple[str, ...]] = {True: ("--preserve-credentials", "--"), False: ("--",)}

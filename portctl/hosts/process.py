@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -61,6 +62,8 @@ def run(
 
 def _wait(process: subprocess.Popen[bytes], timeout: float | None) -> None:
     try:
+        if timeout is not None:
+            _until_ended(process, timeout)
         process.wait(timeout)
     except subprocess.TimeoutExpired:
         _kill(process)
@@ -68,6 +71,23 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None) -> None:
     except BaseException:
         _kill(process)
         raise
+
+
+def _until_ended(process: subprocess.Popen[bytes], timeout: float) -> None:
+    """Sleeps until the process ends, where the system can tell; `wait` with a timeout looks every 50 ms instead."""
+    if not hasattr(os, "pidfd_open"):
+        return
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            raise subprocess.TimeoutExpired(process.args, timeout)
+    finally:
+        os.close(descriptor)
 
 
 def _argv(process: subprocess.Popen[bytes]) -> list[str]:

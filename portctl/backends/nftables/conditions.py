@@ -1,0 +1,167 @@
+"""The conditions of one rule of the middle, in nft's words. Every field of a `Rule` is said here or in `chains`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from portctl.backends.base import PUBLISHED_MARK
+from portctl.backends.nftables import words
+from portctl.backends.nftables.sets import Book, Large
+from portctl.net import ANYWHERE, Addresses, Family
+from portctl.ruleset import (
+    EVERY_PORT,
+    ICMP,
+    ICMPV6,
+    PROTOCOLS_WITH_PORTS,
+    Flow,
+    Flows,
+    Original,
+    Rule,
+    Translation,
+)
+
+Part = str | tuple[str, Large]
+"""A condition as text; or (left side, large set)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to meet a rule's conditions: all `parts` hold. `protocol` is the one that they settle, if they do."""
+
+    parts: tuple[Part, ...]
+    family: Family | None = None
+    protocol: int | None = None
+
+
+def cases(rule: Rule, book: Book, *, flows: bool, clock: bool) -> Iterator[Case]:
+    """The alternatives of a rule without its states and limits; without its flows where the dispatch settled them."""
+    wanted = rule.flows if flows else None
+    for family in _families(rule):
+        possible = None if wanted is None else [f for f in wanted if family is None or family in f.families()]
+        before = [*_interfaces(rule.interfaces, rule.out_interfaces), *_family(rule, family, possible, book)]
+        after = _after(rule, clock=clock)
+        for (protocol, flow), original in product(_flows(possible), _original(rule, family, book)):
+            if original.protocol is not None and protocol is not None and original.protocol != protocol:
+                continue
+            extra = original.parts if protocol is None else tuple(p for p in original.parts if p != _l4(protocol))
+            settled = protocol if protocol is not None else original.protocol
+            yield Case((*before, *([flow] if flow else []), *extra, *after), family, settled)
+
+
+def _after(rule: Rule, *, clock: bool) -> list[str]:
+    """What costs most to ask comes last."""
+    parts: list[str] = []
+    if rule.user:
+        parts.append(f"meta skuid {rule.user}" if rule.user.isdigit() else f'meta skuid "{rule.user}"')
+    if rule.until and clock:
+        parts.append(words.until(rule.until))
+    if rule.published:
+        parts.append(f"meta mark & {PUBLISHED_MARK:#010x} == {PUBLISHED_MARK:#010x} ct status dnat")
+    return parts
+
+
+def _families(rule: Rule) -> list[Family | None]:
+    neutral = (
+        rule.source == ANYWHERE
+        and rule.destination == ANYWHERE
+        and rule.live_source is None
+        and rule.live_destination is None
+        and rule.hop_limit is None
+        and not rule.limited
+        and (rule.original is None or rule.original.destination in (None, ANYWHERE))
+    )
+    return [None] if neutral else list(rule.families())
+
+
+def _interfaces(incoming: tuple[str, ...], outgoing: tuple[str, ...]) -> list[str]:
+    parts = [f"iifname {words.interfaces(incoming)}"] if incoming else []
+    return parts + ([f"oifname {words.interfaces(outgoing)}"] if outgoing else [])
+
+
+def _family(rule: Rule, family: Family | None, flows: list[Flow] | None, book: Book) -> list[Part]:
+    """What a rule asks of the network header."""
+    if family is None:
+        return []
+    ip = "ip" if family == 4 else "ip6"
+    parts: list[Part] = []
+    if rule.hop_limit is not None:
+        parts.append(f"{'ip ttl' if family == 4 else 'ip6 hoplimit'} {rule.hop_limit}")
+    parts += sides(rule.name, family, rule.source, rule.destination, book)
+    if rule.live_source is not None:
+        parts.append(f"{ip} saddr @live-{rule.live_source}-{family}")
+    if rule.live_destination is not None:
+        parts.append(f"{ip} daddr @live-{rule.live_destination}-{family}")
+    told = parts or (flows is not None and all(f.protocol in (ICMP, ICMPV6) for f in flows))
+    return parts if told else [f"meta nfproto ipv{family}"]
+
+
+def sides(entry: str, family: Family, source: Addresses, destination: Addresses, book: Book) -> list[Part]:
+    """Conditions on source and destination; none on one that is every address."""
+    ip = "ip" if family == 4 else "ip6"
+    parts: list[Part] = []
+    for left, side, wanted in (("saddr", "from", source), ("daddr", "to", destination)):
+        if not wanted.is_every(family):
+            right = book.addresses(side, entry, family, wanted.family(family))
+            parts.append((f"{ip} {left}", right) if isinstance(right, Large) else f"{ip} {left} {right}")
+    return parts
+
+
+def _flows(flows: list[Flow] | None) -> list[tuple[int | None, str]]:
+    """(protocol, condition) of each alternative."""
+    if flows is None:
+        return [(None, "")]
+    return [(flow.protocol, text) for flow in flows for text in words.flow(flow)]
+
+
+def _l4(protocol: int) -> str:
+    return f"meta l4proto {words.protocol(protocol)}"
+
+
+def _original(rule: Rule, family: Family | None, book: Book) -> list[Case]:
+    """Where the packet was going before its destination was translated."""
+    if rule.original is None:
+        return [Case(())]
+    before: list[Part] = ["ct status dnat"]
+    destination = rule.original.destination
+    if family is not None and destination is not None and not destination.is_every(family):
+        if not destination.family(family):
+            return []
+        ip = "ip" if family == 4 else "ip6"
+        right = book.addresses("before", rule.name, family, destination.family(family))
+        before.append(
+            (f"ct original {ip} daddr", right) if isinstance(right, Large) else f"ct original {ip} daddr {right}"
+        )
+    return [Case((*before, *parts), family, protocol) for protocol, parts in _original_flows(rule.original, rule, book)]
+
+
+def _original_flows(original: Original, rule: Rule, book: Book) -> Iterator[tuple[int | None, tuple[str, ...]]]:
+    if original.flows is None:
+        yield None, ()
+        return
+    for flow in original.flows:
+        if flow.protocol not in PROTOCOLS_WITH_PORTS:
+            for text in words.flow(flow):
+                yield flow.protocol, (text,)
+            continue
+        parts = [_l4(flow.protocol)]
+        if flow.source_ports != EVERY_PORT:
+            parts = [f"{words.protocol(flow.protocol)} sport {words.numbers(flow.source_ports)}"]
+        if flow.ports != EVERY_PORT:
+            parts.append(f"ct original proto-dst {book.ports(rule.name, flow.ports)}")
+        yield flow.protocol, tuple(parts)
+
+
+def translation_cases(item: Translation, book: Book, *, clock: bool) -> Iterator[Case]:
+    """The alternatives of a translation. The chain sees new connections only: the kernel shows it nothing else."""
+    for family in item.families():
+        flows: Flows = None if item.flows is None else tuple(f for f in item.flows if family in f.families())
+        destination = ANYWHERE if item.destination is None else item.destination
+        before: list[Part] = list(_interfaces(item.interfaces, ()) or ['iifname != "lo"'])
+        addresses = sides(item.name, family, item.source, destination, book)
+        before += addresses or [f"meta nfproto ipv{family}"]
+        before += ["fib daddr type local"] if item.destination is None else []
+        after = [words.until(item.until)] if item.until and clock else []
+        for protocol, flow in _flows(None if flows is None else list(flows)):
+            yield Case((*before, *([flow] if flow else []), *after), family, protocol)

@@ -1,0 +1,95 @@
+"""Which packets can be sent for real, and what becomes of them on Linux whatever the rules say."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from portctl.hosts.sandbox import Layout
+from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, MULTICAST, UNSPECIFIED_V6, Addresses
+from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, Direction, Packet, State
+
+BROADCAST = IPv4Address("255.255.255.255")
+THIS_NETWORK = Addresses.of("0.0.0.0/8")
+_EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140, 253, 254)
+"""IPv6 extension headers (IANA): no protocols to look for behind the header."""
+_NO_ANSWER = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (*range(128), 137)}
+"""ICMP types that are never answered with an error (RFC 1122, 3.2.2; RFC 4443, 2.4)."""
+
+
+def reason(packet: Packet, layout: Layout) -> str | None:
+    """Why a packet cannot be sent as it is; None if it can."""
+    if packet.state is not natural_state(packet) or packet.reply:
+        return "its state needs a connection before it"
+    if packet.over_limit or packet.live_source or packet.live_destination or packet.at or packet.original:
+        return "it needs something that happened before it"
+    used = {
+        Direction.INBOUND: (packet.interface,),
+        Direction.OUTBOUND: (packet.out_interface,),
+        Direction.FORWARDED: (packet.interface, packet.out_interface),
+    }[packet.direction]
+    for name in used:
+        if name != LOOPBACK and name not in layout.interfaces:
+            return f"there is no interface {name}"
+    return _impossible(packet)
+
+
+def _impossible(packet: Packet) -> str | None:
+    """What the kernel lets go before any packet filter sees it (ip_rcv, ip_route_input, ip6_rcv, ip6_forward)."""
+    source, destination = packet.source, packet.destination
+    if source.version != destination.version:
+        return "its addresses are of two families"
+    if packet.source.version == 6 and packet.protocol in _EXTENSIONS:
+        return "this is no protocol but a part of the IPv6 header"
+    if source in MULTICAST or source == BROADCAST:
+        return "no packet comes from a group"
+    loopback = packet.interface == LOOPBACK
+    if not loopback and source.version == 6 and (source.is_loopback or destination.is_loopback):
+        return "IPv6 drops loopback addresses off the loopback interface"
+    if (source in THIS_NETWORK and destination != BROADCAST) or destination in THIS_NETWORK | UNSPECIFIED_V6:
+        return "IPv4 drops addresses of this network"
+    special = destination in MULTICAST or destination == BROADCAST
+    if packet.direction is Direction.INBOUND and packet.local == special:
+        return "such a destination is not local" if special else "a local destination is local"
+    if packet.direction is not Direction.FORWARDED:
+        return None
+    narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
+    if special or source in narrow or destination in narrow or packet.hop_limit < 2 or loopback:
+        return "nobody forwards it"
+    return None
+
+
+def answerable(packet: Packet, layout: Layout) -> bool:
+    """Whether a packet that is rejected gets an answer that the sender sees."""
+    source, destination = packet.source, packet.destination
+    own = {layout.address(name, source.version) for name in layout.interfaces} | set(layout.addresses)
+    if destination in MULTICAST or destination == BROADCAST or source in LOOPBACK_ADDRESSES | UNSPECIFIED_V6:
+        return False
+    if packet.direction is not Direction.OUTBOUND and (source in own or source in THIS_NETWORK):
+        return False
+    if packet.protocol == TCP:
+        return not packet.flags & RST
+    return packet.port // 256 not in _NO_ANSWER.get(packet.protocol, ())
+
+
+_FLAGS = 0x3F
+_PUSH, _URGENT = 0x08, 0x20
+_LEGAL = {SYN, SYN | _URGENT, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URGENT, ACK, ACK | _URGENT}
+_ASKING = {8, 13, 15, 17}
+"""ICMP types that start something: echo, timestamp, information and address mask requests."""
+_NEIGHBOURS = {*range(130, 138), 143}
+
+
+def natural_state(packet: Packet) -> State:
+    """What Linux's state tracker says of a packet that nothing came before (net/netfilter/nf_conntrack_proto_*.c)."""
+    if packet.protocol == TCP:
+        flags = packet.flags & _FLAGS & ~_PUSH
+        fresh = flags in _LEGAL and flags & ~_URGENT in (SYN, ACK)
+        return State.NEW if fresh else State.INVALID
+    kind = packet.port // 256
+    if packet.protocol == ICMP:
+        return State.NEW if kind in _ASKING else State.INVALID
+    if packet.protocol == ICMPV6:
+        if kind in _NEIGHBOURS:
+            return State.UNTRACKED
+        return State.NEW if kind in (128, 139) else State.INVALID
+    return State.NEW
