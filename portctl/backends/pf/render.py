@@ -72,7 +72,7 @@ def render(ruleset: Ruleset, dialect: Dialect) -> dict[str, str]:
     tables, extra = table_lines(file)
     text = templating.render(
         "pf/pf.conf.j2",
-        name=ruleset.name,
+        policy=ruleset.name,
         loopback=dialect.loopback,
         reassemble=dialect.reassemble,
         tables=tables,
