@@ -31,7 +31,7 @@ def portctl_list(folder: Path, count: int) -> Path:
     """One service for a file of `count` networks."""
     with (folder / f"list-{count}.txt").open("w") as file:
         for k in range(count):
-            number = k * 4001 % (1 << 28) * 16
+            number = (k * 4001 % (223 << 20)) * 16 + (1 << 24)
             file.write(f"{number >> 24 & 255}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 240}/29\n")
     path = folder / f"portctl-list-{count}.yaml"
     path.write_text(f"portctl: 1\nname: bench\nservices:\n  web: {{ports: https, from: {{file: list-{count}.txt}}}}\n")

@@ -30,8 +30,10 @@ class Result:
 class Host(Protocol):
     """A machine and the door to it. Only `portctl.hosts` starts processes; everybody else is given one of these."""
 
-    name: str
-    """How the person calls it: `local`, `sandbox`."""
+    @property
+    def name(self) -> str:
+        """How the person calls it: `local`, `sandbox`."""
+        ...
 
     def run(self, command: Command, timeout: float | None = None) -> Result:
         """Runs a command and waits. Never raises for its exit status; `HostError` where the host cannot be reached."""

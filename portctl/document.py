@@ -63,6 +63,8 @@ class Document:
                 key_place, place = inside[step]
             elif isinstance(inside, list) and isinstance(step, int) and step < len(inside):
                 key_place, place = None, inside[step]
+            elif step == 0:  # a single value where a list may stand
+                continue
             else:
                 break
         return span_at(self.name, self.lines, key_place if key and key_place else place)

@@ -236,10 +236,12 @@ class _Walk:
     """The state of one packet on its way."""
 
     packet: Packet
+    arrived: Packet
     chains: Mapping[tuple[Family | None, str, str], Chain]
     mark: int = 0
     translated: bool = False
     within_limits: bool = True
+    hook: HookName = "prerouting"
     owners: frozenset[str] = frozenset()
     trace: list[Step] = field(default_factory=list)
     depends: list[Step] = field(default_factory=list)
@@ -253,18 +255,19 @@ def evaluate(program: Program, packet: Packet, own_addresses: Iterable[Address] 
     """
     own = frozenset(own_addresses)
     chains = {(c.family, c.table, c.name): c for c in program.chains}
-    walk = _Walk(packet, chains, within_limits=not packet.over_limit)
+    walk = _Walk(packet, packet, chains, within_limits=not packet.over_limit)
     walk.translated = packet.original is not None
     hooks = list(_HOOKS[packet.direction])
     last: Step | None = None
     while hooks:
-        name = hooks.pop(0)
+        name = walk.hook = hooks.pop(0)
         at_hook = [
             c for c in program.chains if c.hook and c.hook.name == name and c.family in (None, packet.source.version)
         ]
         for chain in sorted(at_hook, key=lambda c: c.hook.priority if c.hook else 0):
             assert chain.hook is not None
-            if chain.hook.kind == "nat" and (packet.state is not State.NEW or packet.original is not None):
+            turned = packet.original is not None or (walk.translated and name != "postrouting")
+            if chain.hook.kind == "nat" and (packet.state is not State.NEW or turned):
                 continue
             verdict, step = _run_base(walk, chain)
             if step is not None:
@@ -432,7 +435,9 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | _Never |
             assert isinstance(value, tuple)
             return bool(walk.mark & value[0] == value[1])
         case Field.LOCAL:
-            return packet.local is value
+            # What somebody else's DNAT turned still had its own destination before routing.
+            before = walk.hook == "prerouting" and walk.arrived.original is not None
+            return (walk.arrived.published if before else packet.local) is value
         case Field.USER:
             return bool(packet.user == value)
         case Field.UNTIL:

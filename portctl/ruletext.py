@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
-from portctl.net import ANYWHERE, FAMILIES, Addresses, Ranges, network_texts
+from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, address_text, network_texts
 from portctl.ruleset import (
     EVERY_PORT,
     EVERY_STATE,
@@ -28,7 +29,7 @@ from portctl.ruleset import (
 
 _PROTOCOLS = {ICMP: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", SCTP: "sctp"}
 _MOST = 12
-"""So many networks of a set are listed; of the rest only the number."""
+"""So many ranges of a set are listed; of the rest only the number."""
 
 
 def text(ruleset: Ruleset) -> str:
@@ -191,7 +192,7 @@ def ports(value: Ranges) -> str:
 
 
 def addresses(value: Addresses) -> str:
-    """Networks separated by commas, shortened with their number where there are many."""
+    """Networks and ranges separated by commas, shortened with their number where there are many."""
     if value == ANYWHERE:
         return "any"
     words: list[str] = []
@@ -200,11 +201,17 @@ def addresses(value: Addresses) -> str:
         if value.is_every(family):
             words.append("0.0.0.0/0" if family == 4 else "::/0")
             continue
-        listed = list(network_texts(members, family))
-        words += listed[:_MOST]
-        if len(listed) > _MOST:
-            words.append(f"… {len(listed) - _MOST} more IPv{family} networks")
+        listed = [_range(first, last, family) for first, last in islice(members.pairs(), _MOST)]
+        words += listed
+        if more := len(members.bounds) // 2 - len(listed):
+            words.append(f"… {more} more ranges of IPv{family}")
     return ",".join(words) or "nobody"
+
+
+def _range(first: int, last: int, family: Family) -> str:
+    """A network where it is one, else the first and the last address."""
+    found = list(islice(network_texts(Ranges((first, last + 1)), family), 2))
+    return found[0] if len(found) == 1 else f"{address_text(first, family)}-{address_text(last, family)}"
 
 
 def states(value: State) -> str:

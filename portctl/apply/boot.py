@@ -33,6 +33,10 @@ class Boot:
     previous: int | None = None
     """Number of the bundle that is in force before this one, if any."""
 
+    def texts(self) -> dict[str, str]:
+        """What the files outside the bundle shall be: {path: text}, empty where there shall be none."""
+        return {**{path: "" for path in self.gone}, **{path: content for path, (_, content) in self.places.items()}}
+
     def files(self, number: int) -> dict[str, str]:
         """The files of `pending/boot`, with their manifest, for the record `number`."""
         lines: list[str] = []
@@ -48,23 +52,41 @@ class Boot:
         return {"manifest": "".join(f"{line}\n" for line in lines), **found}
 
 
-def prepare(bundle: Mapping[str, str], init: str, settings: tuple[str, str] | None, previous: int | None) -> Boot:
-    """What makes a host load `bundle` at its next boot. `settings` is (path, text) of the settings' own file."""
+def prepare(bundle: Mapping[str, str], init: str, settings: tuple[str, str | None], previous: int | None) -> Boot:
+    """What makes a host load `bundle` at its next boot. `settings` is (path, text) of the settings' own
+    file; without a text it goes."""
     places = {SCRIPT: (0o700, text("guard/boot.sh"))}
     links: dict[str, str] = {}
-    gone: tuple[str, ...] = ()
-    if settings is not None:
-        places[settings[0]] = (0o644, settings[1])
+    path, conf = settings
+    if conf is not None:
+        places[path] = (0o644, conf)
     if init == "systemd":
         places[UNIT] = (0o644, text("guard/portctl-boot.service"))
         links[UNIT_LINK] = UNIT
     elif init == "openrc":
         places[OPENRC] = (0o755, text("guard/portctl-boot.openrc"))
         links[OPENRC_LINK] = OPENRC
-    return Boot(bundle, places, links, gone, previous)
+    return Boot(bundle, places, links, () if conf is not None else (path,), previous)
 
 
 def nothing(settings_path: str) -> Boot:
     """What takes everything of portctl's out of the boot: for the way back from the first apply."""
     gone = (UNIT_LINK, UNIT, OPENRC_LINK, OPENRC, settings_path, BOOT)
     return Boot(None, {}, {}, gone)
+
+
+def from_record(files: Mapping[str, str], previous: int | None) -> Boot:
+    """What an earlier record wrote for the next boot, from the `files` of its `boot` folder."""
+    places: dict[str, tuple[int, str]] = {}
+    links: dict[str, str] = {}
+    gone: list[str] = []
+    for at, line in enumerate(files.get("manifest", "").splitlines(), 1):
+        kind, value, path = (*line.split(" ", 2), "", "")[:3]
+        if kind == "file":
+            places[path] = (int(value, 8), files[f"files/{at}"])
+        elif kind == "link":
+            links[path] = value
+        elif kind == "remove":
+            gone.append(path)
+    bundle = {name.removeprefix("bundle/"): text for name, text in files.items() if name.startswith("bundle/")}
+    return Boot(bundle or None, places, links, tuple(gone), previous)

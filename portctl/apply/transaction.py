@@ -85,15 +85,21 @@ def record(transaction: Transaction, files: Mapping[str, str], boot: Boot, order
     return Transaction(host, transaction.lock, number)
 
 
-def carry_out(transaction: Transaction, window: Window, read_back: Callable[[], str | None]) -> str:
+def carry_out(
+    transaction: Transaction,
+    window: Window,
+    read_back: Callable[[], str | None],
+    before_load: Callable[[], None] = lambda: None,
+) -> str:
     """Arms the guard, loads, reads back, and sees it through to its end. Returns how it ended, in words.
 
-    `read_back` says what is wrong with what was loaded; None: nothing. Raises `Refused` where the host does not load
-    it (the old state is back), `RolledBack` where it was taken back.
+    `before_load` is done once the guard is armed; `read_back` says what is wrong with what was loaded; None: nothing.
+    Raises `Refused` where the host does not load it (the old state is back), `RolledBack` where it was taken back.
     """
     host = transaction.host
     arm(transaction, window)
     stop_at("arm")
+    before_load()
     loaded = call(host, "load", timeout=LOAD_SECONDS)
     if not loaded.ok:
         _undo(transaction, "could not be loaded")
@@ -120,7 +126,7 @@ def arm(transaction: Transaction, window: Window) -> None:
     if window.systemd and _timer(transaction, seconds):
         return
     try:
-        must(host, "watch", str(seconds))
+        must(host, "watch")
     except Refused:
         call(host, "decide", "undone", "no guard")
         call(host, "close")

@@ -11,7 +11,7 @@ import struct
 from ipaddress import IPv4Address
 
 from portctl.net import MULTICAST, Address
-from portctl.ruleset import ACK, ICMP, ICMPV6, LOOPBACK, RST, TCP, UDP, Packet
+from portctl.ruleset import ACK, ICMP, ICMPV6, IGMP, LOOPBACK, RST, TCP, UDP, Packet
 
 MAC = bytes.fromhex("02706f727401")
 """Of both ends of every wire of the sandbox: with ARP switched off, each side then finds the other without asking."""
@@ -70,7 +70,14 @@ def _body(packet: Packet, number: int, addresses: bytes) -> bytes:
         case 51 if packet.source.version == 6:
             return bytes((NO_NEXT_HEADER, 1)) + bytes(10)
         case _:
-            return bytes(24)
+            # Linux sums up what it is to answer, whatever the protocol, from where VRRP (IGMP) has its checksum.
+            return _summed(
+                bytes(24), 2 if packet.protocol == IGMP else 6, addresses if _is_v6(packet) else b"", packet.protocol
+            )
+
+
+def _is_v6(packet: Packet) -> bool:
+    return packet.source.version == 6
 
 
 def _summed(segment: bytes, at: int, addresses: bytes, protocol: int) -> bytes:

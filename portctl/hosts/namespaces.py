@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +45,7 @@ class Room:
         self._stack = ExitStack()
         self._fds: dict[str, int] = {}
         self._pid = 0
+        self._first: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Room:
         try:
@@ -63,27 +64,32 @@ class Room:
         script = self._stack.enter_context(as_file(files("portctl.hosts") / "room.sh"))
         argv = ["unshare", *(f"--{kind}" for kind in kinds), "--fork", "--kill-child"]
         argv += (["--map-root-user"] if unprivileged else []) + ["sh", str(script)]
-        first = self._start([*argv, "user" if unprivileged else "root", self.name])
-        self._pid = _ready(first)
+        self._first = self._start([*argv, "user" if unprivileged else "root", self.name])
+        self._pid = _ready(self._first)
         self._fds = {kind: self._pin(self._pid, kind) for kind in kinds}
         _refuse_the_machines_own(self._fds["net"])
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         """A process that ends when we close its standard input, or are gone."""
+        started = self._begin(argv, None)
+        self._stack.callback(_end, started)
+        return started
+
+    def _begin(self, argv: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        fds = tuple(self._fds.values())
         try:
-            started = subprocess.Popen(
+            return subprocess.Popen(
                 argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=process.environment(),
-                pass_fds=tuple(self._fds.values()),
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                env=process.environment(env),
+                pass_fds=fds,
                 start_new_session=True,
             )
         except OSError as error:
             raise HostError(f"{argv[0]} could not be started: {error.strerror}") from None
-        self._stack.callback(_end, started)
-        return started
 
     def _pin(self, pid: int, kind: str) -> int:
         """Keeps a namespace by an open file: a process number may come to mean another process, this cannot."""
@@ -129,17 +135,18 @@ class Room:
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, network: int | None = None
     ) -> subprocess.Popen[bytes]:
         """A process that stays: its standard streams are pipes. It ends with the room at the latest."""
-        started = subprocess.Popen(
-            (*self.prefix(network), *argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=process.environment(_outsiders() if env is None else env),
-            pass_fds=tuple(self._fds.values()),
-            start_new_session=True,
-        )
+        started = self._begin((*self.prefix(network), *argv), _outsiders() if env is None else env)
         self._stack.callback(_end, started)
         return started
+
+    @contextmanager
+    def lend(self, argv: Sequence[str], network: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """A process as `start` gives it, for a while."""
+        started = self._begin((*self.prefix(network), *argv), _outsiders())
+        try:
+            yield started
+        finally:
+            _end(started)
 
     def give(self, interface: str, other: Room, name: str) -> None:
         """Moves an interface of this room into another one, under a new name."""
@@ -150,8 +157,11 @@ class Room:
             raise HostError(f"{interface} could not be moved: {result.stderr.strip()}")
 
     def close(self) -> None:
-        """Ends everything in the room and waits until it is gone."""
+        """Ends everything in the room, the first process before all others, and waits until it is gone."""
         self._fds = {}
+        if self._first is not None:
+            _end(self._first)
+        self._first = None
         self._stack.close()
 
 
@@ -171,6 +181,9 @@ class Network:
 
     def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         return self.room.start(argv, env, self._descriptor)
+
+    def lend(self, argv: Sequence[str]) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        return self.room.lend(argv, self._descriptor)
 
 
 def _outsiders() -> dict[str, str]:
@@ -202,7 +215,7 @@ def _refuse_the_machines_own(descriptor: int) -> None:
 
 def _end(started: subprocess.Popen[bytes]) -> None:
     assert started.stdin is not None and started.stdout is not None and started.stderr is not None
-    with suppress(OSError):
+    with suppress(OSError):  # what was not yet written has nobody left to read it
         started.stdin.close()
     try:
         started.wait(2)

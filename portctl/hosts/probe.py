@@ -9,17 +9,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
+from subprocess import Popen
+from types import TracebackType
 
 from portctl.command import Command, HostError
 from portctl.hosts import sendable
 from portctl.hosts.frames import ethernet, internet, refused
 from portctl.hosts.namespaces import Network, Room
+from portctl.hosts.representatives import Spent, representatives
 from portctl.hosts.sandbox import Sandbox, interpreter, must
+from portctl.hosts.sendable import BROADCAST
 from portctl.net import MULTICAST, Address
-from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, Verdict, translate
+from portctl.ruleset import (
+    ICMP,
+    ICMPV6,
+    LOOPBACK,
+    Direction,
+    Expect,
+    Expectation,
+    Packet,
+    Ruleset,
+    Verdict,
+    translate,
+)
 
 MOST_AT_ONCE = 10_000
 """Packets of one round; they are numbered with 16 bits, and numbers are not used again at once."""
@@ -55,21 +70,96 @@ def verdicts(box: Sandbox, packets: Sequence[Packet], ruleset: Ruleset | None = 
 
 def observe(box: Sandbox, packets: Sequence[Packet], ruleset: Ruleset | None = None) -> list[Observation]:
     """As `verdicts`, with what else there is to know."""
-    for packet in packets:
-        if why := sendable.reason(packet, box.layout):
-            raise ValueError(f"{packet}: {why}")
-    found: dict[int, Observation] = {}
-    with _witness(box), _ways(box) as ways, ExitStack() as stack:
-        script = str(stack.enter_context(as_file(files("portctl.hosts") / "wire.py")))
-        users = _users(box) if any(packet.user for packet in packets) else {}
-        for numbers in _rounds(packets, ruleset):
-            ways.lay(need for at in numbers for need in needs(packets[at], ruleset))
-            found |= _send(box, script, users, {at: packets[at] for at in numbers})
-    return [found[at] for at in range(len(packets))]
+    with Prober(box) as prober:
+        return prober.observe(packets, ruleset)
 
 
+class Prober:
+    """Everything that sending packets needs, set up once: `with Prober(box) as prober: prober.observe(…)`. Rules may be
+    loaded and removed meanwhile."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self.box = box
+        self._stack = ExitStack()
+        self._ways = _Ways(box)
+        self._wires: dict[Host, Popen[bytes]] = {}
+        self._users: dict[str, int] = {}
+
+    def __enter__(self) -> Prober:
+        with ExitStack() as stack:
+            script = str(stack.enter_context(as_file(files("portctl.hosts") / "wire.py")))
+            argv = (interpreter(), "-I", "-S", script)
+            self._wires = {host: stack.enter_context(host.lend(argv)) for host in (self.box.peer, self.box.host)}
+            stack.enter_context(_witness(self.box))
+            stack.callback(self._ways.take_up)
+            self._users = _users(self.box)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def observe(self, packets: Sequence[Packet], ruleset: Ruleset | None = None) -> list[Observation]:
+        """What becomes of each packet, in order."""
+        for packet in packets:
+            if why := sendable.reason(packet, self.box.layout):
+                raise ValueError(f"{packet}: {why}")
+        found: dict[int, Observation] = {}
+        for numbers in rounds(packets, ruleset):
+            ways = self._ways.change(need for at in numbers for need in needs(packets[at], ruleset))
+            _prepare(self.box, ways)
+            found |= self._send({at: packets[at] for at in numbers})
+        return [found[at] for at in range(len(packets))]
+
+    def _send(self, packets: dict[int, Packet]) -> dict[int, Observation]:
+        """One round. Packets are numbered from 1."""
+        lines: dict[Host, list[str]] = {host: [] for host in self._wires}
+        for number, packet in enumerate(packets.values(), 1):
+            outside = packet.direction is not Direction.OUTBOUND and packet.interface != LOOPBACK
+            lines[self.box.peer if outside else self.box.host].append(_line(packet, number, self._users))
+        refusals: set[int] = set()
+        busy = [self._wires[host] for host, said in lines.items() if said and _tell(self._wires[host], said)]
+        for wire in busy:
+            refusals |= _answers(wire)
+        witnessed = _witnessed(must(self.box.host, "nft", "list", "table", "inet", "witness"))
+        numbered = enumerate(packets.items(), 1)
+        return {at: _observation(packet, number, witnessed, refusals) for number, (at, packet) in numbered}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One entry of a policy's `tests`, tried: how many packets were sent for it, and those that went another way.
+
+    With `sent` 0 it was not tried: nothing that it speaks of can be sent here.
+    """
+
+    expectation: Expectation
+    sent: int
+    wrong: tuple[tuple[Packet, Verdict], ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return not self.wrong
+
+
+def expectations(box: Sandbox, ruleset: Ruleset) -> list[Trial]:
+    """Sends real packets for every entry of the policy's `tests`, in their order, through whatever rules are loaded."""
+    spent: Spent = set()
+    chosen = [representatives(ruleset, e, box.layout, spent) for e in ruleset.expectations]
+    got = iter(verdicts(box, [packet for packets in chosen for packet in packets], ruleset))
+    trials = []
+    for expectation, packets in zip(ruleset.expectations, chosen, strict=True):
+        seen = [(packet, next(got)) for packet in packets]
+        allow = expectation.expect is Expect.ALLOW
+        wrong = tuple((packet, verdict) for packet, verdict in seen if (verdict is Verdict.ACCEPT) != allow)
+        trials.append(Trial(expectation, len(seen), wrong))
+    return trials
+
+
+Host = Room | Network
 Need = tuple[Address, str, bool]
-"""An address, where it leads (`local`, or an interface), and whether that is a multicast group to join."""
+"""An address, where it leads (an interface, `LOCAL`, or `AWAY` by whichever), and whether it is a group to join."""
+LOCAL, AWAY = "local", "away"
 
 
 def needs(packet: Packet, ruleset: Ruleset | None) -> Iterator[Need]:
@@ -77,13 +167,16 @@ def needs(packet: Packet, ruleset: Ruleset | None) -> Iterator[Need]:
     turned = translate(ruleset, packet) if ruleset else packet
     for at in dict.fromkeys((packet, turned)):
         if at.destination in MULTICAST:
-            yield at.destination, at.interface if at.direction is Direction.INBOUND else at.out_interface, True
+            # A group that was joined is an address of this host: what goes there never leaves.
+            yield at.destination, at.interface if at.direction is Direction.INBOUND else AWAY, True
         elif at.direction is Direction.INBOUND:
-            yield at.destination, "local", False
+            yield at.destination, LOCAL, False
         elif at.out_interface != LOOPBACK:
             yield at.destination, at.out_interface, False
     if packet.direction is Direction.OUTBOUND:
-        yield packet.source, "local", False
+        yield packet.source, LOCAL, False
+    elif packet.source != packet.destination:
+        yield packet.source, AWAY, False  # or the answers never leave this host
 
 
 def _connection(packet: Packet) -> tuple[object, ...]:
@@ -92,7 +185,7 @@ def _connection(packet: Packet) -> tuple[object, ...]:
     return (*ends, len(ends)) if packet.protocol in (ICMP, ICMPV6) else (*ends, packet.source_port, packet.port)
 
 
-def _rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list[int]]:
+def rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list[int]]:
     """Packets by their place, such that those of a round get on: no two of one flow, none contradicting another's
     ways."""
     rest = list(range(len(packets)))
@@ -106,14 +199,18 @@ def _rounds(packets: Sequence[Packet], ruleset: Ruleset | None) -> Iterator[list
             flow = _connection(packet)
             wanted = {(address, group): to for address, to, group in needs(packet, ruleset)}
             fits = len(chosen) < MOST_AT_ONCE and (packet.protocol in (ICMP, ICMPV6) or flow not in flows)
-            if fits and all(leads.get(key, to) == to for key, to in wanted.items()):
+            if fits and all(_agree(leads.get(key, to), to, key[1]) for key, to in wanted.items()):
                 chosen.append(at)
-                flows |= {flow}
-                leads |= wanted
+                flows.add(flow)
+                leads |= {key: to for key, to in wanted.items() if leads.get(key, AWAY) == AWAY}
             else:
                 left.append(at)
         yield chosen
         rest = left
+
+
+def _agree(one: str, other: str, group: bool) -> bool:
+    return one == other or (not group and AWAY in (one, other) and LOCAL not in (one, other))
 
 
 @dataclass(slots=True)
@@ -123,54 +220,37 @@ class _Ways:
     box: Sandbox
     laid: dict[tuple[Address, bool], str] = field(default_factory=dict)
 
-    def lay(self, wanted: Iterable[Need]) -> None:
-        lines: dict[int, list[str]] = {4: [], 6: []}
+    def change(self, wanted: Iterable[Need]) -> list[str]:
+        """What to tell ip(8), after which they are as wanted."""
+        lines: list[str] = []
         for address, to, group in wanted:
             key = address, group
-            if self.laid.get(key) == to or (to == "local" and self._own(address)):
+            laid = self.laid.get(key, AWAY)
+            if laid == to or self.box.layout.owns(address) or address == BROADCAST:
                 continue
-            if key in self.laid:
-                lines[address.version].append(self._undo(key))
-            self.laid[key] = to
-            lines[address.version].append(_way("add", address, to, group, self.box))
-        self._batch(lines)
-
-    def _own(self, address: Address) -> bool:
-        layout = self.box.layout
-        own = {layout.address(name, address.version) for name in layout.interfaces}
-        return address.is_loopback or address in own or address in layout.addresses or str(address) == "255.255.255.255"
-
-    def _undo(self, key: tuple[Address, bool]) -> str:
-        return _way("del", key[0], self.laid[key], key[1], self.box)
-
-    def _batch(self, lines: dict[int, list[str]]) -> None:
-        for version, commands in lines.items():
-            if commands:
-                must(self.box.host, "ip", f"-{version}", "-force", "-batch", "-", stdin="\n".join(commands) + "\n")
+            if to == AWAY and laid != LOCAL and not group:
+                continue  # whichever way it goes
+            if laid != AWAY:
+                lines.append(_way("del", address, laid, group, self.box))
+                del self.laid[key]
+            if to != AWAY:
+                self.laid[key] = to
+                lines.append(_way("add", address, to, group, self.box))
+        return lines
 
     def take_up(self) -> None:
-        lines: dict[int, list[str]] = {4: [], 6: []}
-        for key in self.laid:
-            lines[key[0].version].append(self._undo(key))
-        self._batch(lines)
+        lines = [_way("del", address, to, group, self.box) for (address, group), to in self.laid.items()]
+        self.laid.clear()
+        must(self.box.host, "ip", "-force", "-batch", "-", stdin="\n".join([*lines, ""]))
 
 
 def _way(verb: str, address: Address, to: str, group: bool, box: Sandbox) -> str:
     if group:
         name = to if to in box.layout.interfaces else box.layout.interfaces[0]
         return f"address {verb} {address} dev {name}" + (" autojoin" if verb == "add" else "")
-    if to == "local":
+    if to == LOCAL:
         return f"route {verb} local {address} dev {box.layout.interfaces[0]} table local"
     return f"route {verb} {address} dev {to}"
-
-
-@contextmanager
-def _ways(box: Sandbox) -> Iterator[_Ways]:
-    ways = _Ways(box)
-    try:
-        yield ways
-    finally:
-        ways.take_up()
 
 
 _FORCED = {
@@ -229,7 +309,7 @@ def _witness_text() -> str:
     return "\n".join([*lines, "}"])
 
 
-def _nft(host: Room | Network, text: str) -> None:
+def _nft(host: Host, text: str) -> None:
     result = host.run(Command(("nft", "-f", "-"), text.encode()), timeout=PATIENCE)
     if result.status == 127:
         raise HostError("packets can be sent through the sandbox only where nft is installed")
@@ -240,23 +320,20 @@ def _nft(host: Room | Network, text: str) -> None:
 _CLEAR = "".join(f"flush set inet witness {name}{version}\n" for name in _SETS for version in (4, 6))
 
 
-def _send(box: Sandbox, script: str, users: dict[str, int], packets: dict[int, Packet]) -> dict[int, Observation]:
-    """One round. Packets are numbered from 1 as they are sent."""
-    _nft(box.host, _CLEAR)
-    box.host.run(Command(("conntrack", "-F")), timeout=PATIENCE)
-    outside: list[str] = []
-    inside: list[str] = []
-    for number, packet in enumerate(packets.values(), 1):
-        lines = outside if packet.direction is not Direction.OUTBOUND and packet.interface != LOOPBACK else inside
-        lines.append(_line(packet, number, users))
-    refusals: set[int] = set()
-    for host, lines in ((box.peer, outside), (box.host, inside)):
-        if lines:
-            refusals |= _wire(host, script, lines)
-    witnessed = _witnessed(must(box.host, "nft", "list", "table", "inet", "witness"))
-    return {
-        at: _observation(packet, number, witnessed, refusals) for number, (at, packet) in enumerate(packets.items(), 1)
-    }
+_PREPARE = """\
+nft -f - <<'END'
+{clear}END
+conntrack -F >/dev/null 2>&1
+ip -force -batch - <<'END'
+{ways}
+END
+"""
+
+
+def _prepare(box: Sandbox, ways: Iterable[str]) -> None:
+    """Forgets the packets before, and the flows that they began, and lays the ways for the next."""
+    script = _PREPARE.format(clear=_CLEAR, ways="\n".join(ways))
+    must(box.host, "sh", "-s", stdin=script)
 
 
 def _line(packet: Packet, number: int, users: dict[str, int]) -> str:
@@ -268,13 +345,25 @@ def _line(packet: Packet, number: int, users: dict[str, int]) -> str:
     return f"frame {interface} {ethernet(packet, number).hex()}"
 
 
-def _wire(host: Room | Network, script: str, lines: list[str]) -> set[int]:
-    argv = (interpreter(), "-I", "-S", script)
-    result = host.run(Command(argv, ("\n".join(lines) + "\n").encode()), timeout=PATIENCE)
-    if not result.ok:
-        raise HostError(f"the sandbox could not send packets: {result.stderr.strip()}")
-    heard = (line.split() for line in result.stdout.splitlines())
-    return {number for words in heard if words[0] != "denied" and (number := refused(bytes.fromhex(words[1])))}
+def _tell(wire: Popen[bytes], lines: list[str]) -> bool:
+    assert wire.stdin is not None
+    with suppress(BrokenPipeError):  # it says why when it is asked for answers
+        wire.stdin.write(("\n".join([*lines, "go"]) + "\n").encode())
+        wire.stdin.flush()
+    return True
+
+
+def _answers(wire: Popen[bytes]) -> set[int]:
+    """The numbers of the packets that something refused."""
+    assert wire.stdout is not None and wire.stderr is not None
+    refusals: set[int] = set()
+    for heard in wire.stdout:
+        words = heard.split()
+        if words == [b"end"]:
+            return refusals
+        if number := refused(bytes.fromhex(words[1].decode())):
+            refusals.add(number)
+    raise HostError(f"the sandbox could not send packets: {wire.stderr.read().decode().strip()}")
 
 
 def _witnessed(listing: str) -> dict[str, set[int]]:

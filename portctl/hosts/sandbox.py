@@ -59,6 +59,10 @@ class Layout:
         at = self.interfaces.index(interface) if interface in self.interfaces else 0
         return IPv4Address(_WIRE_V4 + at) if version == 4 else IPv6Address(_WIRE_V6 + at)
 
+    def owns(self, address: Address) -> bool:
+        own = {self.address(name, address.version) for name in self.interfaces}
+        return address.is_loopback or address in own or address in self.addresses
+
 
 def instance(pattern: str) -> str:
     """An interface that a pattern means: `wan*` → `wan0`."""
@@ -195,7 +199,7 @@ def _wires(layout: Layout) -> Iterable[str]:
         yield f"link set {name} address {MAC.hex(':')} arp off addrgenmode none up"
         yield f"address add {layout.address(name, 4)}/32 dev {name}"
         yield f"address add {layout.address(name, 6)}/128 dev {name} nodad"
-        yield f"address add fe80::1:{at + 1:x}/64 dev {name} nodad"
+        yield f"address add fe80::1:{at + 1:x}/10 dev {name} nodad"
     yield from (f"address add {address} dev {layout.interfaces[0]}" for address in layout.addresses)
     yield f"route add 0.0.0.0/0 dev {layout.interfaces[0]}"
     yield f"route add ::/0 dev {layout.interfaces[0]}"
@@ -207,7 +211,7 @@ def _peer_wires(layout: Layout, version: int) -> Iterable[str]:
         if version == 4:
             yield f"link set {name} address {MAC.hex(':')} arp off addrgenmode none up"
         else:
-            yield f"address add fe80::2/64 dev {name} nodad"
+            yield f"address add fe80::2/10 dev {name} nodad"
         yield f"rule add iif {name} lookup 100"
         yield f"route add {layout.address(name, version)} dev {name}"
     # What comes in is for the peer, whatever its destination; what goes out may have any source, and leaves.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from portctl.hosts.sandbox import Layout
 from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, MULTICAST, UNSPECIFIED_V6, Addresses
 from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, Direction, Packet, State
 
+ANYCAST = IPv6Address("fe80::")
+"""Every router's address on its link (RFC 4291, 2.6.1)."""
 BROADCAST = IPv4Address("255.255.255.255")
 THIS_NETWORK = Addresses.of("0.0.0.0/8")
 _EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140, 253, 254)
 """IPv6 extension headers (IANA): no protocols to look for behind the header."""
-_NO_ANSWER = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (*range(128), 137)}
-"""ICMP types that are never answered with an error (RFC 1122, 3.2.2; RFC 4443, 2.4)."""
+_ANSWERED = {ICMP: (0, 8, *range(13, 19)), ICMPV6: tuple(n for n in range(128, 256) if n != 137)}
+"""ICMP types that an error may answer (RFC 1122, 3.2.2; RFC 4443, 2.4; `icmp_pointers` in net/ipv4/icmp.c)."""
 
 
 def reason(packet: Packet, layout: Layout) -> str | None:
@@ -30,6 +32,10 @@ def reason(packet: Packet, layout: Layout) -> str | None:
     for name in used:
         if name != LOOPBACK and name not in layout.interfaces:
             return f"there is no interface {name}"
+    if packet.direction is Direction.OUTBOUND:
+        inside = layout.owns(packet.destination)
+        if inside != (packet.out_interface == LOOPBACK):
+            return "what goes to this host itself leaves by the loopback interface, and nothing else does"
     return _impossible(packet)
 
 
@@ -61,14 +67,16 @@ def _impossible(packet: Packet) -> str | None:
 def answerable(packet: Packet, layout: Layout) -> bool:
     """Whether a packet that is rejected gets an answer that the sender sees."""
     source, destination = packet.source, packet.destination
-    own = {layout.address(name, source.version) for name in layout.interfaces} | set(layout.addresses)
     if destination in MULTICAST or destination == BROADCAST or source in LOOPBACK_ADDRESSES | UNSPECIFIED_V6:
         return False
-    if packet.direction is not Direction.OUTBOUND and (source in own or source in THIS_NETWORK):
+    nowhere = source in THIS_NETWORK or source in (destination, ANYCAST)
+    if packet.direction is not Direction.OUTBOUND and (nowhere or layout.owns(source)):
         return False
+    if packet.state is State.INVALID and packet.direction is Direction.FORWARDED:
+        return False  # the answer is as invalid, and leaves only if everything may
     if packet.protocol == TCP:
         return not packet.flags & RST
-    return packet.port // 256 not in _NO_ANSWER.get(packet.protocol, ())
+    return packet.protocol not in _ANSWERED or packet.port // 256 in _ANSWERED[packet.protocol]
 
 
 _FLAGS = 0x3F

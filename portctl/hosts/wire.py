@@ -1,14 +1,13 @@
 """Sends frames and packets and listens to what comes back. A program of its own, run within the sandbox.
 
 Standard input, one a line: `frame INTERFACE HEX` is put on the wire as it is; `packet INTERFACE USER HEX` leaves by
-the network's own output, from a socket of the user with that number; `pause SECONDS`. Standard output: `INTERFACE HEX`
-of every frame seen (its first 160 bytes, without the Ethernet header), and `denied N` for the Nth line, counted from 0,
-if the kernel refused to send it. It ends once nothing has come for `QUIET` seconds after the last line.
+the network's own output, from a socket of the user with that number; `go` asks for what was seen since the last time.
+Standard output, then: `INTERFACE HEX` of every frame seen (its first 160 bytes, without the Ethernet header), and `end`
+once nothing has come for `QUIET` seconds.
 """
 
 from __future__ import annotations
 
-import ctypes
 import select
 import socket
 import sys
@@ -21,66 +20,74 @@ OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
 PRIORITY = 5
 """SO_PRIORITY of packets from here: how the witness knows them from the network's own answers."""
 
-Sockets = dict[tuple[str, ...], socket.socket]
+Sockets = dict[str, socket.socket]
 
 
 def main() -> None:
-    ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
     for option in (socket.SO_RCVBUF, 33):  # 33: SO_RCVBUFFORCE, which only root may
         try:
-            ear.setsockopt(socket.SOL_SOCKET, option, 1 << 24)
+            wire.setsockopt(socket.SOL_SOCKET, option, 1 << 24)
         except OSError:
             continue
-    ear.setblocking(False)
-    out: list[str] = []
+    wire.setblocking(False)
+    heard: list[str] = []
     mouths: Sockets = {}
-    for number, line in enumerate(sys.stdin):
+    sent = 0
+    for line in sys.stdin:
         words = line.split()
-        if words[0] == "pause":
-            hear(ear, out, float(words[1]))
-        elif not say(mouths, words):
-            out.append(f"denied {number}")
-        if number % 32 == 31:
-            hear(ear, out, 0)
-    hear(ear, out, QUIET)
-    sys.stdout.write("\n".join(out) + "\n" if out else "")
+        if words[0] == "go":
+            hear(wire, heard, QUIET)
+            sys.stdout.write("".join(f"{text}\n" for text in [*heard, "end"]))
+            sys.stdout.flush()
+            heard, sent = [], 0
+            continue
+        if not sent:
+            hear(wire, [], 0)
+        say(wire, mouths, words)
+        sent += 1
+        if sent % 32 == 0:
+            hear(wire, heard, 0)
 
 
-def say(mouths: Sockets, words: list[str]) -> bool:
+def say(wire: socket.socket, mouths: Sockets, words: list[str]) -> None:
+    """What cannot be sent (a packet filter refuses it) is silence."""
     data = bytes.fromhex(words[-1])
-    version = data[0] >> 4
-    key = (*words[:-1], str(version) if words[0] == "packet" else "")
     try:
-        if key not in mouths:
-            mouths[key] = on_wire(words[1]) if words[0] == "frame" else of_user(words[1], int(words[2]), version)
         if words[0] == "frame":
-            mouths[key].send(data)
-        elif version == 4:
-            mouths[key].sendto(data, (socket.inet_ntoa(data[16:20]), 0))
-        else:
-            mouths[key].sendto(data, (socket.inet_ntop(socket.AF_INET6, data[24:40]), 0))
+            wire.sendto(data, (words[1], 0))
+            return
+        family, raw = (socket.AF_INET, data[16:20]) if data[0] >> 4 == 4 else (socket.AF_INET6, data[24:40])
+        # Only where no route tells the way: a reset to the sender is routed as its socket is bound.
+        bound = words[1] if ambiguous(family, raw) else ""
+        key = f"{family} {words[2]} {bound}"
+        if key not in mouths:
+            mouths[key] = of_user(bound, int(words[2]), family)
+        mouths[key].sendto(data, (socket.inet_ntop(family, raw), 0))
     except OSError:
-        return False
-    return True
+        pass
 
 
-def on_wire(interface: str) -> socket.socket:
-    mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    mouth.bind((interface, 0))
-    return mouth
+def ambiguous(family: int, address: bytes) -> bool:
+    """Whether an address is on every wire at once: of a group, of everybody, or of one link."""
+    if family == socket.AF_INET:
+        return address[0] >> 4 == 14 or address == b"\xff" * 4
+    return address[0] == 0xFF or (address[0] == 0xFE and address[1] >> 6 == 2)
 
 
-def of_user(interface: str, user: int, version: int) -> socket.socket:
+def of_user(interface: str, user: int, family: int) -> socket.socket:
     """A raw socket that the packet filter sees as the user's: it looks at the file system user of the opener."""
+    import ctypes  # takes a while, and is seldom needed
+
     library = ctypes.CDLL(None)
     library.setfsuid(user)
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
     mouth = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
     library.setfsuid(0)
-    mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    if interface:
+        mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
     mouth.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, PRIORITY)
     mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    if version == 4:
+    if family == socket.AF_INET:
         mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
     else:
         mouth.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from portctl import sysctl
 from portctl.backends.base import Backend
@@ -52,10 +54,12 @@ def observe(
     unknown: list[str] = []
     listings: dict[str, str] = {}
     programs = [p for b in backends if (p := _program(host, b, listings, unknown)) is not None]
+    seen = len(programs) == len(backends)
+    programs += [p for b in backends for p in _legacy(host, b, known, listings)]
     listening, connected = _sockets(host, known, unknown)
     return Observed(
         facts=known,
-        program=merge(programs) if programs and len(programs) == len(backends) else None,
+        program=merge(programs) if programs and seen else None,
         listings=listings,
         settings=_settings(host, tuple(settings), unknown),
         listeners=listening,
@@ -81,6 +85,31 @@ def _program(host: Host, backend: Backend, listings: dict[str, str], unknown: li
     return backend.parse(answers)
 
 
+_LEGACY = {"iptables-save": "iptables-legacy-save", "ip6tables-save": "ip6tables-legacy-save"}
+
+
+def _legacy(host: Host, backend: Backend, known: Facts, listings: dict[str, str]) -> list[Program]:
+    """What is loaded through the old kernel interface, where the tools of today use the new one: both judge packets.
+
+    Its tables are called `legacy filter`, as they may have the same names.
+    """
+    name, version = "iptables-legacy", known.tool("iptables") or ""
+    asked = {listing: _LEGACY[c.argv[0]] for listing, c in backend.questions().items() if c.argv[0] in _LEGACY}
+    if not (asked and known.legacy and known.tool(name) is not None and "nf_tables" in version):
+        return []
+    answers = {listing: host.run(Command((tool, "-c"))) for listing, tool in asked.items()}
+    texts = {listing: answer.stdout for listing, answer in answers.items() if answer.ok}
+    listings.update({f"{name}/{listing}": text for listing, text in texts.items()})
+    sets = {listing: text for listing, text in _of(backend, listings).items() if listing not in texts}
+    found = backend.parse({**sets, **texts})
+    return [replace(found, chains=tuple(replace(chain, table=f"legacy {chain.table}") for chain in found.chains))]
+
+
+def _of(backend: Backend, listings: dict[str, str]) -> dict[str, str]:
+    prefix = f"{backend.NAME}/"
+    return {name.removeprefix(prefix): text for name, text in listings.items() if name.startswith(prefix)}
+
+
 def _settings(host: Host, wanted: tuple[str, ...], unknown: list[str]) -> dict[str, str]:
     if not wanted:
         return {}
@@ -96,18 +125,25 @@ def _sockets(
     host: Host, known: Facts, unknown: list[str]
 ) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
     """Listeners and open connections; None where no tool told."""
-    if not known.root:
-        unknown.append("who owns the sockets of other users (needs root)")
-    elif not known.sees_processes:
-        unknown.append("who owns the sockets of processes outside this container")
+    listening, connected = _told(host, known)
+    if listening is None:
+        unknown.append("what listens: neither ss nor /proc/net told")
+    elif any(listener.process is None for listener in listening):
+        outside = "processes that even root here may not see" if known.root else "other users (needs root)"
+        unknown.append(f"who owns the sockets of {outside}")
+    return listening, connected
+
+
+def _told(host: Host, known: Facts) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
     if known.tool("ss") is not None:
         listening, connected = host.run(Command(ss.LISTENERS)), host.run(Command(ss.CONNECTIONS))
         if listening.ok and connected.ok:
-            return ss.listeners(listening.stdout, known.sees_processes), ss.connections(connected.stdout)
+            # A failure to read what ss says is no reason to say nothing: /proc/net has the sockets too.
+            with suppress(ValueError):
+                return ss.listeners(listening.stdout, known.sees_processes), ss.connections(connected.stdout)
     answer = host.run(Command(("sh", "-c", proc.ASK))).stdout
     if "local_address" in answer:
         return proc.listeners(answer, known.sees_processes), proc.connections(answer)
-    unknown.append("what listens: neither ss nor /proc/net told")
     return None, None
 
 

@@ -31,7 +31,7 @@ if [ -d /run/systemd/system ]; then echo systemd
 elif [ -e /run/openrc/softlevel ]; then echo openrc
 else echo other; fi
 say user; id -u
-say namespaces; readlink /proc/self/ns/pid /proc/self/ns/user
+say namespaces; readlink /proc/self/ns/pid /proc/self/ns/user; readlink /proc/1/ns/pid >/dev/null && echo all
 for tool in """
     + " ".join(TOOLS)
     + r"""; do
@@ -40,6 +40,7 @@ say "tool $tool"
 if [ $tool = lsof ]; then lsof -v 2>&1; else $tool --version 2>&1; fi
 done
 say nft; nft list tables >/dev/null && echo works
+say legacy; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names
 say addresses; ip -o address show || ifconfig -a
 say addresses6; cat /proc/net/if_inet6
 say routes; ip -4 route show
@@ -76,7 +77,8 @@ def read(answer: str) -> Facts:
         resolvers=_resolvers(parts.get("resolvers", "")),
         tracking=parts.get("tracked", "0") not in ("", "0") or bool(parts.get("tracking")),
         nft_works="nft" in versions and (not root or parts.get("nft") == "works"),
-        sees_processes=root and parts.get("namespaces", "").split() == [INITIAL_PROCESSES, INITIAL_USERS],
+        legacy=bool(parts.get("legacy", "").strip()),
+        sees_processes=root and parts.get("namespaces", "").split() == [INITIAL_PROCESSES, INITIAL_USERS, "all"],
     )
 
 

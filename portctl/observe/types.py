@@ -37,8 +37,11 @@ class Facts:
     """The state tracker is active, so that connections open now are known to it."""
     nft_works: bool = True
     """`nft` can list what is loaded; without root nobody can tell, and its presence counts."""
+    legacy: bool = False
+    """Tables of the old kernel interface are loaded, beside those of nftables: `iptables-legacy-save` lists them."""
     sees_processes: bool = False
-    """Root, and outside every container: a socket whose owner cannot be seen then belongs to the kernel."""
+    """Root, outside every container, and allowed to look at process 1 (some security modules forbid it): a socket
+    whose owner cannot be seen then belongs to the kernel."""
 
     def tool(self, name: str) -> str | None:
         return dict(self.tools).get(name)

@@ -9,9 +9,11 @@ source. Item types (`AddressRange`, `AddressName`, `PortRange`, …) are in `por
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from portctl.document import Document, Path
+from portctl.files import Files
 from portctl.problems import Span
 
 if TYPE_CHECKING:
@@ -62,3 +64,17 @@ class Policy:
     sysctl: dict[tuple[str, str], Entry[str]]
     """(system, name) → value as text. The system is `any` for portable names, else `linux`, `freebsd`, …"""
     tests: tuple[Entry[Expected], ...]
+
+
+def load(path: str | PurePath, files: Files) -> Policy:
+    """The policy in the file `path`, with its fragments. Raises `Problems` with those of all its files."""
+    from portctl.policy import merge
+
+    return merge.load(str(path), files)
+
+
+def validate(document: Document) -> Policy:
+    """One document alone as a policy; what it includes is not read. Raises `Problems`, all at once."""
+    from portctl.policy import merge
+
+    return merge.validate(document)

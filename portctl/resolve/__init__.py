@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from portctl.files import Files
 from portctl.net import Addresses
 from portctl.policy import Policy
 from portctl.policy.models import Forward
@@ -15,7 +16,7 @@ from portctl.problems import Problem, Problems, has_errors, order
 from portctl.resolve import blocks, checks, entries, expects, tables
 from portctl.resolve import scope as look
 from portctl.resolve.entries import Opening
-from portctl.resolve.scope import Files, Scope
+from portctl.resolve.scope import Scope
 from portctl.ruleset import Ruleset, Setting
 
 

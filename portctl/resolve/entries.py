@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, NOWHERE, Addresses, Family
 from portctl.policy import Entry
 from portctl.policy.items import AddressItem
-from portctl.policy.models import Common, Egress, Forward, Service
+from portctl.policy.models import Egress, Forward, Service
 from portctl.problems import Span
 from portctl.resolve import scope as look
 from portctl.resolve.scope import Scope
 from portctl.ruleset import (
     STARTING,
+    Flow,
     Flows,
     Kind,
     Masquerade,
@@ -25,13 +26,14 @@ from portctl.ruleset import (
 )
 
 Remote = Literal["from", "to"]
+Opens = Service | Egress | Forward
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
     """One entry that opens something. `destination` None: the policy does not say."""
 
-    entry: Entry[Common]
+    entry: Entry[Opens]
     kind: Kind
     flows: Flows
     source: Addresses
@@ -39,6 +41,8 @@ class Opening:
     interfaces: tuple[str, ...] = ()
     out_interfaces: tuple[str, ...] = ()
     expired: bool = False
+    items: tuple[Flow, ...] = ()
+    """What `ports` names, one by one."""
 
     @property
     def name(self) -> str:
@@ -89,6 +93,7 @@ class Opening:
             until=value.until.end if value.until else None,
             process=value.process if isinstance(value, Service) else None,
             listener_required=value.listener == "required" if isinstance(value, Service) else True,
+            items=self.items,
             description=value.description,
             owner=value.owner,
             ticket=value.ticket,
@@ -97,10 +102,10 @@ class Opening:
 
     def turned(self) -> Rule:
         """The rule that admits what the entry (a forward with a target) has translated."""
-        from dataclasses import replace
-
+        rule, target = self.rule(), self.entry.value.target if isinstance(self.entry.value, Forward) else None
+        source = rule.source if target is None or target.address is None else rule.source.only(target.address.version)
         original = Original(self.flows, self.destination)
-        return replace(self.rule(), flows=None, destination=ANYWHERE, original=original)
+        return replace(rule, flows=None, source=source, destination=ANYWHERE, original=original)
 
 
 def service(scope: Scope, entry: Entry[Service], at: datetime) -> Opening:
@@ -150,15 +155,15 @@ def forward(scope: Scope, entry: Entry[Forward], at: datetime) -> Opening:
     return checked(scope, found)
 
 
-def expired(entry: Entry[Common], at: datetime) -> bool:
+def expired(entry: Entry[Opens], at: datetime) -> bool:
     return entry.value.until is not None and at >= entry.value.until.end
 
 
-def _destination(scope: Scope, entry: Entry[Common], items: tuple[AddressItem, ...] | None) -> Addresses | None:
+def _destination(scope: Scope, entry: Entry[Opens], items: tuple[AddressItem, ...] | None) -> Addresses | None:
     return None if items is None else look.addresses(scope, entry, ("to",), items)
 
 
-def remote(scope: Scope, entry: Entry[Common], side: Remote, items: tuple[AddressItem, ...]) -> Addresses:
+def remote(scope: Scope, entry: Entry[Opens], side: Remote, items: tuple[AddressItem, ...]) -> Addresses:
     """The remote side of an entry less its `except`."""
     found = look.addresses(scope, entry, (side,), items, source=side == "from")
     if entry.value.except_ is None:
@@ -176,7 +181,8 @@ def remote(scope: Scope, entry: Entry[Common], side: Remote, items: tuple[Addres
 
 
 def checked(scope: Scope, opening: Opening) -> Opening:
-    """The opening, after the checks that all kinds share."""
+    """The opening with its single items, after the checks that all kinds share."""
+    opening = replace(opening, items=look.items(scope, opening.entry.value.ports))
     _check_families(scope, opening)
     if opening.expired:
         until = opening.entry.value.until
@@ -248,7 +254,7 @@ def translation(opening: Opening) -> Translation | None:
     return Translation(
         opening.name,
         opening.flows,
-        opening.source,
+        opening.turned().source,
         opening.destination,
         opening.interfaces,
         value.target.address,

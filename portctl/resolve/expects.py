@@ -45,6 +45,7 @@ def _expectation(scope: Scope, entry: Entry[Expected], openings: list[Opening], 
     interfaces = look.interfaces(scope, entry, "in", value.in_)
     leaving = look.interfaces(scope, entry, "out", value.out)
     if named is not None and value.expect == "allow":
+        source = _in_families(source, named)
         if value.to is None:
             destination = named.destination
         interfaces = interfaces or (named.interfaces if value.in_ is None else interfaces)
@@ -59,6 +60,14 @@ def _expectation(scope: Scope, entry: Entry[Expected], openings: list[Opening], 
     )
 
 
+def _in_families(source: Addresses | None, named: Opening) -> Addresses | None:
+    """What is to be admitted by a forward is so in the family of its target alone."""
+    families = named.families()
+    if source is None or not named.target or len(families) != 1:
+        return source
+    return source.only(families[0])
+
+
 def _side(scope: Scope, entry: Entry[Expected], side: str, items: Iterable[AddressItem]) -> Addresses | None:
     listed = tuple(items)
     if any(isinstance(item, SelfAddress) for item in listed):
@@ -66,7 +75,7 @@ def _side(scope: Scope, entry: Entry[Expected], side: str, items: Iterable[Addre
             hint = "make one test of this host and one of the others"
             scope.report("self-and-others", "`self` stands alone", entry.span(side), hint)
         return None
-    return look.addresses(scope, entry, (side,), listed, source=side == "from")
+    return look.addresses(scope, entry, (side,), listed)
 
 
 def _named(scope: Scope, entry: Entry[Expected], openings: list[Opening], own: bool) -> Opening | None:

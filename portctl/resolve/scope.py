@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol as Shape
 
 from portctl import services
+from portctl.files import Files
 from portctl.net import ANYWHERE, FAMILIES, NOWHERE, Addresses, Family, Ranges
 from portctl.policy import Entry, Policy
+from portctl.policy.addresses import address
 from portctl.policy.items import (
     AddressFile,
     AddressItem,
@@ -23,19 +24,14 @@ from portctl.policy.items import (
     PortRange,
     Protocol,
 )
-from portctl.problems import Problem, Severity, Span
+from portctl.policy.wrong import Wrong, shown
+from portctl.problems import Problem, Problems, Severity, Span
 from portctl.resolve import lists
 from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Flow, Flows, icmp
 
 Where = tuple[str | int, ...]
 
 _PING = Flow(ICMP, icmp(8)), Flow(ICMPV6, icmp(128))
-
-
-class Files(Shape):
-    """Where address files come from."""
-
-    def read(self, base: str, path: str) -> tuple[str, bytes]: ...
 
 
 @dataclass(slots=True)
@@ -232,7 +228,7 @@ def _refuse_multicast(
         low, high = multicast[family]
         everything = [
             *pairs[family],
-            *(pair for s in sets if low in s.family(family) for pair in s.family(family).pairs()),
+            *(pair for s in sets for pair in _ends_within(s.family(family), low, high)),
         ]
         if any(low <= first and last <= high for first, last in everything):
             scope.report(
@@ -242,6 +238,13 @@ def _refuse_multicast(
                 "name the senders here, and the multicast address in `to`",
             )
             return
+
+
+def _ends_within(ranges: Ranges, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a set that lie between two numbers, without those that are part of a wider one."""
+    for first, last in (ranges & Ranges((low, high + 1))).pairs():
+        if not ((first == low and low - 1 in ranges) or (last == high and high + 1 in ranges)):
+            yield first, last
 
 
 def _file(scope: Scope, entry: Entry[object], where: Where, item: AddressFile, closes: bool, group: bool) -> Addresses:
@@ -267,7 +270,11 @@ def _report_empty(scope: Scope, name: str, span: Span, closes: bool, group: Span
 
 def _read(scope: Scope, entry: Entry[object], where: Where, item: AddressFile) -> tuple[Addresses, str | None]:
     """The addresses of a file, and what the person calls it; no name where it could not be read."""
-    name, data = scope.files.read(entry.document.name, item.path)
+    try:
+        name, data = scope.files.read(entry.document.name, item.path, entry.span(*where, "file"))
+    except Problems as error:
+        scope.problems += error.problems
+        return NOWHERE, None
     if name not in scope.read:
         scope.read[name], problems = lists.parse(data, name, careful)
         scope.problems += problems
@@ -275,7 +282,15 @@ def _read(scope: Scope, entry: Entry[object], where: Where, item: AddressFile) -
 
 
 def careful(text: str) -> AddressRange | tuple[str, str, str | None]:
-    raise NotImplementedError(text)
+    """One line of an address file, read like an address in a policy."""
+    try:
+        item = address(text)
+    except Wrong as error:
+        fault = error.faults[0]
+        return fault.code, fault.message, fault.hint
+    if isinstance(item, AddressRange):
+        return item
+    return "bad-address", f"{shown(text)} is a name", "a file holds one address, network or range a line, and no names"
 
 
 def interfaces(scope: Scope, entry: Entry[object], where: str, names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -325,6 +340,38 @@ def flows(
     )
 
 
+def items(scope: Scope, ports: Iterable[PortItem]) -> tuple[Flow, ...]:
+    """What the `ports` of an entry name, one by one, groups of ports opened up."""
+    found: dict[Flow, None] = {}
+    waiting = list(ports)
+    seen: set[str] = set()
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, PortName) and item.name in scope.policy.ports:
+            if item.name not in seen:
+                seen.add(item.name)
+                waiting += scope.policy.ports[item.name].value
+            continue
+        found.update(dict.fromkeys(_item_flows(item)))
+    return tuple(found)
+
+
+def _item_flows(item: PortItem) -> tuple[Flow, ...]:
+    if isinstance(item, PortRange):
+        return tuple(Flow(protocol, Ranges((item.first, item.last + 1))) for protocol in item.protocols)
+    if isinstance(item, Protocol):
+        return (Flow(item.number),)
+    if isinstance(item, Ping):
+        return _PING
+    if isinstance(item, PortName):
+        if service := services.find(item.name):
+            ranges = Ranges((service.first, service.last + 1))
+            return tuple(Flow(services.PORT_PROTOCOLS[protocol], ranges) for protocol in service.protocols)
+        if item.name in services.PROTOCOLS:
+            return (Flow(services.PROTOCOLS[item.name]),)
+    return ()
+
+
 def _same_protocols(ports: Mapping[int, Ranges] | None, sources: Mapping[int, Ranges] | None) -> bool:
     if ports is None or sources is None:
         return False
@@ -347,27 +394,13 @@ def _ports(scope: Scope, entry: Entry[object], where: Where, items: Iterable[Por
 def _port_item(scope: Scope, entry: Entry[object], where: Where, item: PortItem) -> dict[int, Ranges] | None:
     if isinstance(item, AnyPort):
         return None
-    if isinstance(item, PortRange):
-        ranges = Ranges((item.first, item.last + 1))
-        return dict.fromkeys(item.protocols, ranges)
-    if isinstance(item, Ping):
-        return {flow.protocol: flow.ports for flow in _PING}
-    if isinstance(item, Protocol):
-        return {item.number: EVERY_PORT}
-    return _port_name(scope, item.name, lambda: entry.span(*where))
-
-
-def _port_name(scope: Scope, name: str, span: Callable[[], Span]) -> dict[int, Ranges] | None:
-    if name in scope.policy.ports:
-        return scope.ports.get(name, {})
-    service = services.find(name)
-    if service is not None:
-        ranges = Ranges((service.first, service.last + 1))
-        return {services.PORT_PROTOCOLS[protocol]: ranges for protocol in service.protocols}
-    if name in services.PROTOCOLS:
-        return {services.PROTOCOLS[name]: EVERY_PORT}
-    scope.report("unknown-port", f"no port or service is called `{name}`", span(), _port_hint(scope, name))
-    return {}
+    if isinstance(item, PortName) and item.name in scope.policy.ports:
+        return scope.ports.get(item.name, {})
+    found = {flow.protocol: flow.ports for flow in _item_flows(item)}
+    if isinstance(item, PortName) and not found:
+        message, hint = f"no port or service is called `{item.name}`", _port_hint(scope, item.name)
+        scope.report("unknown-port", message, entry.span(*where), hint)
+    return found
 
 
 def _port_hint(scope: Scope, name: str) -> str:

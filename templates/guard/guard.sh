@@ -7,7 +7,7 @@
 #   order       names of those to load, in this order   boot/       what is to be written for the next boot
 #   decision.pending → decision.confirmed | decision.undone: one rename, for which guard and confirmer contend
 #   guard       who guards: "process PID START", or "timer UNIT"
-#   deadline    in seconds of /proc/uptime: when the guard acts
+#   deadline    in hundredths of a second of /proc/uptime: when the guard acts
 # shellcheck disable=SC2317 # the functions are called by the name of the verb, at the end
 set -u
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -24,6 +24,10 @@ complain() { printf '%s\n' "$*" >&2; }
 
 uptime() { # in whole seconds; it does not stand still and nobody sets it
     read -r up _ </proc/uptime && printf '%s\n' "${up%%.*}"
+}
+
+hundredths() { # the same, in hundredths
+    read -r up _ </proc/uptime && printf '%s\n' "$((${up%%.*} * 100 + 1${up#*.} - 100))"
 }
 
 stop_at() { # a test kills this script here, as a power cut would
@@ -194,7 +198,7 @@ try_persist() { # whether what must be written after the confirmation can be wri
 }
 
 arm() { # SECONDS: from here on somebody undoes it
-    say $(($(uptime) + $1)) >"$pending/deadline"
+    say $(($(hundredths) + $1 * 100)) >"$pending/deadline"
     : >"$pending/decision.pending"
 }
 
@@ -202,9 +206,9 @@ guarded_by() { # UNIT: a timer of systemd's
     say "timer $1" >"$pending/guard"
 }
 
-watch() { # SECONDS: starts a process of its own session that ignores what ends sessions
+watch() { # starts a process of its own session that ignores what ends sessions
     setsid=$(command -v setsid)
-    $setsid sh "$pending/guard.sh" guard "$1" </dev/null >/dev/null 2>&1 &
+    $setsid sh "$pending/guard.sh" guard </dev/null >/dev/null 2>&1 &
     tries=0
     while [ ! -s "$pending/guard" ]; do
         tries=$((tries + 1))
@@ -214,13 +218,20 @@ watch() { # SECONDS: starts a process of its own session that ignores what ends 
     guard_alive || { complain "the guard did not stay"; return 1; }
 }
 
-guard() { # SECONDS
+guard() { # until the deadline
     trap '' HUP INT TERM
     unset PORTCTL_TESTING
     cd / || :
     lock=$(cat "$pending/lock")
     say "process $$ $(start_of $$)" >"$pending/.guard" && mv "$pending/.guard" "$pending/guard"
-    sleep "$1"
+    end=$(cat "$pending/deadline")
+    decided=0
+    while left=$((end - $(hundredths))) && [ "$left" -gt 0 ] && [ "$decided" -lt 3 ]; do
+        if [ "$left" -gt 200 ]; then sleep 1; else nap; fi
+        [ "$(cat "$pending/lock" 2>/dev/null)" = "$lock" ] || return 0
+        # Somebody has decided and should have finished: if not within three seconds, that falls to the guard.
+        [ -e "$pending/decision.pending" ] || decided=$((decided + 1))
+    done
     expire "$lock"
 }
 
@@ -254,10 +265,19 @@ load() { # loads the new bundles; stops between two where the guard has decided 
         sh "$pending/new/$part/load.sh" || { complain "$part could not be loaded"; status=1; break; }
         stop_at "loaded-$part"
     done
-    cat /proc/net/tcp /proc/net/tcp6 >"$pending/sockets" 2>/dev/null
+    sockets >"$pending/sockets"
     cut -d' ' -f1 /proc/uptime >"$pending/loaded"
     rm -f "$pending/loading"
     return "$status"
+}
+
+sockets() { # every connection there is, also half-open ones (state 03): a confirmation must come over none of them
+    printf '\001order\n'
+    printf '\001\000\000\000' | od -An -tu4
+    for table in tcp tcp6; do
+        printf '\001%s\n' "$table"
+        sed 's/^\( *[0-9]*: [0-9A-F]*:[0-9A-F]* [0-9A-F]*:[0-9A-F]*\) 03 /\1 01 /' "/proc/net/$table" 2>/dev/null
+    done
 }
 
 loader_ended() { # waits for a load that is under way, half a minute at most
@@ -268,7 +288,17 @@ loader_ended() { # waits for a load that is under way, half a minute at most
     done
 }
 
+my_turn() { # waits for whoever else is bringing this transaction to its end; 1: it has come to its end
+    mine=$(cat "$pending/lock" 2>/dev/null)
+    while read -r pid start 2>/dev/null <"$pending/settling" && [ "$pid" != $$ ] && same_process "$pid" "$start"; do
+        nap
+    done
+    [ -n "$mine" ] && [ "$(cat "$pending/lock" 2>/dev/null)" = "$mine" ] || return 1
+    say "$$ $(start_of $$)" >"$pending/settling"
+}
+
 undo() { # the old state, the last part first; then the record, the lock
+    my_turn || return 0
     loader_ended
     trouble=
     for part in $(backwards); do
@@ -334,6 +364,7 @@ pointer() { # TARGET PATH: a symbolic link, replaced in one step
 }
 
 finish() { # after the confirmation: written for the next boot, recorded, unlocked. Whoever is alive does it
+    my_turn || return 0
     if persist; then
         outcome confirmed
     else
@@ -349,7 +380,7 @@ close() { # disarms the guard, lets the lock go, and takes the transaction away
     lock=$(cat "$pending/lock")
     if read -r kind a b 2>/dev/null <"$pending/guard"; then
         case $kind in
-            process) [ "$a" = $$ ] || { same_process "$a" "$b" && { kill -9 -- "-$a" || kill -9 "$a"; } 2>/dev/null; } ;;
+            process) [ "$a" = $$ ] || { same_process "$a" "$b" && { kill -9 "-$a" || kill -9 "$a"; } 2>/dev/null; } ;;
             timer) [ -n "${in_guard-}" ] || systemctl stop -q "$a.timer" 2>/dev/null ;;
         esac
     fi
@@ -372,14 +403,45 @@ state() { # of the transaction, for people: "pending NUMBER SECONDS-LEFT HOLDER"
     [ -e "$pending/decision.pending" ] || return 0
     top=$(highest)
     holder=$(readlink "$run/lock.$top" 2>/dev/null)
-    say "pending $(cat "$pending/number" 2>/dev/null || say 0) $(($(cat "$pending/deadline") - $(uptime))) ${holder#*:*:*:}"
+    say "pending $(cat "$pending/number" 2>/dev/null || say 0) $((($(cat "$pending/deadline") - $(hundredths)) / 100)) ${holder#*:*:*:}"
+}
+
+tables() { # how many sources the table of each limit holds: "NAME NUMBER"
+    for file in /proc/net/ipt_hashlimit/portctl-* /proc/net/ip6t_hashlimit/portctl-*; do
+        [ ! -e "$file" ] || say "${file##*/} $(grep -c . "$file")"
+    done
+    nft -t list table inet portctl 2>/dev/null | awk '$1 == "set" { name = $2 } /flags.*dynamic/ { print name }' |
+        while read -r name; do
+            commas=$(nft list set inet portctl "$name" | sed -n '/elements = {/,$p' | tr -cd ',' | wc -c)
+            say "$name $((commas + 1))"
+        done
+}
+
+dump() { # FOLDER…: every file below, each after a line that begins with the character 1 and its path; read by portctl
+    for folder in "$@"; do
+        [ -e "$folder" ] || continue
+        find -L "$folder" -type f 2>/dev/null | sort | while read -r file; do
+            printf '\001%s\n' "$file"
+            cat "$file"
+        done
+    done
+}
+
+look() { # the old state, saved into a folder that is no transaction: for a plan that is only shown
+    save
+    dump "$pending/old"
 }
 
 verb=$1
 shift
+if [ "$verb" = in ]; then # FOLDER VERB …
+    pending=$1
+    verb=$2
+    shift 2
+fi
 case $verb in
     take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
-        decide | load | undo | outcome | finish | close | wait_for | state) "$verb" "$@" ;;
+        decide | load | undo | outcome | finish | close | wait_for | state | dump | look | tables) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac
 exit $?

@@ -24,7 +24,7 @@ exec nft -f "$here/rules.nft"
 SAVE = """#!/bin/sh
 here=$(dirname "$0")
 mkdir -p "$1"
-{ echo "table inet portctl"; echo "delete table inet portctl"; nft list table inet portctl 2>/dev/null; } >"$1/rules.nft"
+{ printf 'table inet portctl\\ndelete table inet portctl\\n'; nft list table inet portctl 2>/dev/null; } >"$1/rules.nft"
 cp "$here"/*.sh "$1/"
 """
 
@@ -53,7 +53,7 @@ def read(host: Host, path: str) -> str:
 def apply(host: Host, port: int, seconds: int, wait: int = 0) -> str:
     made = transaction.begin(host, "a test", wait, bundle(port))
     transaction.check_and_save(made)
-    boot = prepare({f"rules/{name}": text for name, text in bundle(port)["rules"].items()}, "systemd", None, None)
+    boot = prepare({f"rules/{name}": text for name, text in bundle(port)["rules"].items()}, "systemd", ("/etc/sysctl.d/60-portctl.conf", None), None)
     made = transaction.record(made, {"policy.yaml": "portctl: 1\n"}, boot, ("rules",))
     return transaction.carry_out(made, transaction.Window(seconds), lambda: None)
 

@@ -32,6 +32,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from portctl.command import Command, Result
+from portctl.hosts.local import Local
 from portctl.hosts.namespaces import Network, Room
 
 WIRE = """\
@@ -184,3 +185,11 @@ def ability() -> str | None:
     except Exception as error:
         return str(error)
     return None
+
+
+def checked_local(*argv: str) -> str:
+    """Runs a harmless command on this machine itself; it must succeed."""
+    result = Local().run(Command(argv), timeout=60)
+    if not result.ok:
+        raise AssertionError(f"{' '.join(argv)}: {result.status}\n{result.stdout}{result.stderr}")
+    return result.stdout

@@ -1,112 +1,77 @@
-"""From rules to chains: what stands in the base chains, what a port is dispatched to, what a rule does."""
+"""From rules to chains: what stands in the base chains, and what is dispatched by port to a chain a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Sequence
 from itertools import groupby
 
-from portctl.backends.base import MASQUERADE_MARK
 from portctl.backends.nftables import sets, words
-from portctl.backends.nftables.conditions import Case, Part, cases
-from portctl.backends.nftables.dispatch import classes, found_by_port
-from portctl.backends.nftables.sets import Book
-from portctl.net import Family
-from portctl.ruleset import (
-    EVERY_PORT,
-    EVERY_STATE,
-    TCP,
-    Direction,
-    Flows,
-    Kind,
-    Rule,
-    Ruleset,
-    State,
-    Verdict,
-)
+from portctl.backends.nftables.conditions import Case, cases
+from portctl.backends.nftables.deeds import deeds, log
+from portctl.backends.nftables.dispatch import Class, Side, classes, found_by_port
+from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
+from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict
 
-COUNTER = "counter packets 0 bytes 0"
-NO_START = "ct state new tcp flags != syn / fin,syn,rst,ack"
-DENIED_LOG = "limit rate 10/second"
+NOT_A_START = "tcp flags != syn / fin,syn,rst,ack"
 FEW = 3
 """So many rules with ports are asked one after the other; more are dispatched."""
 
 BASES = {Direction.INBOUND: "input", Direction.OUTBOUND: "output", Direction.FORWARDED: "forward"}
 
 
-@dataclass(slots=True)
-class Table:
-    """The table as it grows."""
-
-    ruleset: Ruleset
-    clock: bool
-    book: Book
-    marks: dict[str, int]
-    """Packet mark of each forward whose source is translated."""
-    chains: dict[str, list[str]] = field(default_factory=dict)
-
-    def chain(self, wanted: str) -> str:
-        """Makes an empty chain; the name gets a number if it is taken."""
-        name, number = wanted, 1
-        while name in self.chains:
-            number += 1
-            name = f"{wanted}-{number}"
-        self.chains[name] = []
-        return name
-
-    def add(self, chain: str, *parts: str) -> None:
-        self.chains[chain].append(" ".join(part for part in parts if part))
-
-
-@dataclass(frozen=True, slots=True)
-class Deed:
-    """What a rule does once its conditions hold: one more condition, or none, and statements."""
-
-    condition: str
-    statements: str
-
-
 def base(table: Table, direction: Direction, head: str) -> None:
     """A base chain of the filter: every rule of a direction, first match first."""
     name = BASES[direction]
     table.chains[name] = [head]
-    rules = table.ruleset.rules(direction)
-    *before, last = rules
-    _all(table, name, direction, before)
+    *before, last = table.ruleset.rules(direction)
+    for _, run in groupby(before, _alike):
+        _run(table, name, direction, list(run))
     if last.verdict is not Verdict.ACCEPT and direction is not Direction.FORWARDED:
         _open(table, name, direction)
     _inline(table, name, last)
 
 
-def _all(table: Table, base_name: str, direction: Direction, rules: Sequence[Rule]) -> None:
-    for (states, syn, original), run in groupby(rules, lambda r: (r.states, r.syn, r.original_direction)):
-        members = list(run)
-        ported = sum(any(found_by_port(flow) for flow in rule.flows or ()) for rule in members)
-        asked = words.states(states) if states != EVERY_STATE else ""
-        if not syn and not original and ported <= FEW:
-            for rule in members:
-                _inline(table, base_name, rule, asked)
-            continue
-        stem = f"{direction.value}-{'starting' if syn else 'original' if original else 'ports'}"
-        chain = table.chain(stem)
-        table.add(base_name, asked, f"jump {chain}")
-        if syn and State.NEW in states:
-            table.add(chain, NO_START, "return")
-        if original:
-            table.add(chain, "ct direction reply return")
-        _run(table, chain, members)
+def _alike(rule: Rule) -> tuple[object, ...]:
+    """Neighbouring rules that agree in this are asked together."""
+    return rule.states, rule.syn, rule.original_direction, rule.limited, rule.verdict is Verdict.ACCEPT
 
 
-def _run(table: Table, chain: str, rules: list[Rule]) -> None:
+def _run(table: Table, base_name: str, direction: Direction, rules: list[Rule]) -> None:
+    first = rules[0]
+    asked = words.states(first.states) if first.states != EVERY_STATE else ""
+    ported = sum(any(found_by_port(flow) for flow in rule.flows or ()) for rule in rules)
+    if not first.syn and not first.original_direction and ported <= FEW:
+        for rule in rules:
+            _inline(table, base_name, rule, asked)
+        return
+    word = "starting" if first.syn else "original" if first.original_direction else "ports"
+    chain = table.chain(f"{direction.value}-{'limited-' if first.limited else ''}{word}")
+    table.add(base_name, asked, f"jump {chain}")
+    tracked = first.states & ~State.UNTRACKED
+    if first.syn and tracked:
+        table.add(chain, words.states(tracked), NOT_A_START, "return")
+    if first.original_direction:
+        table.add(chain, "ct direction reply return")
+    _by_port(table, chain, direction, rules)
+
+
+def _by_port(table: Table, chain: str, direction: Direction, rules: list[Rule]) -> None:
     """Rules of the same states: each in a chain of its own, found by port."""
-    plain = all(rule.verdict is Verdict.ACCEPT and not rule.limited for rule in rules)
-    flows = [rule.flows for rule in rules]
-    targets = [_own_chain(table, rule, rules, recheck=_recheck(rule.flows, plain=plain)) for rule in rules]
-    dispatch(table, chain, flows, targets, plain=plain)
+    plain = rules[0].verdict is Verdict.ACCEPT and not rules[0].limited
+    turned = [rule for rule in rules if rule.original is not None]
+    if plain and len(turned) > FEW:
+        asked_later = [rule for rule in rules if rule.original is None]
+        targets = {id(r): _own_chain(table, direction, r, rules, recheck=_recheck(r.flows, plain)) for r in rules}
+        inner = table.chain(f"{chain}-turned")
+        table.add(chain, "ct status dnat", f"jump {inner}")
+        _dispatch_turned(table, inner, turned, [targets[id(rule)] for rule in turned])
+        dispatch(table, chain, [r.flows for r in asked_later], [targets[id(r)] for r in asked_later], plain=plain)
+        return
+    names = [_own_chain(table, direction, rule, rules, recheck=_recheck(rule.flows, plain)) for rule in rules]
+    dispatch(table, chain, [rule.flows for rule in rules], names, plain=plain)
 
 
-def _recheck(flows: Flows, *, plain: bool) -> bool:
+def _recheck(flows: Flows, plain: bool) -> bool:
     """Whether the dispatch leaves something of the flows to be asked in the rule's own chain."""
     return any(
         flow.source_ports != EVERY_PORT and found_by_port(flow) and (not plain or flow.ports != EVERY_PORT)
@@ -119,9 +84,9 @@ def dispatch(table: Table, chain: str, flows: Sequence[Flows], targets: Sequence
 
     `plain`: the order of targets decides no verdict, so those found by source port may come second.
     """
-    _map(table, chain, flows, targets, "dport", others=not plain)
+    _by_map(table, chain, classes(flows, "dport", others=not plain), targets, "dport")
     if plain:
-        _map(table, chain, flows, targets, "sport", others=False)
+        _by_map(table, chain, classes(flows, "sport", others=False), targets, "sport")
     for wanted, target in zip(flows, targets, strict=True):
         if wanted is None:
             table.add(chain, f"jump {target}")
@@ -133,12 +98,21 @@ def dispatch(table: Table, chain: str, flows: Sequence[Flows], targets: Sequence
                 table.add(chain, text, f"jump {target}")
 
 
-def _map(table: Table, chain: str, flows: Sequence[Flows], targets: Sequence[str], side: str, *, others: bool) -> None:
-    found = classes(flows, "dport" if side == "dport" else "sport", others=others)
+def _by_map(table: Table, chain: str, found: list[Class], targets: Sequence[str], side: Side) -> None:
     if not found:
         return
+    entries = [
+        f"{words.protocol(c.protocol)} . {ports} : {jump}" for c, ports, jump in _goals(table, chain, found, targets)
+    ]
+    name = f"{chain}-{'ports' if side == 'dport' else 'source-ports'}"
+    table.book.maps[name] = sets.mapping(name, "inet_proto . inet_service", entries)
+    table.add(chain, f"meta l4proto . th {side} vmap @{name}")
+
+
+def _goals(table: Table, chain: str, found: list[Class], targets: Sequence[str]) -> list[tuple[Class, str, str]]:
+    """(class, its ports, where to): to the rule, or to a chain that asks its several rules in order."""
     shared: dict[tuple[int, ...], str] = {}
-    entries: list[str] = []
+    goals: list[tuple[Class, str, str]] = []
     for item in found:
         target = targets[item.members[0]] if len(item.members) == 1 else shared.get(item.members)
         if target is None:
@@ -146,23 +120,38 @@ def _map(table: Table, chain: str, flows: Sequence[Flows], targets: Sequence[str
             table.chains[target] = [f"jump {targets[member]}" for member in item.members]
             shared[item.members] = target
         ports = str(item.first) if item.first == item.last else f"{item.first}-{item.last}"
-        entries.append(f"{words.protocol(item.protocol)} . {ports} : jump {target}")
-    name = f"{chain}-{'ports' if side == 'dport' else 'source-ports'}"
-    table.book.maps[name] = sets.mapping(name, "inet_proto . inet_service", entries)
-    table.add(chain, f"meta l4proto . th {side} vmap @{name}")
+        goals.append((item, ports, f"jump {target}"))
+    return goals
 
 
-def _own_chain(table: Table, rule: Rule, run: Sequence[Rule], *, recheck: bool) -> str:
-    chain = table.chain(f"{rule.kind.value}-{words.identifier(rule.name)}")
-    about = "; ".join(
-        text for text in (rule.description, rule.owner and f"owner {rule.owner}", rule.ticket) if text is not None
+def _dispatch_turned(table: Table, chain: str, rules: Sequence[Rule], targets: Sequence[str]) -> None:
+    """Rules on what a packet was before its destination was translated, by its port then."""
+    flows = [rule.original.flows if rule.original else None for rule in rules]
+    goals = _goals(table, chain, classes(flows, "dport", others=False), targets)
+    for protocol, several in groupby(goals, lambda goal: goal[0].protocol):
+        word = words.protocol(protocol)
+        name = f"{chain}-{word}"
+        entries = [f"{ports} : {jump}" for _, ports, jump in several]
+        table.book.maps[name] = sets.mapping(name, "inet_service", entries, 5)
+        table.add(chain, f"meta l4proto {word} ct original proto-dst vmap @{name}")
+    for wanted, target in zip(flows, targets, strict=True):
+        if wanted is None or any(flow.ports == EVERY_PORT or not found_by_port(flow) for flow in wanted):
+            table.add(chain, f"jump {target}")
+
+
+def _own_chain(table: Table, direction: Direction, rule: Rule, run: Sequence[Rule], *, recheck: bool) -> str:
+    """A chain with the rule's conditions, but for those that the way to it has settled."""
+    kind = "answer" if direction is Direction.OUTBOUND and rule.kind is Kind.SERVICE else rule.kind.value
+    name = words.identifier(rule.name)
+    chain = table.chain(name if name == kind or name.startswith(f"{kind}-") else f"{kind}-{name}")
+    about = words.quoted(
+        "; ".join(text for text in (rule.description, rule.owner and f"owner {rule.owner}", rule.ticket) if text)
     )
-    if words.FORBIDDEN.sub(" ", about).strip():
-        table.add(chain, f"comment {words.quoted(about)}")
-    later = _loggers(rule, run)
-    deeds = [Deed("", f"jump {_log_chain(table, other)}") for other in later] + _deeds(table, rule)
+    if about != '""':
+        table.add(chain, f"comment {about}")
+    jumps = [Deed("", f"jump {_log_chain(table, other)}") for other in _loggers(rule, run)]
     for case in cases(rule, table.book, flows=recheck, clock=table.clock):
-        emit(table, chain, case, _fit(table, rule, case, deeds))
+        emit(table, chain, case, jumps + deeds(table, rule, case))
     return chain
 
 
@@ -170,8 +159,12 @@ def _loggers(rule: Rule, run: Sequence[Rule]) -> list[Rule]:
     """The later entries that log what this one admits silently: the log is the union of those that admit."""
     if rule.log or rule.verdict is not Verdict.ACCEPT:
         return []
-    later = run[next(k for k, other in enumerate(run) if other is rule) + 1 :]
-    return [other for other in later if other.log and other.kind is rule.kind and _meet(rule, other)]
+    logging = [other for other in run if other.log and other.kind is rule.kind]
+    if not logging:
+        return []
+    place = next(k for k, other in enumerate(run) if other is rule)
+    later = {id(other) for other in run[place + 1 :]}
+    return [other for other in logging if id(other) in later and _meet(rule, other)]
 
 
 def _meet(left: Rule, right: Rule) -> bool:
@@ -188,141 +181,24 @@ def _log_chain(table: Table, rule: Rule) -> str:
     if name not in table.chains:
         table.chains[name] = []
         for case in cases(rule, table.book, flows=True, clock=table.clock):
-            emit(table, name, case, [Deed("", _log(rule))])
+            emit(table, name, case, [Deed("", log(rule))])
     return name
 
 
 def _inline(table: Table, chain: str, rule: Rule, asked: str = "") -> None:
     """A rule in place, without a chain of its own."""
-    deeds = _deeds(table, rule)
     for case in cases(rule, table.book, flows=True, clock=table.clock):
-        whole = Case(((asked, *case.parts) if asked else case.parts), case.family, case.protocol)
-        emit(table, chain, whole, _fit(table, rule, case, deeds))
-
-
-def _log(rule: Rule) -> str:
-    return f'log prefix {words.quoted(f"portctl {rule.name}")[:-1]} "'
-
-
-def _deeds(table: Table, rule: Rule) -> list[Deed]:
-    comment = f"comment {words.quoted(rule.name)}"
-    if rule.verdict is Verdict.ACCEPT:
-        mark = mark_text(table.marks, rule)
-        log = _log(rule) if rule.log else ""
-        return [Deed("", " ".join(part for part in (mark, COUNTER, log, "accept", comment) if part))]
-    return _denials(table, rule, rule.verdict, comment)
-
-
-def _denials(table: Table, rule: Rule, verdict: Verdict, comment: str) -> list[Deed]:
-    log = [Deed("", f"{DENIED_LOG} {_log(rule)}")] if table.ruleset.log_denied or rule.log else []
-    if verdict is Verdict.DROP:
-        return [*log, Deed("", f"{COUNTER} drop {comment}")]
-    return [
-        *log,
-        Deed("meta l4proto tcp", f"{COUNTER} reject with tcp reset {comment}"),
-        Deed("", f"{COUNTER} reject {comment}"),
-    ]
-
-
-def mark_text(marks: dict[str, int], rule: Rule) -> str:
-    """The mark by which `nat-postrouting` knows what a forward admitted."""
-    if rule.kind is not Kind.FORWARD or rule.name not in marks:
-        return ""
-    value = marks[rule.name]
-    if set(marks.values()) == {MASQUERADE_MARK}:
-        return f"meta mark set meta mark | {value:#010x}"
-    return f"meta mark set meta mark & {0xFFFFFFFF & ~MARKS | value:#010x} | {value:#010x}"
-
-
-MARKS = 0x7E000000
-"""The bits that tell apart several kinds of source translation: `MASQUERADE_MARK` and the five above."""
-
-
-def _fit(table: Table, rule: Rule, case: Case, deeds: list[Deed]) -> list[Deed]:
-    """The deeds for one case: its own limit tables, and only the answers that its protocol can get."""
-    if rule.limited and rule.verdict is Verdict.ACCEPT:
-        assert case.family is not None
-        within = " ".join(_limits(table, rule, case.family))
-        over = _denials(table, rule, Verdict.DROP, f"comment {words.quoted(rule.name + ' over its limit')}")
-        *first, admit = deeds
-        return [*first, Deed(within, admit.statements), *over]
-    if rule.verdict is Verdict.REJECT:
-        return _answers(case, deeds)
-    return deeds
-
-
-def _answers(case: Case, deeds: list[Deed]) -> list[Deed]:
-    *first, reset, unreachable = deeds
-    if case.protocol == TCP:
-        return [*first, Deed("", reset.statements)]
-    if case.family is not None:
-        word = "icmp" if case.family == 4 else "icmpv6"
-        unreachable = Deed("", unreachable.statements.replace("reject ", f"reject with {word} port-unreachable ", 1))
-    return [*first, unreachable] if case.protocol is not None else [*first, reset, unreachable]
-
-
-def _limits(table: Table, rule: Rule, family: Family) -> Iterable[str]:
-    """Conditions that hold within the limits. In a full table a new source has no place, so they do not hold."""
-    source = "ip saddr" if family == 4 else "ip6 saddr & ffff:ffff:ffff:ffff::"
-    stem = f"{rule.kind.value}-{words.identifier(rule.name)}"
-    if rule.max_connections is not None:
-        name = f"limit-{stem}-{_digest('connections', rule.max_connections)}-{family}"
-        table.book.limits[name] = sets.connections(name, family)
-        yield f"add @{name} {{ {source} ct count {rule.max_connections} }}"
-    if rule.rate is not None:
-        name = f"limit-{stem}-{_digest('rate', rule.rate.number, rule.rate.period)}-{family}"
-        table.book.limits[name] = sets.rate(name, family, rule.rate.seconds)
-        burst = f" burst {rule.rate.number} packets" if rule.rate.number != 5 else ""
-        yield f"update @{name} {{ {source} limit rate {rule.rate.number}/{rule.rate.period}{burst} }}"
-
-
-def _digest(*values: object) -> str:
-    """Part of a name: the table of a limit is kept as long as the limit stays the same."""
-    return sha256(repr(values).encode()).hexdigest()[:8]
-
-
-def emit(table: Table, chain: str, case: Case, deeds: list[Deed]) -> None:
-    """The lines of one case. A large set becomes a map to its parts, each of which jumps to the rest of the rule."""
-    for position, part in enumerate(case.parts):
-        if not isinstance(part, str):
-            _emit_large(table, chain, case, position, deeds)
-            return
-    parts = [part for part in case.parts if isinstance(part, str)]
-    for deed in deeds:
-        table.add(chain, *_joined(parts, deed.condition), deed.statements)
-
-
-def _joined(parts: list[str], condition: str) -> list[str]:
-    """A limit's table names the family already: nft leaves out the condition that would say it again."""
-    kept = [p for p in parts if not p.startswith("meta nfproto ")] if "@limit-" in condition else parts
-    return [*kept, condition]
-
-
-def _emit_large(table: Table, chain: str, case: Case, position: int, deeds: list[Deed]) -> None:
-    part = case.parts[position]
-    assert not isinstance(part, str)
-    left, large = part
-    rest: tuple[Part, ...] = case.parts[position + 1 :]
-    stem = f"split-{chain}-{large.name}"
-    then = table.chain(f"{stem}-then")
-    emit(table, then, Case(rest, case.family, case.protocol), deeds)
-    entries: list[str] = []
-    for suffix, network, right in large.parts:
-        member = table.chain(f"{stem}-{suffix}")
-        table.add(member, f"{left} {right} jump {then}")
-        entries.append(f"{network} : jump {member}")
-    name = f"{then.removesuffix('-then')}-parts"
-    row = 2 if large.family == 4 else 1
-    table.book.maps[name] = sets.mapping(name, sets.type_of(large.family), entries, row)
-    before = [p for p in case.parts[:position] if isinstance(p, str)]
-    table.add(chain, *before, f"{left} vmap @{name}")
+        whole = Case((asked, *case.parts), case.family, case.protocol) if asked else case
+        emit(table, chain, whole, deeds(table, rule, case))
 
 
 def _open(table: Table, chain: str, direction: Direction) -> None:
     """Connections older than the first apply, asked just before they would be denied. See the package's docstring."""
     for family in (4, 6):
         ip = "ip" if family == 4 else "ip6"
-        for transport, asked in (("tcp", NO_START), ("udp", "ct state new")):
+        for transport, asked in (("tcp", NOT_A_START), ("udp", "")):
             source, target = f"{ip} saddr . {transport} sport", f"{ip} daddr . {transport} dport"
             pair = f"{target} . {source}" if direction is Direction.INBOUND else f"{source} . {target}"
-            table.add(chain, asked, f'meta l4proto . {pair} @open-{family} {COUNTER} accept comment "open"')
+            table.add(
+                chain, "ct state new", asked, f'meta l4proto . {pair} @open-{family} {COUNTER} accept comment "open"'
+            )

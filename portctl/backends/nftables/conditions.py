@@ -40,14 +40,20 @@ def cases(rule: Rule, book: Book, *, flows: bool, clock: bool) -> Iterator[Case]
     wanted = rule.flows if flows else None
     for family in _families(rule):
         possible = None if wanted is None else [f for f in wanted if family is None or family in f.families()]
-        before = [*_interfaces(rule.interfaces, rule.out_interfaces), *_family(rule, family, possible, book)]
+        before = [*_interfaces(rule.interfaces, rule.out_interfaces), *_family(rule, family, book)]
         after = _after(rule, clock=clock)
         for (protocol, flow), original in product(_flows(possible), _original(rule, family, book)):
             if original.protocol is not None and protocol is not None and original.protocol != protocol:
                 continue
             extra = original.parts if protocol is None else tuple(p for p in original.parts if p != _l4(protocol))
             settled = protocol if protocol is not None else original.protocol
-            yield Case((*before, *([flow] if flow else []), *extra, *after), family, settled)
+            parts = (*before, *([flow] if flow else []), *extra, *after)
+            yield Case(tuple(p for p in parts if not _told(p, settled)), family, settled)
+
+
+def _told(part: Part, protocol: int | None) -> bool:
+    """ICMP tells the family: nft leaves out the condition that would say it again."""
+    return protocol in (ICMP, ICMPV6) and isinstance(part, str) and part.startswith("meta nfproto ")
 
 
 def _after(rule: Rule, *, clock: bool) -> list[str]:
@@ -80,7 +86,7 @@ def _interfaces(incoming: tuple[str, ...], outgoing: tuple[str, ...]) -> list[st
     return parts + ([f"oifname {words.interfaces(outgoing)}"] if outgoing else [])
 
 
-def _family(rule: Rule, family: Family | None, flows: list[Flow] | None, book: Book) -> list[Part]:
+def _family(rule: Rule, family: Family | None, book: Book) -> list[Part]:
     """What a rule asks of the network header."""
     if family is None:
         return []
@@ -93,8 +99,7 @@ def _family(rule: Rule, family: Family | None, flows: list[Flow] | None, book: B
         parts.append(f"{ip} saddr @live-{rule.live_source}-{family}")
     if rule.live_destination is not None:
         parts.append(f"{ip} daddr @live-{rule.live_destination}-{family}")
-    told = parts or (flows is not None and all(f.protocol in (ICMP, ICMPV6) for f in flows))
-    return parts if told else [f"meta nfproto ipv{family}"]
+    return parts or [f"meta nfproto ipv{family}"]
 
 
 def sides(entry: str, family: Family, source: Addresses, destination: Addresses, book: Book) -> list[Part]:
@@ -133,14 +138,21 @@ def _original(rule: Rule, family: Family | None, book: Book) -> list[Case]:
         before.append(
             (f"ct original {ip} daddr", right) if isinstance(right, Large) else f"ct original {ip} daddr {right}"
         )
-    return [Case((*before, *parts), family, protocol) for protocol, parts in _original_flows(rule.original, rule, book)]
+    return [
+        Case((*before, *parts), family, protocol)
+        for protocol, parts in _original_flows(rule.original, rule, family, book)
+    ]
 
 
-def _original_flows(original: Original, rule: Rule, book: Book) -> Iterator[tuple[int | None, tuple[str, ...]]]:
+def _original_flows(
+    original: Original, rule: Rule, family: Family | None, book: Book
+) -> Iterator[tuple[int | None, tuple[str, ...]]]:
     if original.flows is None:
         yield None, ()
         return
     for flow in original.flows:
+        if family is not None and family not in flow.families():
+            continue
         if flow.protocol not in PROTOCOLS_WITH_PORTS:
             for text in words.flow(flow):
                 yield flow.protocol, (text,)
@@ -164,4 +176,5 @@ def translation_cases(item: Translation, book: Book, *, clock: bool) -> Iterator
         before += ["fib daddr type local"] if item.destination is None else []
         after = [words.until(item.until)] if item.until and clock else []
         for protocol, flow in _flows(None if flows is None else list(flows)):
-            yield Case((*before, *([flow] if flow else []), *after), family, protocol)
+            parts = (*before, *([flow] if flow else []), *after)
+            yield Case(tuple(p for p in parts if not _told(p, protocol)), family, protocol)

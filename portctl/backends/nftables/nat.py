@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from portctl.backends.base import MASQUERADE_MARK, PUBLISHED_MARK
 from portctl.backends.nftables import words
-from portctl.backends.nftables.chains import COUNTER, MARKS, Deed, Table, dispatch, emit
+from portctl.backends.nftables.chains import dispatch
 from portctl.backends.nftables.conditions import Case, cases, translation_cases
+from portctl.backends.nftables.deeds import MARKS
+from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
 from portctl.net import Address
 from portctl.ruleset import TCP, Flow, Kind, Rule, Ruleset, Translation
 
@@ -113,7 +115,8 @@ def clamps(table: Table) -> None:
     table.add(base, "type filter hook forward priority mangle; policy accept;")
     done: set[tuple[str, ...]] = set()
     for rule in rules:
-        for case in _both_ways(table, rule):
+        for way in _both_ways(table, rule):
+            case = Case(tuple(p for p in way.parts if p != "meta l4proto tcp"), way.family, TCP)  # the flags say it
             if case.parts not in done:
                 done.add(case.parts)  # type: ignore[arg-type]
                 set_size = f"tcp flags syn / syn,rst {COUNTER} tcp option maxseg size set rt mtu"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from portctl import templating
 from portctl.backends.base import Ability
 from portctl.backends.nftables import nat, sets
-from portctl.backends.nftables.chains import BASES, Table, base
+from portctl.backends.nftables.chains import BASES, base
 from portctl.backends.nftables.sets import Object
+from portctl.backends.nftables.table import Table
 from portctl.ruleset import Direction, Rule, Ruleset, Verdict
 
 

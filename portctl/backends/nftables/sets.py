@@ -81,7 +81,7 @@ def opened() -> list[Object]:
 
 def parts(ranges: Ranges, family: Family) -> Iterator[tuple[int, int, Ranges]]:
     """A large set cut at round places: (first address, prefix length, what of the set lies in that network)."""
-    step = 8 if family == 4 else 16
+    step = 8
     stack = [(0, 0, ranges)]
     while stack:
         first, length, held = stack.pop()
@@ -105,16 +105,26 @@ def _cut(ranges: Ranges, shift: int) -> Iterator[tuple[int, Ranges]]:
             number = rest[bisect_right(rest, number << shift)] >> shift
 
 
+Print = tuple[int, int, int, int, int]
+"""What is quickly seen of a set: hashing a million addresses takes longer than comparing them once."""
+
+
+def _print(family: Family, ranges: Ranges) -> Print:
+    bounds = ranges.bounds
+    return family, len(bounds), bounds[0], bounds[len(bounds) // 2], bounds[-1]
+
+
 @dataclass(slots=True)
 class Book:
     """The sets that conditions came to need, each under one name."""
 
-    groups: dict[tuple[Family, Ranges], str]
+    groups: dict[Print, list[tuple[Ranges, str]]]
     static: dict[str, Object] = field(default_factory=dict)
     limits: dict[str, Object] = field(default_factory=dict)
     maps: dict[str, Object] = field(default_factory=dict)
-    _held: dict[str, tuple[Family, Ranges]] = field(default_factory=dict)
+    _held: dict[str, Ranges] = field(default_factory=dict)
     _large: dict[str, Large] = field(default_factory=dict)
+    _names: dict[tuple[str, Print], list[tuple[Ranges, str]]] = field(default_factory=dict)
 
     def addresses(self, side: str, entry: str, family: Family, ranges: Ranges) -> str | Large:
         """The right side of a condition on an address: itself, `@set`, or a large set in parts."""
@@ -130,12 +140,19 @@ class Book:
         return f"@{name}"
 
     def _name(self, side: str, entry: str, family: Family, ranges: Ranges) -> str:
-        group = self.groups.get((family, ranges))
+        """A group's, or one after the entry; the same for the same addresses in the same entry."""
+        mark = _print(family, ranges)
+        known = self._names.setdefault((entry, mark), [])
+        for held, name in known:
+            if held == ranges:
+                return name
+        group = next((name for held, name in self.groups.get(mark, ()) if held == ranges), None)
         stem = f"group-{group}" if group else f"{side}-{words.identifier(entry)}"
         name, number = f"{stem}-{family}", 1
-        while self._held.setdefault(name, (family, ranges)) != (family, ranges):
+        while self._held.setdefault(name, ranges) != ranges:
             number += 1
             name = f"{stem}-{number}-{family}"
+        known.append((ranges, name))
         return name
 
     def _split(self, name: str, family: Family, ranges: Ranges) -> Large:
@@ -168,9 +185,10 @@ class Book:
 
 def book(groups: Iterable[tuple[str, Addresses]]) -> Book:
     """An empty book that knows the policy's groups."""
-    named: dict[tuple[Family, Ranges], str] = {}
+    named: dict[Print, list[tuple[Ranges, str]]] = {}
     for name, held in groups:
         for family in FAMILIES:
-            if len(held.family(family).bounds) > 2:
-                named.setdefault((family, held.family(family)), words.identifier(name))
+            ranges = held.family(family)
+            if len(ranges.bounds) > 2:
+                named.setdefault(_print(family, ranges), []).append((ranges, words.identifier(name)))
     return Book(named)

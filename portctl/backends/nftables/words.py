@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from socket import AF_INET6, inet_ntoa, inet_ntop
+from socket import AF_INET, AF_INET6, inet_ntoa, inet_ntop
 
 from portctl.net import BITS, Family, Ranges
 from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, LOOPBACK, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP, Flow, State
@@ -74,25 +74,22 @@ _LENGTHS: dict[Family, dict[int, str]] = {
 
 def addresses(ranges: Ranges, family: Family) -> list[str]:
     """Each interval of a set of addresses: an address, a network where it is exactly one, else `first-last`."""
-    bounds, lengths = iter(ranges.bounds), _LENGTHS[family]
-    texts: list[str] = []
-    add = texts.append
+    starts, ends = ranges.bounds[::2], ranges.bounds[1::2]
     if family == 4:
-        for first in bounds:
-            size = next(bounds) - first
-            if size in lengths and not first & (size - 1):
-                add(inet_ntoa(first.to_bytes(4, "big")) + lengths[size])
-            else:
-                add(f"{inet_ntoa(first.to_bytes(4, 'big'))}-{inet_ntoa((first + size - 1).to_bytes(4, 'big'))}")
-        return texts
-    for first in bounds:
-        size = next(bounds) - first
-        text = inet_ntop(AF_INET6, first.to_bytes(16, "big"))
-        if size in lengths and not first & (size - 1):
-            add(text + lengths[size])
-        else:
-            add(f"{text}-{inet_ntop(AF_INET6, (first + size - 1).to_bytes(16, 'big'))}")
-    return texts
+        return [
+            inet_ntoa(a.to_bytes(4, "big")) if b - a == 1 else _interval(a, b, 4)
+            for a, b in zip(starts, ends, strict=True)
+        ]
+    return [_interval(a, b, 6) for a, b in zip(starts, ends, strict=True)]
+
+
+def _interval(first: int, end: int, family: Family) -> str:
+    size, lengths = end - first, _LENGTHS[family]
+    code, width = (AF_INET, 4) if family == 4 else (AF_INET6, 16)
+    text = inet_ntop(code, first.to_bytes(width, "big"))
+    if size in lengths and not first & (size - 1):
+        return text + lengths[size]
+    return f"{text}-{inet_ntop(code, (end - 1).to_bytes(width, 'big'))}"
 
 
 def interfaces(names: Iterable[str]) -> str:

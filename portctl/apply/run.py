@@ -1,0 +1,296 @@
+"""The commands: plan, apply, confirm, rollback. Each is given a host and says how it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from portctl import backends, observe, sysctl, wayin
+from portctl import plan as planning
+from portctl.apply import boot, connections, history, store, transaction
+from portctl.apply.paths import BOOT, HISTORY, PENDING
+from portctl.apply.steps import LOAD_SECONDS, Refused, call, must, put, stop_at
+from portctl.apply.transaction import Transaction, Window
+from portctl.backends.base import Backend
+from portctl.command import Command, Host
+from portctl.listeners import proc
+from portctl.observe import Facts, Observed
+from portctl.plan.types import Before, Desired, Plan
+from portctl.program import Program
+from portctl.ruleset import Ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What shall be applied, and how. `text` is the policy as written, for the record; `who` asks for it."""
+
+    ruleset: Ruleset
+    text: str
+    who: str
+    confirm_within: int = 60
+    backend: str | None = None
+    allow_lockout: bool = False
+    exclusive: bool = False
+    wait: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """The conversation with the person. `agree` is asked once, before anything changes; `answer` again and again while
+    the confirmation is awaited, on a console alone: True keeps, False takes back, None is no answer yet."""
+
+    show: Callable[[Plan], None] = field(default=lambda _: None)
+    agree: Callable[[Plan], bool] = field(default=lambda _: True)
+    say: Callable[[str], None] = field(default=lambda _: None)
+    answer: Callable[[], bool | None] = field(default=lambda: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found on a host before anything was decided."""
+
+    facts: Facts
+    backend: Backend
+    desired: Desired
+    records: tuple[history.Record, ...]
+
+    @property
+    def in_force(self) -> history.Record | None:
+        return history.in_force(list(self.records))
+
+
+def look(host: Host, request: Request) -> Look:
+    """Facts, the back end, and what the host shall be. Raises `Problems` where the back end cannot say it."""
+    facts = observe.facts(host)
+    known = history.records(host)
+    last = next((r.about.backend for r in reversed(known) if r.confirmed), None)
+    backend = backends.load(observe.choose_backend(facts, last, request.backend))
+    return Look(facts, backend, planning.desire(request.ruleset, backend, facts), tuple(known))
+
+
+def plan(host: Host, request: Request) -> Plan:
+    """What `apply` would do, without a lock and without changing anything."""
+    seen = look(host, request)
+    folder = host.run(Command(("mktemp", "-d")), 30.0).stdout.strip()
+    try:
+        put(host, _files(seen.desired.bundles), folder)
+        saved = call(host, "in", folder, "look", timeout=LOAD_SECONDS).stdout
+    finally:
+        if folder.startswith("/"):
+            host.run(Command(("rm", "-rf", folder)), 60.0)
+    return _plan(host, request, seen, history.below(saved, f"{folder}/old"))
+
+
+def apply(host: Host, request: Request, talk: Talk) -> str:
+    """Applies a policy. Returns how it ended: `unchanged`, `confirmed`, or `confirmed, but …`.
+
+    Raises `Problems` (the back end cannot say it), `Refused` (nothing changed, or all is as before), `RolledBack`,
+    and `HostError`.
+    """
+    seen = look(host, request)
+    held = transaction.begin(host, request.who, request.wait, seen.desired.bundles)
+    try:
+        transaction.check_and_save(held)
+        saved = history.below(must(host, "dump", f"{PENDING}/old"), f"{PENDING}/old")
+        made = _plan(host, request, seen, saved)
+        talk.show(made)
+        if made.refusals and not request.allow_lockout:
+            raise Refused("; ".join(refusal.message for refusal in made.refusals))
+        if made.empty:
+            transaction.abandon(held)
+            return "unchanged"
+        if not talk.agree(made):
+            raise Refused("not applied: nothing was changed")
+        stop_at("plan")
+        held = transaction.record(held, _record_files(request, seen), _boot(seen), made.order)
+    except BaseException:
+        transaction.abandon(held)
+        raise
+    window = Window(request.confirm_within if made.order else 0, talk.answer, seen.facts.init == "systemd")
+    if window.seconds:
+        talk.say(f"Loading. Confirm within {window.seconds} seconds: run `portctl confirm` over a new connection.")
+    return transaction.carry_out(
+        held, window, _read_back(host, seen, made, talk), before_load=_openings(held, seen, made)
+    )
+
+
+def _files(bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()}
+
+
+def _plan(host: Host, request: Request, seen: Look, saved: Mapping[str, str]) -> Plan:
+    everything = tuple(backends.load(name) for name in backends.NAMES)
+    observed = observe.observe(host, everything, seen.desired.settings, seen.facts)
+    before = _before(host, seen, saved)
+    files = _boot(seen).texts()
+    around = wayin.read(host.run(wayin.question(), 60.0).stdout)
+    return planning.diff(
+        seen.desired, observed, loaded(seen.backend, observed), before, around, files, request.exclusive
+    )
+
+
+def loaded(backend: Backend, observed: Observed) -> Program:
+    """What one back end has loaded. Raises `Refused` where that cannot be read."""
+    prefix = f"{backend.NAME}/"
+    listings = {k.removeprefix(prefix): v for k, v in observed.listings.items() if k.startswith(prefix)}
+    if not listings:
+        raise Refused("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
+    return backend.parse(listings)
+
+
+def _before(host: Host, seen: Look, saved: Mapping[str, str]) -> Before:
+    paths = tuple(_boot(seen).texts())
+    dumped = call(host, "dump", f"{BOOT}/current", *paths).stdout
+    force = seen.in_force
+    files = {path: text for path, text in proc.sections(dumped).items() if path in paths}
+    return Before(
+        saved=history.by_part(saved),
+        boot=history.below(dumped, f"{BOOT}/current"),
+        files=files,
+        ruleset=history.ruleset_of(host, force.number) if force else None,
+        last_backend=force.about.backend if force else None,
+        number=force.number if force else None,
+    )
+
+
+def _boot(seen: Look) -> boot.Boot:
+    settings = seen.desired.bundles.get(sysctl.NAME, {}).get(sysctl.FILE)
+    force = seen.in_force
+    return boot.prepare(
+        seen.desired.boot_bundle,
+        seen.facts.init,
+        (sysctl.BOOT_FILE, settings),
+        force.number if force else None,
+    )
+
+
+def _record_files(request: Request, seen: Look) -> dict[str, str]:
+    force = seen.in_force
+    about = history.About(
+        policy=request.ruleset.name,
+        who=request.who,
+        when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        backend=seen.desired.backend,
+        follows=force.number if force else None,
+        digest=hashlib.sha256(request.text.encode()).hexdigest(),
+        parts=tuple(seen.desired.bundles),
+    )
+    return {
+        "about.json": history.about_text(about),
+        "policy.yaml": request.text,
+        "ruleset.json": store.dumps(request.ruleset),
+    }
+
+
+def _openings(held: Transaction, seen: Look, made: Plan) -> Callable[[], None]:
+    return lambda: connections.keep(held.host, seen.backend, made.opened)
+
+
+def _read_back(host: Host, seen: Look, made: Plan, talk: Talk) -> Callable[[], str | None]:
+    def compare() -> str | None:
+        observed = observe.observe(host, (seen.backend,), seen.desired.settings, seen.facts)
+        if not planning.in_sync(loaded(seen.backend, observed), seen.desired.program):
+            return "what was loaded does not read back as what was wanted"
+        for name, value in seen.desired.settings.items():
+            if observed.settings.get(name) != value:
+                return f"{name} reads {observed.settings.get(name, 'nothing')} after it was set to {value}"
+        for connection in connections.cut(host, made.cut):
+            talk.say(connection)
+        return None
+
+    return compare
+
+
+def confirm(host: Host) -> str:
+    """Confirms the pending apply, if whoever asks may; how it ended. Raises `Refused`."""
+    said = call(host, "state").stdout.split(maxsplit=3)
+    if not said:
+        raise Refused("nothing is pending: there is no apply to confirm")
+    when = history.pending_text(host, "loaded")
+    if not when:
+        raise Refused("the rules are still being loaded: try again")
+    facts = observe.facts(host)
+    observed = observe.observe(host, (), (), facts)
+    then = proc.connections(history.pending_text(host, "sockets") or "")
+    around = wayin.read(host.run(wayin.question(), 60.0).stdout)
+    session = wayin.may_confirm(around, observed.connections or (), observed.listeners or (), then, float(when))
+    if session.why_not:
+        raise Refused(f"not confirmed: {session.why_not}")
+    if not call(host, "decide", "confirmed", session.said).ok:
+        raise Refused("too late: the old rules are back, or coming back")
+    stop_at("decided")
+    must(host, "finish")
+    return f"confirmed, {session.said}"
+
+
+def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
+    """Takes an apply back at once: the pending one, else the one that is in force, else record `number`."""
+    if number is None and call(host, "state").stdout.strip():
+        if call(host, "decide", "undone", f"taken back by {who}").ok:
+            must(host, "undo", timeout=LOAD_SECONDS)
+            return "the pending apply is taken back"
+        raise Refused("too late: it has just been confirmed, or taken back")
+    known = history.records(host)
+    target = _target(known, number)
+    dumped = must(host, "dump", f"{HISTORY}/{target.number}/before", timeout=LOAD_SECONDS)
+    bundles = history.by_part(history.below(dumped, f"{HISTORY}/{target.number}/before"))
+    if not bundles:
+        raise Refused(f"record {target.number} does not hold the state before it")
+    held = transaction.begin(host, who, wait, bundles)
+    try:
+        transaction.check_and_save(held)
+        order = tuple(sorted(bundles, key=lambda part: part == sysctl.NAME))
+        files, ahead = _way_back(host, known, target, who, tuple(bundles))
+        held = transaction.record(held, files, ahead, order)
+    except BaseException:
+        transaction.abandon(held)
+        raise
+    facts = observe.facts(host)
+    ended = transaction.carry_out(held, Window(0, systemd=facts.init == "systemd"), lambda: None)
+    return f"the state before record {target.number} is back ({ended} as record {held.number})"
+
+
+def _target(known: list[history.Record], number: int | None) -> history.Record:
+    if number is None:
+        found = next((r for r in reversed(known) if r.confirmed), None)
+        if found is None:
+            raise Refused("nothing was applied yet: there is nothing to take back")
+        return found
+    found = next((r for r in known if r.number == number), None)
+    if found is None:
+        raise Refused(f"there is no record {number}")
+    if not found.confirmed:
+        raise Refused(f"record {number} was never in force: it ended as `{found.outcome}`")
+    return found
+
+
+def _way_back(
+    host: Host, known: list[history.Record], target: history.Record, who: str, parts: tuple[str, ...]
+) -> tuple[dict[str, str], boot.Boot]:
+    """The record of a rollback, and what the host then loads at boot: what it did before the record taken back."""
+    earlier = next((r for r in known if r.number == target.about.follows), None)
+    force = history.in_force(known)
+    files: dict[str, str] = {}
+    if earlier is None:
+        ahead = boot.nothing(sysctl.BOOT_FILE)
+    else:
+        base = f"{HISTORY}/{earlier.number}"
+        dumped = must(host, "dump", f"{base}/boot", f"{base}/policy.yaml", f"{base}/ruleset.json", timeout=LOAD_SECONDS)
+        ahead = boot.from_record(history.below(dumped, f"{base}/boot"), force.number if force else None)
+        texts = history.below(dumped, base)
+        files = {name: texts[name] for name in ("policy.yaml", "ruleset.json") if name in texts}
+    about = history.About(
+        policy=earlier.about.policy if earlier else "",
+        who=who,
+        when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        backend=target.about.backend,
+        kind="rollback",
+        follows=force.number if force else None,
+        takes_back=target.number,
+        digest=earlier.about.digest if earlier else "",
+        parts=parts,
+        nothing=earlier is None,
+    )
+    return {"about.json": history.about_text(about), **files}, ahead

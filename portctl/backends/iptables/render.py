@@ -1,0 +1,181 @@
+"""A rule set as the files that `iptables-restore`, `ip6tables-restore` and `ipset restore` read.
+
+The text is what `iptables-save` prints of portctl's chains once it is loaded: chains by name, rules behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from portctl import templating
+from portctl.backends.base import PUBLISHED_MARK, Ability
+from portctl.backends.iptables.chains import Direction, Table
+from portctl.backends.iptables.leaves import (
+    MASQUERADE_MASK,
+    filter_leaf,
+    masquerade_marks,
+    translation_leaf,
+)
+from portctl.backends.iptables.names import cut
+from portctl.backends.iptables.sets import Sets, live_sets
+from portctl.backends.iptables.words import ANY, INLINE, Choices, Speaker, Words, combine, flow_choices
+from portctl.net import ANYWHERE, FAMILIES, Family
+from portctl.ruleset import (
+    TCP,
+    Flow,
+    Kind,
+    Rule,
+    Ruleset,
+    Translation,
+    Verdict,
+)
+
+CLAMP = "-m tcp --tcp-flags SYN,RST SYN"
+
+
+def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
+    """`rules.v4`, `rules.v6`, and `sets.ipset` where there are sets."""
+    sets = Sets(ability.ipset, INLINE, ruleset.groups)
+    files: dict[str, str] = {}
+    for family in FAMILIES:
+        tables = family_tables(ruleset, Speaker(family, ability, sets))
+        files[f"rules.v{family}"] = templating.render(f"iptables/rules.v{family}.j2", tables=_texts(tables))
+    found = [*live_sets(ruleset.live), *sets.render()] if ability.ipset else []
+    if found:
+        files = {"sets.ipset": templating.render("iptables/sets.ipset.j2", sets=found), **files}
+    return files
+
+
+def _texts(tables: Sequence[Table]) -> list[dict[str, object]]:
+    return [
+        {"name": table.name, "chains": sorted(table.chains), "blocks": [table.chains[c] for c in sorted(table.chains)]}
+        for table in tables
+        if table.chains
+    ]
+
+
+def family_tables(ruleset: Ruleset, speaker: Speaker) -> list[Table]:
+    """The tables in the order in which they are loaded: marks, then verdicts, then translations."""
+    mangle, filtering, nat = Table("mangle"), Table("filter"), Table("nat")
+    _verdicts(filtering, ruleset, speaker)
+    if any(rule.published for rules in (ruleset.inbound, ruleset.forwarded) for rule in rules):
+        _published(mangle)
+    _clamps(mangle, ruleset, speaker)
+    _translations(nat, ruleset, speaker)
+    _masquerades(nat, ruleset, speaker.family)
+    return [mangle, filtering, nat]
+
+
+def needed(rules: Sequence[Rule]) -> Sequence[Rule]:
+    """The rules without a tail that only says again what the last one says: nothing, where all is accepted."""
+    if not rules or not _plain(rules[-1]):
+        return rules
+    end = len(rules) - 1
+    while end and _plain(rules[end - 1]) and rules[end - 1].kind is Kind.FIXED:
+        end -= 1
+    return [*rules[:end], rules[-1]] if end else ()
+
+
+def _plain(rule: Rule) -> bool:
+    return rule.verdict is Verdict.ACCEPT and not rule.limited and not rule.log
+
+
+def _verdicts(table: Table, ruleset: Ruleset, speaker: Speaker) -> None:
+    marks = masquerade_marks(ruleset.masquerades)
+    leaf = filter_leaf(ruleset.log_denied, {m.name: marks[m.address] for m in ruleset.masquerades})
+    for name, rules in (("IN", ruleset.inbound), ("OUT", ruleset.outbound), ("FWD", ruleset.forwarded)):
+        kept = needed(rules)
+        if not kept:
+            continue
+        prefix = f"PORTCTL-{name}"
+        direction = Direction(table, prefix, speaker, leaf, opens=name != "FWD")
+        direction.sequence(table.new(prefix), kept)
+
+
+def _published(table: Table) -> None:
+    """Marks what is addressed to this host, before anybody translates it."""
+    words = Words(modules=("-m addrtype --dst-type LOCAL", "-m conntrack --ctstate NEW"))
+    table.add(
+        table.new("PORTCTL-PUBLISHED"),
+        words.line("portctl", f"-j MARK --set-xmark 0x{PUBLISHED_MARK:x}/0x{PUBLISHED_MARK:x}"),
+    )
+
+
+def _clamps(table: Table, ruleset: Ruleset, speaker: Speaker) -> None:
+    """The segment size of what a forward admits, and of its answers."""
+    for name in sorted(ruleset.clamps):
+        rules = [r for r in ruleset.forwarded if r.name == name and r.kind is Kind.FORWARD]
+        for rule in rules:
+            for choices in (_syns(rule, speaker), _syns(_answers(rule), speaker)):
+                for words in choices:
+                    chain = "PORTCTL-MSS" if "PORTCTL-MSS" in table.chains else table.new("PORTCTL-MSS")
+                    table.add(chain, words.line(name, "-j TCPMSS --clamp-mss-to-pmtu"))
+
+
+def _answers(rule: Rule) -> Rule:
+    """The condition that answers to a rule's packets meet."""
+    return replace(
+        rule,
+        flows=None if rule.flows is None else tuple(flow.reversed() for flow in rule.flows if flow.protocol == TCP),
+        source=rule.destination,
+        destination=rule.source,
+        interfaces=rule.out_interfaces,
+        out_interfaces=rule.interfaces,
+        until=None,
+    )
+
+
+def _syns(rule: Rule, speaker: Speaker) -> Choices:
+    """The TCP packets that open a connection of a rule, in one direction."""
+    flows = [Flow(TCP)] if rule.flows is None else [flow for flow in rule.flows if flow.protocol == TCP]
+    if speaker.family not in rule.families():
+        return []
+    ports = [words for flow in flows for words in flow_choices(flow)]
+    clamp = [Words(protocol="tcp", modules=(CLAMP,))]
+    return combine([clamp, ports, *speaker.dimensions(replace(rule, until=None))])
+
+
+def _translations(table: Table, ruleset: Ruleset, speaker: Speaker) -> None:
+    found: dict[Rule, Translation] = {}
+    for number, item in enumerate(ruleset.translations):
+        if speaker.family in item.families():
+            found[_as_rule(item, number)] = item
+    if not found:
+        return
+    local = {rule: item.destination is None for rule, item in found.items()}
+    speaker = replace(speaker, local=frozenset(rule for rule, here in local.items() if here))
+    governed = any(rule.published for rule in ruleset.forwarded)
+    direction = Direction(table, "PORTCTL-DNAT", speaker, translation_leaf(found, governed), by_protocol=True)
+    chain = table.new("PORTCTL-DNAT")
+    table.add(chain, Words(incoming="lo").line("portctl", "-j RETURN"))
+    direction.sequence(chain, list(found))
+
+
+def _as_rule(item: Translation, number: int) -> Rule:
+    """A translation as a rule, so that it is reached as rules are. Its place makes it unlike any other."""
+    return Rule(
+        name=item.name,
+        kind=Kind.FORWARD,
+        verdict=Verdict.ACCEPT,
+        flows=item.flows,
+        source=item.source,
+        destination=ANYWHERE if item.destination is None else item.destination,
+        interfaces=item.interfaces,
+        until=item.until,
+        ticket=str(number),
+    )
+
+
+def _masquerades(table: Table, ruleset: Ruleset, family: Family) -> None:
+    """Sources of what was admitted to be translated, by the mark that the admission left."""
+    admitted = {r.name for r in ruleset.forwarded if r.kind is Kind.FORWARD and family in r.families()}
+    marks = masquerade_marks(ruleset.masquerades)
+    for address, mark in marks.items():
+        names = sorted(m.name for m in ruleset.masquerades if m.address == address and m.name in admitted)
+        if not names or (address is not None and address.version != family):
+            continue
+        chain = "PORTCTL-SNAT" if "PORTCTL-SNAT" in table.chains else table.new("PORTCTL-SNAT")
+        words = ANY & Words(modules=(f"-m mark --mark 0x{mark:x}/0x{MASQUERADE_MASK:x}",))
+        target = "-j MASQUERADE" if address is None else f"-j SNAT --to-source {address}"
+        table.add(chain, words.line(cut(", ".join(names), 255), target))

@@ -1,0 +1,90 @@
+"""The table as it grows: chains by name, and the lines of a rule whose conditions may hold large sets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from portctl.backends.nftables import sets
+from portctl.backends.nftables.conditions import Case
+from portctl.backends.nftables.sets import Book
+from portctl.ruleset import Ruleset
+
+COUNTER = "counter packets 0 bytes 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What a rule does once its conditions hold: one more condition, or none, and statements."""
+
+    condition: str
+    statements: str
+
+
+@dataclass(slots=True)
+class Table:
+    """Everything that the text will hold."""
+
+    ruleset: Ruleset
+    clock: bool
+    book: Book
+    marks: dict[str, int]
+    """Packet mark of each forward whose source is translated."""
+    chains: dict[str, list[str]] = field(default_factory=dict)
+
+    def chain(self, wanted: str) -> str:
+        """Makes an empty chain; the name gets a number if it is taken."""
+        name, number = wanted, 1
+        while name in self.chains:
+            number += 1
+            name = f"{wanted}-{number}"
+        self.chains[name] = []
+        return name
+
+    def add(self, chain: str, *parts: str) -> None:
+        self.chains[chain].append(" ".join(part for part in parts if part))
+
+
+def emit(table: Table, chain: str, case: Case, deeds: list[Deed]) -> None:
+    """The lines of one case. A large set becomes a map to its parts, each of which jumps to the rest of the rule."""
+    for position, part in enumerate(case.parts):
+        if not isinstance(part, str):
+            _emit_large(table, chain, case, position, deeds)
+            return
+    parts = [part for part in case.parts if isinstance(part, str)]
+    for deed in deeds:
+        table.add(chain, *_joined(parts, deed.condition), deed.statements)
+
+
+def _joined(parts: list[str], condition: str) -> list[str]:
+    """A limit's table names the family already: nft leaves out the condition that would say it again."""
+    kept = [p for p in parts if not p.startswith("meta nfproto ")] if "@limit-" in condition else parts
+    return [*kept, condition]
+
+
+def _emit_large(table: Table, chain: str, case: Case, position: int, deeds: list[Deed]) -> None:
+    part = case.parts[position]
+    assert not isinstance(part, str)
+    left, large = part
+    stem = f"split-{chain}-{large.name}"
+    then = table.chain(f"{stem}-then")
+    rest = case.parts[position + 1 :]
+    told = any(not isinstance(p, str) or p.startswith("ip") for p in rest)
+    emit(table, then, Case(rest, case.family, case.protocol), deeds if told else [_of_any_family(d) for d in deeds])
+    entries: list[str] = []
+    for suffix, network, right in large.parts:
+        member = table.chain(f"{stem}-{suffix}")
+        table.add(member, f"{left} {right} jump {then}")
+        entries.append(f"{network} : jump {member}")
+    name = f"{then.replace('-then', '')}-parts"
+    table.book.maps[name] = sets.mapping(name, sets.type_of(large.family), entries, 2 if large.family == 4 else 1)
+    before = [p for p in case.parts[:position] if isinstance(p, str)]
+    table.add(chain, *before, f"{left} vmap @{name}")
+
+
+def _of_any_family(deed: Deed) -> Deed:
+    """The same where no condition on the line tells the family."""
+    return Deed(deed.condition, _ICMP_ANSWER.sub("reject", deed.statements))
+
+
+_ICMP_ANSWER = re.compile(r"reject with icmp(v6)? port-unreachable")

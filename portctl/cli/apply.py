@@ -1,0 +1,282 @@
+"""plan, apply, confirm, rollback, status, history."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from portctl.apply import Request, Talk
+    from portctl.apply.history import Record
+    from portctl.command import Host
+    from portctl.plan import Plan
+    from portctl.ruleset import Ruleset
+
+Format = Literal["text", "json"]
+File = Annotated[Path, typer.Argument(help="The policy.", show_default=False)]
+Backend = Annotated[str | None, typer.Option(help="nftables or iptables; default: what the last apply used, or fits.")]
+Exclusive = Annotated[bool, typer.Option("--exclusive", help="Take others' rules out of the hooks portctl manages.")]
+InSandbox = Annotated[bool, typer.Option("--sandbox", help="On a throwaway host of its own instead of this one.")]
+WithListeners = Annotated[
+    bool, typer.Option("--with-listeners", help="In the sandbox: somebody listens on what the policy opens.")
+]
+Date = Annotated[str | None, typer.Option(help="Render for this moment: 2027-01-31, or 2027-01-31T18:00Z.")]
+Root = Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")]
+Wait = Annotated[int, typer.Option(min=0, help="Seconds to wait for another apply to end.")]
+AS_IS, CHANGED, REFUSED, ROLLED_BACK = 0, 1, 3, 4
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan")(plan)
+    app.command("apply")(apply)
+    app.command("confirm")(confirm)
+    app.command("rollback")(rollback)
+    app.command("status")(status)
+    app.command("history")(history)
+
+
+def plan(
+    file: File,
+    backend: Backend = None,
+    exclusive: Exclusive = False,
+    sandbox: InSandbox = False,
+    with_listeners: WithListeners = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where something would change.")] = False,
+    date: Date = None,
+    root: Root = None,
+) -> None:
+    """Show what apply would change, and change nothing."""
+    from portctl import apply as applying
+
+    request = _request(file, date, root, backend=backend, exclusive=exclusive)
+    with _host(request.ruleset, sandbox, with_listeners) as host, _said():
+        made = applying.plan(host, request)
+    _show(made)
+    raise typer.Exit(CHANGED if exit_code and not made.empty else AS_IS)
+
+
+def apply(
+    file: File,
+    confirm_within: Annotated[
+        int, typer.Option(min=0, help="Seconds after which the old rules come back unless confirmed; 0: never.")
+    ] = 60,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. This does not confirm.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
+    backend: Backend = None,
+    allow_lockout: Annotated[bool, typer.Option("--allow-lockout", help="Even if you would be locked out.")] = False,
+    exclusive: Exclusive = False,
+    wait: Wait = 0,
+    sandbox: InSandbox = False,
+    with_listeners: WithListeners = False,
+    date: Date = None,
+    root: Root = None,
+) -> None:
+    """Load a policy. Unless it is confirmed over a new connection, the old rules come back by themselves."""
+    from portctl import apply as applying
+
+    if dry_run:
+        plan(file, backend, exclusive, sandbox, with_listeners, False, date, root)
+    request = _request(
+        file,
+        date,
+        root,
+        confirm_within=0 if sandbox else confirm_within,
+        backend=backend,
+        allow_lockout=allow_lockout,
+        exclusive=exclusive,
+        wait=wait,
+    )
+    with _host(request.ruleset, sandbox, with_listeners) as host, _said():
+        ended = applying.apply(host, request, _talk(yes or sandbox))
+        typer.echo(_ENDED.get(ended, ended), err=True)
+
+
+_ENDED = {
+    "unchanged": "Nothing to do: this host is as the policy wants it.",
+    "confirmed": "Confirmed. It is in force, and will be after a reboot.",
+}
+
+
+def confirm() -> None:
+    """Confirm the pending apply: from a console, or over a connection that is younger than the new rules."""
+    from portctl import apply as applying
+    from portctl.hosts.local import Local
+
+    with _said():
+        typer.echo(applying.confirm(Local()).capitalize() + ".", err=True)
+
+
+def rollback(
+    number: Annotated[int | None, typer.Argument(help="Of the record to take back; default: the last.")] = None,
+    wait: Wait = 0,
+) -> None:
+    """Bring back, at once, the state before the pending or the last apply, or before record NUMBER."""
+    from portctl import apply as applying
+    from portctl.hosts.local import Local
+
+    with _said():
+        said = applying.rollback(Local(), number, _who(), wait)
+        typer.echo(said[:1].upper() + said[1:] + ".", err=True)
+
+
+def status(form: Annotated[Format, typer.Option("--format", help="text or json.")] = "text") -> None:
+    """Say what is in force, whether something is pending, and what is not as it was confirmed."""
+    from portctl import apply as applying
+    from portctl.hosts.local import Local
+
+    with _said():
+        found = applying.status(Local())
+    if form == "json":
+        typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    else:
+        _print_status(found.record, found.pending, found.findings, found.notes)
+    raise typer.Exit(CHANGED if found.findings else AS_IS)
+
+
+def _print_status(
+    record: Record | None, pending: str | None, findings: tuple[str, ...], notes: tuple[str, ...]
+) -> None:
+    if record is None:
+        typer.echo("Nothing of portctl's is in force on this host.")
+    else:
+        about = record.about
+        typer.echo(f"In force: {about.policy} ({about.backend}), record {record.number}, by {about.who}, {about.when}.")
+        if about.kind == "rollback":
+            typer.echo(f"It is the state before record {about.takes_back}, brought back.")
+    if pending:
+        typer.echo(f"Pending: {pending}.")
+    for finding in findings:
+        typer.echo(f"! {finding}")
+    for note in notes:
+        typer.echo(f"  {note}")
+    if record is not None and not findings and not pending:
+        typer.echo("The host is as it was confirmed, and will be after a reboot.")
+
+
+def history(form: Annotated[Format, typer.Option("--format", help="text or json.")] = "text") -> None:
+    """List every apply of this host: when, by whom, and how it ended."""
+    from portctl.apply.history import records
+    from portctl.hosts.local import Local
+
+    with _said():
+        found = records(Local())
+    if form == "json":
+        typer.echo(json.dumps([asdict(record) for record in found], indent=2, ensure_ascii=False))
+        return
+    for record in found:
+        about = record.about
+        what = about.policy if about.kind == "apply" else f"rollback of {about.takes_back}: {about.policy or 'nothing'}"
+        why = f" ({record.why})" if record.why else ""
+        typer.echo(f"{record.number:>4}  {about.when}  {record.outcome}{why}  {what}  {about.backend}  {about.who}")
+
+
+# ---- between the command line and the functions
+
+
+def _request(file: Path, date: str | None, root: Path | None, **options: object) -> Request:
+    from portctl import pipeline
+    from portctl.apply import Request
+    from portctl.problems import text
+
+    compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
+    for problem in compiled.problems:
+        typer.echo(text(problem) + "\n", err=True)
+    return Request(compiled.ruleset, file.read_text(encoding="utf-8"), _who(), **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _host(ruleset: Ruleset, sandbox: bool, with_listeners: bool) -> Iterator[Host]:
+    if not sandbox:
+        from portctl.hosts.local import Local
+
+        yield Local()
+        return
+    from portctl.hosts.sandbox import Sandbox
+
+    with Sandbox.for_ruleset(ruleset, with_listeners) as box:
+        yield cast("Host", box.host)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Refusals and rollbacks become a line and an exit code."""
+    from portctl.apply import Refused, RolledBack
+
+    try:
+        yield
+    except Refused as refused:
+        typer.echo(f"portctl: {refused}", err=True)
+        raise typer.Exit(REFUSED) from None
+    except RolledBack as undone:
+        typer.echo(f"portctl: {undone}", err=True)
+        raise typer.Exit(ROLLED_BACK) from None
+
+
+def _who() -> str:
+    import getpass
+
+    name = os.environ.get("SUDO_USER") or getpass.getuser()
+    source = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
+    return f"{name} from {source}" if source else name
+
+
+def _talk(yes: bool) -> Talk:
+    from portctl.apply import Talk
+
+    return Talk(
+        show=_show,
+        agree=(lambda _: True) if yes else _agree,
+        say=lambda text: typer.echo(text, err=True),
+        answer=_answer(),
+    )
+
+
+def _agree(_: Plan) -> bool:
+    if not sys.stdin.isatty():
+        typer.echo("portctl: not a terminal, so nobody can be asked: use --yes", err=True)
+        return False
+    typer.echo("Apply this? [y/N] ", err=True, nl=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _answer() -> Callable[[], bool | None]:
+    """Asks the terminal of apply itself, which only a console may: an ssh session would answer over the old
+    connection."""
+    from portctl.wayin import is_console
+
+    def nobody() -> bool | None:
+        return None
+
+    try:
+        console = sys.stdin.isatty() and is_console(os.fstat(sys.stdin.fileno()).st_rdev)
+    except (OSError, ValueError):
+        return nobody
+    asked: list[bool] = []
+
+    def ask() -> bool | None:
+        if not asked:
+            asked.append(True)
+            typer.echo("Keep it? [y/n] ", err=True, nl=False)
+        if not select.select([sys.stdin], [], [], 0)[0]:
+            return None
+        word = sys.stdin.readline().strip().lower()
+        return {"y": True, "yes": True, "n": False, "no": False}.get(word)
+
+    return ask if console else nobody
+
+
+def _show(made: Plan) -> None:
+    from portctl.plan.text import lines
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for line in lines(made, colour):
+        typer.echo(line, color=colour)

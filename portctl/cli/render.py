@@ -1,0 +1,108 @@
+"""`portctl render`: what a policy becomes on a host, as text or as bundles to carry there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SCRIPTS = ("load.sh", "save.sh", "remove.sh")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("render")(render)
+
+
+def render(
+    file: Annotated[Path, typer.Argument(help="The policy.")],
+    backend: Annotated[str, typer.Option("--backend", help="nftables, iptables, or all.")] = "nftables",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write DIR/BACKEND/ and DIR/sysctl/ instead of printing.")
+    ] = None,
+    date: Annotated[str | None, typer.Option("--date", help="Render for that day or moment, not for now.")] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Included files and lists stay below this folder.")
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="What the host lacks: ipset, clock.")] = None,
+) -> None:
+    """Print what a policy becomes, or write bundles that sh loads on a machine without portctl."""
+    from portctl import backends, pipeline
+    from portctl.backends.base import Ability
+    from portctl.problems import Problem, Problems, text
+
+    if backend != "all" and backend not in backends.NAMES:
+        hint = f"known are {', '.join(backends.NAMES)}, and `all`"
+        raise Problems([Problem("unknown-backend", f"there is no back end `{backend}`", None, hint)])
+    lacking = set(without or ())
+    if unknown := sorted(lacking - {"ipset", "clock"}):
+        raise Problems([Problem("unknown-ability", f"`--without {unknown[0]}` is nothing", None, "ipset, clock")])
+    names = backends.NAMES if backend == "all" else (backend,)
+    compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
+    for problem in compiled.problems:
+        typer.echo(text(problem) + "\n", err=True)
+    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking)
+    files = pipeline.render(compiled.ruleset, names, ability)
+    if output is None:
+        _print({name: content for name, content in files.items() if name.partition("/")[0] in names})
+        return
+    for folder, content in _by_folder(files).items():
+        known = set(backends.load(folder).PARTS) if folder in backends.NAMES else {"60-portctl.conf"}
+        write_folder(output / folder, content, known | set(_SCRIPTS))
+    if "sysctl" not in _by_folder(files):
+        write_folder(output / "sysctl", {}, {"60-portctl.conf", *_SCRIPTS})
+
+
+def _print(files: dict[str, str]) -> None:
+    shown = {name: content for name, content in files.items() if Path(name).name not in _SCRIPTS}
+    for name, content in shown.items():
+        if len(shown) > 1:
+            typer.echo(f"### {name}")
+        typer.echo(content, nl=not content.endswith("\n"))
+
+
+def _by_folder(files: dict[str, str]) -> dict[str, dict[str, str]]:
+    folders: dict[str, dict[str, str]] = {}
+    for path, content in files.items():
+        folder, _, name = path.partition("/")
+        folders.setdefault(folder, {})[name] = content
+    return folders
+
+
+def write_folder(folder: Path, files: dict[str, str], known: set[str]) -> None:
+    """Puts a whole new folder in the place of an old one. Files of the old one that are not among the `known` names
+    are somebody else's, and move over. No files and nobody else's: no folder."""
+    folder = folder.resolve()
+    strangers = [path for path in folder.iterdir() if path.name not in known] if folder.is_dir() else []
+    if not files and not strangers:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        made.chmod(0o755)
+        for name, content in files.items():
+            _write(made / name, content)
+        if folder.is_dir():
+            for stranger in strangers:
+                stranger.rename(made / stranger.name)
+            old = folder.with_name(f"{made.name}.old")
+            folder.rename(old)
+            made.rename(folder)
+            shutil.rmtree(old)
+        else:
+            made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _write(path: Path, content: str) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o755 if path.suffix == ".sh" else 0o644)

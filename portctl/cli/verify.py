@@ -1,0 +1,133 @@
+"""`portctl verify`: does the policy hold on this host?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from portctl.command import Host
+    from portctl.observe import Facts, Observed
+    from portctl.pipeline import Compiled
+    from portctl.verify import Finding
+
+HOLDS, DIFFERS, REFUSED = 0, 1, 3
+
+
+def register(app: typer.Typer) -> None:
+    app.command("verify")(verify)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="The policy.", show_default=False)],
+    form: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
+    backend: Annotated[
+        str | None, typer.Option(help="nftables or iptables; default: what the last apply used, or fits.")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(help="Judge `until` at this moment: 2027-01-31, or 2027-01-31T18:00Z.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")] = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Apply it to a throwaway host of its own first, and verify that one.")
+    ] = False,
+    with_listeners: Annotated[
+        bool, typer.Option("--with-listeners", help="In the sandbox: somebody listens on what the policy opens.")
+    ] = False,
+) -> None:
+    """Hold the policy, the loaded rules and the listening sockets against each other.
+
+    Exit status: 0 all holds (notes included), 1 something differs or could not be seen, 2 the policy is wrong, 3 the
+    host could not be asked.
+    """
+    from portctl import backends, pipeline, report
+    from portctl.problems import Problem, Problems, text
+    from portctl.verify import wrong
+
+    if backend is not None and backend not in backends.NAMES:
+        hint = f"known are {', '.join(backends.NAMES)}"
+        raise Problems([Problem("unknown-backend", f"there is no back end `{backend}`", None, hint)])
+    at = datetime.now(UTC) if date is None else pipeline.moment(date)
+    compiled = pipeline.compile(file, at, root)
+    for problem in compiled.problems:
+        if problem.code != "expired":
+            typer.echo(text(problem) + "\n", err=True)
+    with _host(compiled, file, backend, sandbox, with_listeners) as host:
+        findings, holds = look(host, compiled, at, backend, boot=not sandbox)
+    typer.echo(report.findings_json(findings) if form == "json" else report.findings_text(findings, holds), nl=False)
+    raise typer.Exit(DIFFERS if wrong(findings) else HOLDS)
+
+
+def look(
+    host: Host, compiled: Compiled, at: datetime, backend: str | None = None, boot: bool = True
+) -> tuple[list[Finding], str]:
+    """Asks a host and compares: the findings, and in words what was looked at. Raises `Problems`, `HostError`."""
+    from portctl import backends, observe, sysctl
+    from portctl.observe.boot import boot_state
+    from portctl.plan.state import desire
+    from portctl.verify import compare, setting_names
+
+    known = observe.facts(host)
+    name = observe.choose_backend(known, last_backend(host), backend)
+    desired = desire(compiled.ruleset, backends.load(name), known)
+    advertised = [interface.name for interface in known.interfaces if interface.advertised]
+    wanted = setting_names(compiled.ruleset, known.system, advertised)
+    observed = observe.observe(host, [backends.load(each) for each in backends.NAMES], wanted, known)
+    state = boot_state(host) if boot else None
+    if boot and state is None:
+        observed = replace(observed, unknown=(*observed.unknown, "what the next boot would load (needs root)"))
+    rules = (*desired.parts, *sysctl.PARTS)
+    files = {f"{part}/{file}": text for part, each in desired.bundles.items() for file, text in each.items()}
+    findings = compare(
+        compiled.ruleset,
+        observed,
+        desired.program,
+        at,
+        boot=state,
+        files={path: text for path, text in files.items() if path.rpartition("/")[2] in rules},
+        problems=compiled.problems,
+    )
+    return findings, _looked_at(compiled, known, observed, name)
+
+
+def last_backend(host: Host) -> str | None:
+    """The back end of the last confirmed apply of a host, if there was one."""
+    from portctl.apply import history
+
+    force = history.in_force(history.records(host))
+    return force.about.backend if force else None
+
+
+def _looked_at(compiled: Compiled, known: Facts, observed: Observed, backend: str) -> str:
+    services, listeners = len(compiled.policy.services), len(observed.listeners or ())
+    where = f" on {known.distribution}" if known.distribution else ""
+    sockets = f"{listeners} listening socket{'' if listeners == 1 else 's'}"
+    return f"{services} service{'' if services == 1 else 's'}, {sockets}, {backend}{where}"
+
+
+@contextmanager
+def _host(compiled: Compiled, file: Path, backend: str | None, sandbox: bool, with_listeners: bool) -> Iterator[Host]:
+    """This host; or a sandbox to which the policy was applied."""
+    if not sandbox:
+        from portctl.hosts.local import Local
+
+        yield Local()
+        return
+    from portctl import apply as applying
+    from portctl.hosts.sandbox import Sandbox
+
+    text = file.read_text(encoding="utf-8")
+    request = applying.Request(compiled.ruleset, text, "portctl verify", confirm_within=0, backend=backend)
+    with Sandbox.for_ruleset(compiled.ruleset, with_listeners) as box:
+        try:
+            applying.apply(box.host, request, applying.Talk())
+        except (applying.Refused, applying.RolledBack) as refused:
+            typer.echo(f"portctl: the sandbox could not be made as the policy says: {refused}", err=True)
+            raise typer.Exit(REFUSED) from None
+        yield box.host

@@ -1,0 +1,312 @@
+"""Packets at the corners of a rule set: where one rule ends and the next begins.
+
+For each rule a packet that it matches, and packets that differ from that one in one respect each: the first and last
+address and those just outside, ports likewise, another family, state, flag, interface, and so on; then mixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
+from random import Random
+
+from portctl.net import ANYWHERE, FAMILIES, MULTICAST, Address, Addresses, Family, Ranges
+from portctl.ruleset import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    KNOWN,
+    LOOPBACK,
+    PROTOCOLS_WITH_PORTS,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Direction,
+    Flow,
+    Packet,
+    Rule,
+    Ruleset,
+    State,
+    Translation,
+)
+
+OWN: dict[Family, Address] = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
+"""This host, in packets whose rules ask for no destination."""
+THERE: dict[Family, Address] = {4: IPv4Address("198.51.100.77"), 6: IPv6Address("2001:db8:77::7")}
+BEHIND: dict[Family, Address] = {4: IPv4Address("10.99.0.5"), 6: IPv6Address("2001:db8:99::5")}
+_FLAGS = (SYN, SYN | ACK, ACK, FIN | ACK, RST, 0, SYN | FIN)
+_BROADCAST = Addresses.of("255.255.255.255", "0.0.0.0", "::")
+
+
+def corner_packets(ruleset: Ruleset, most: int = 2000) -> list[Packet]:
+    """At most `most` packets, the same ones for the same rule set, taken from all rules alike."""
+    chance = Random(sha256(ruleset.name.encode()).digest())
+    streams = [_around(ruleset, base) for base in _bases(ruleset)]
+    found: dict[Packet, None] = {}
+    turn = 0
+    while streams and len(found) < most and turn < most:
+        turn += 1
+        alive: list[Iterator[Packet]] = []
+        for stream in streams:
+            batch = list(islice(stream, 1))
+            found.update(dict.fromkeys(_possible(batch)))
+            if batch:
+                alive.append(stream)
+        streams = alive
+    packets = list(found)[:most]
+    return packets + list(islice(_mixtures(ruleset, packets, chance), most - len(packets)))
+
+
+def _bases(ruleset: Ruleset) -> list[Packet]:
+    """A packet for each rule and translation, family and protocol."""
+    found: list[Packet] = []
+    for direction in Direction:
+        for rule in ruleset.rules(direction):
+            found += _rule_bases(rule, direction)
+    for translation in ruleset.translations:
+        found += _translation_bases(translation)
+    return list(dict.fromkeys(found))
+
+
+def _rule_bases(rule: Rule, direction: Direction) -> Iterator[Packet]:
+    if rule.original is not None and not rule.published:
+        return  # these are met by translated packets
+    flows = (rule.original.flows if rule.original else rule.flows) or (Flow(TCP), Flow(UDP))
+    for family in rule.families():
+        for flow in flows:
+            if family not in flow.families():
+                continue
+            here, there = _usual(direction, family)
+            packet = Packet(
+                direction,
+                flow.protocol,
+                _first(rule.source, family, here),
+                _first(rule.destination, family, there),
+                port=_port(flow.ports, flow.protocol),
+                source_port=_port(flow.source_ports, flow.protocol, 40000),
+                interface=_device(rule.interfaces),
+                out_interface=_device(rule.out_interfaces),
+                state=State.NEW if State.NEW in rule.states else next(s for s in State if s in rule.states),
+                hop_limit=rule.hop_limit or 64,
+                user=rule.user,
+                live_source=frozenset(filter(None, [rule.live_source])),
+                live_destination=frozenset(filter(None, [rule.live_destination])),
+            )
+            yield _published(rule, packet, family) if rule.published else packet
+
+
+def _published(rule: Rule, packet: Packet, family: Family) -> Packet:
+    """As it passes through, turned by somebody else from an own address."""
+    before = None if rule.original is None else rule.original.destination
+    if before is not None and not before.family(family):
+        before = None
+    address = OWN[family] if before is None else _first(before, family, OWN[family])
+    return replace(packet, published=True, original=(address, packet.port), port=8000, destination=BEHIND[family])
+
+
+def _translation_bases(translation: Translation) -> Iterator[Packet]:
+    for family in translation.families():
+        for flow in translation.flows or (Flow(TCP), Flow(UDP)):
+            if family in flow.families():
+                yield Packet(
+                    Direction.INBOUND,
+                    flow.protocol,
+                    _first(translation.source, family, THERE[family]),
+                    OWN[family]
+                    if translation.destination is None
+                    else _first(translation.destination, family, OWN[family]),
+                    port=_port(flow.ports, flow.protocol),
+                    source_port=_port(flow.source_ports, flow.protocol, 40000),
+                    interface=_device(translation.interfaces),
+                )
+
+
+def _usual(direction: Direction, family: Family) -> tuple[Address, Address]:
+    if direction is Direction.INBOUND:
+        return THERE[family], OWN[family]
+    return (OWN[family] if direction is Direction.OUTBOUND else THERE[family]), BEHIND[family]
+
+
+def _first(addresses: Addresses, family: Family, usual: Address) -> Address:
+    if usual in addresses:
+        return usual
+    return _address(addresses.family(family).bounds[0], family)
+
+
+def _address(number: int, family: Family) -> Address:
+    return IPv4Address(number) if family == 4 else IPv6Address(number)
+
+
+def _port(ports: Ranges, protocol: int, usual: int = 7000) -> int:
+    if protocol not in (*PROTOCOLS_WITH_PORTS, ICMP, ICMPV6):
+        return 0
+    return usual if usual in ports and protocol in PROTOCOLS_WITH_PORTS else ports.bounds[0]
+
+
+def _device(patterns: tuple[str, ...]) -> str:
+    if not patterns:
+        return "eth0"
+    return f"{patterns[0][:-1]}0" if patterns[0].endswith("*") else patterns[0]
+
+
+def _around(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    """A packet, and what differs from it in one respect."""
+    yield base
+    for vary in (_states, _port_corners, _addresses, _devices, _source_ports, _rest):
+        yield from vary(ruleset, base)
+
+
+def _states(_ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    if base.original is None:
+        yield from (replace(base, state=state) for state in State)
+        yield replace(base, state=State.ESTABLISHED, reply=True)
+        yield replace(base, state=State.RELATED, reply=True)
+    if base.protocol == TCP:
+        for flags in _FLAGS:
+            yield replace(base, flags=flags)
+        if base.original is None:
+            yield replace(base, flags=ACK, state=State.UNTRACKED)
+
+
+def _edges(ranges: Iterable[Ranges], low: int, high: int) -> list[int]:
+    """The first and last number of some of the ranges, and those just outside."""
+    found: set[int] = set()
+    for each in ranges:
+        for bound in (*each.bounds[:8], *each.bounds[-4:]):
+            found |= {bound - 1, bound}
+    return sorted(number for number in found if low <= number <= high)
+
+
+def _named(ruleset: Ruleset, protocol: int) -> list[Flow]:
+    rules = [rule for direction in Direction for rule in ruleset.rules(direction)]
+    flows = [f for r in rules for f in (*(r.flows or ()), *((r.original.flows if r.original else None) or ()))]
+    flows += [f for t in ruleset.translations for f in t.flows or ()]
+    targets = [Flow(TCP, Ranges.single(t.target_port)) for t in ruleset.translations if t.target_port]
+    return [flow for flow in (*dict.fromkeys(flows), *targets) if flow.protocol == protocol or flow in targets]
+
+
+def _port_corners(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    if base.protocol not in (*PROTOCOLS_WITH_PORTS, ICMP, ICMPV6):
+        return
+    first = 1 if base.protocol in PROTOCOLS_WITH_PORTS else 0
+    ports = _edges((flow.ports for flow in _named(ruleset, base.protocol)), first, 65535)
+    nearest = sorted(ports, key=lambda port: abs(port - base.port))
+    for port in nearest[:40]:
+        if base.original is None:
+            yield replace(base, port=port)
+        else:
+            yield replace(base, original=(base.original[0], port))
+
+
+def _source_ports(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    if base.protocol in PROTOCOLS_WITH_PORTS:
+        for port in _edges((flow.source_ports for flow in _named(ruleset, base.protocol)), 1, 65535)[:12]:
+            yield replace(base, source_port=port)
+
+
+def _addresses(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    family: Family = base.source.version
+    sources, destinations = _sides(ruleset, family)
+    whole = (1 << (32 if family == 4 else 128)) - 1
+    edges = sorted(_edges(sources, 1, whole), key=lambda number: abs(number - int(base.source)))
+    for number in edges[:40]:
+        yield replace(base, source=_address(number, family))
+    edges = sorted(_edges(destinations, 1, whole), key=lambda number: abs(number - int(base.destination)))
+    for number in edges[:40]:
+        yield replace(base, destination=_address(number, family))
+    for other in FAMILIES:
+        if other != family:
+            here, there = _usual(base.direction, other)
+            if base.protocol not in (ICMP, ICMPV6) and base.original is None:
+                yield replace(base, source=here, destination=there)
+
+
+def _sides(ruleset: Ruleset, family: Family) -> tuple[list[Ranges], list[Ranges]]:
+    sources: dict[Addresses, None] = {}
+    destinations: dict[Addresses, None] = {}
+    for direction in Direction:
+        for rule in ruleset.rules(direction):
+            sources[rule.source] = None
+            destinations[rule.destination] = None
+            if rule.original is not None and rule.original.destination is not None:
+                destinations[rule.original.destination] = None
+    for translation in ruleset.translations:
+        sources[translation.source] = None
+        destinations[translation.destination or ANYWHERE] = None
+    return [s.family(family) for s in sources], [d.family(family) for d in destinations]
+
+
+def _devices(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    patterns = [name for _, names in ruleset.interface_groups for name in names]
+    names = dict.fromkeys(
+        [LOOPBACK, "eth0", "zz9", *(_device((p,)) for p in patterns), *(f"{p.rstrip('*')}x" for p in patterns)]
+    )
+    for name in names:
+        if len(name) > 15:
+            continue
+        if base.direction is not Direction.OUTBOUND:
+            yield replace(base, interface=name)
+        if base.direction is not Direction.INBOUND:
+            yield replace(base, out_interface=name)
+
+
+def _rest(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+    yield replace(base, over_limit=True)
+    yield replace(base, hop_limit=255 if base.hop_limit != 255 else 254)
+    for name in ruleset.live:
+        yield replace(base, live_source=frozenset({name}))
+        yield replace(base, live_destination=frozenset({name}))
+    if base.direction is Direction.OUTBOUND:
+        for user in sorted({rule.user for rule in ruleset.outbound if rule.user} | {"nobody"}):
+            yield replace(base, user=user)
+    for rule in (*ruleset.inbound, *ruleset.outbound, *ruleset.forwarded):
+        if rule.until is not None:
+            yield replace(base, at=rule.until)
+            yield replace(base, at=rule.until.replace(year=rule.until.year - 1))
+
+
+def _mixtures(ruleset: Ruleset, packets: list[Packet], chance: Random) -> Iterator[Packet]:
+    """Packets that take each respect from one of two others of the same direction and family."""
+    del ruleset
+    groups: dict[tuple[Direction, int, int, bool], list[Packet]] = {}
+    for packet in packets:
+        key = packet.direction, packet.source.version, packet.protocol, packet.original is None
+        groups.setdefault(key, []).append(packet)
+    keys = sorted(groups, key=repr)
+    seen = set(packets)
+    for _ in range(len(packets) * 2):
+        pool = groups[chance.choice(keys)]
+        one, other = chance.choice(pool), chance.choice(pool)
+        mixed = replace(
+            one,
+            source=other.source,
+            interface=other.interface,
+            out_interface=chance.choice((one, other)).out_interface,
+            state=chance.choice((one, other)).state,
+            source_port=chance.choice((one, other)).source_port,
+        )
+        for packet in _possible([mixed]):
+            if packet not in seen:
+                seen.add(packet)
+                yield packet
+
+
+def _possible(packets: Iterable[Packet]) -> Iterator[Packet]:
+    """Those that a kernel can meet, with what follows from the rest set right."""
+    for packet in packets:
+        if packet.reply and packet.state not in KNOWN:
+            packet = replace(packet, reply=False)
+        if packet.original is not None and packet.state is not State.NEW:
+            continue
+        nobody = MULTICAST | _BROADCAST
+        if packet.source in nobody and int(packet.source) != 0:
+            continue
+        if packet.direction is not Direction.INBOUND and packet.destination in nobody and packet.original is not None:
+            continue
+        local = packet.direction is Direction.INBOUND and packet.destination not in nobody
+        yield replace(packet, local=local)

@@ -1,0 +1,66 @@
+"""What a host would load at its next boot: portctl's own bundle, and other programs that would undo it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from portctl.command import Command, Host, HostError
+from portctl.listeners.proc import sections
+
+ASK = r"""LC_ALL=C
+export LC_ALL
+exec 2>/dev/null </dev/null
+boot=/etc/portctl/boot/current
+cd "$boot/." && for part in ./*/*; do
+[ -f "$part" ] || continue
+printf '\001file %s\n' "${part#./}"
+tr -d '\001' <"$part"
+done
+[ -e /etc/sysctl.d/60-portctl.conf ] && printf '\001settings\n' && tr -d '\001' </etc/sysctl.d/60-portctl.conf
+printf '\001starts\n'
+for unit in /etc/systemd/system/*.target.wants/portctl-boot.service /etc/runlevels/*/portctl-boot; do
+[ -e "$unit" ] && echo "$unit"
+done
+printf '\001others\n'
+for name in ufw firewalld nftables netfilter-persistent iptables ip6tables; do
+for unit in /etc/systemd/system/*.wants/$name.service /etc/runlevels/*/$name /etc/rc[2S].d/S*$name; do
+[ -e "$unit" ] && { [ $name != ufw ] || grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf; } && echo "$name $unit"
+done
+done
+printf '\001readable\n'
+{ [ "$(id -u)" = 0 ] || [ ! -e /etc/portctl ]; } && echo yes
+:
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BootState:
+    """What is written on a host for its next boot.
+
+    `bundle` is {part/file: text} of the bundle that the boot would load; `settings` the text of its own file in
+    /etc/sysctl.d. `starts` are the links by which the init system starts it; `others` (name, link) of the services of
+    other programs that load or flush packet filters.
+    """
+
+    bundle: Mapping[str, str] = field(default_factory=dict)
+    settings: str | None = None
+    starts: tuple[str, ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
+
+
+def boot_state(host: Host) -> BootState | None:
+    """What is written for the next boot. None: it may not be read without root."""
+    answer = host.run(Command(("sh", "-c", ASK)))
+    if not answer.ok:
+        raise HostError(f"{host.name}: asked what it would load at boot, it said: {answer.stderr.strip()[:200]}")
+    parts = sections(answer.stdout)
+    if parts.get("readable", "").strip() != "yes":
+        return None
+    others = (line.split(" ", 1) for line in parts.get("others", "").splitlines())
+    return BootState(
+        bundle={name[5:]: text for name, text in parts.items() if name.startswith("file ")},
+        settings=parts.get("settings"),
+        starts=tuple(parts.get("starts", "").split()),
+        others=tuple((words[0], words[1]) for words in others if len(words) == 2),
+    )

@@ -1,0 +1,100 @@
+"""The difference between what a host is and what a policy wants it to be, before anybody does anything about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from portctl import sysctl, wayin
+from portctl.observe import Observed
+from portctl.plan import watch
+from portctl.plan.state import after, desire, in_sync
+from portctl.plan.types import Before, Change, Desired, Plan, Refusal
+from portctl.plan.words import summary
+from portctl.program import Program
+from portctl.wayin import Surroundings
+
+__all__ = ["Before", "Change", "Desired", "Plan", "Refusal", "after", "desire", "diff", "in_sync"]
+
+
+def diff(
+    desired: Desired,
+    observed: Observed,
+    loaded: Program,
+    before: Before,
+    around: Surroundings,
+    boot_files: Mapping[str, str],
+    exclusive: bool = False,
+) -> Plan:
+    """What has to be done. `loaded` is what the desired back end itself has loaded; `observed.program` is what all of
+    them have. `boot_files` are {path: text} of the files for the next boot that lie outside the bundle."""
+    now = observed.program if observed.program is not None else loaded
+    rules = in_sync(loaded, desired.program)
+    settings = all(observed.settings.get(name) == value for name, value in desired.settings.items())
+    order: tuple[str, ...] = () if rules else (desired.backend,)
+    order += () if settings else (sysctl.NAME,)
+    then = after(now, desired.program)
+    scene = watch.Scene(
+        desired, observed, around, now, foreign_only(then, desired) if exclusive else then,
+        first=not loaded.own().chains, exclusive=exclusive,
+    )  # fmt: skip
+    way = wayin.find(around, observed.connections, observed.listeners)
+    return Plan(
+        changes=tuple(_changes(desired, before, rules, settings)),
+        boot=tuple(_boot_changes(desired, before, boot_files)),
+        order=order,
+        summary=summary(before.ruleset if not scene.first else None, desired.ruleset) if order else (),
+        notes=(way.said, *(f"not known: {what}" for what in observed.unknown)),
+        warnings=tuple(watch.warnings(scene)),
+        refusals=tuple(watch.refusals(scene, way)),
+        cut=watch.blocked(scene),
+        opened=watch.opened(scene) if order else (),
+    )
+
+
+def foreign_only(then: Program, desired: Desired) -> Program:
+    """With `--exclusive`: others' rules at the filter's hooks that portctl manages are gone."""
+    hooks = {c.hook.name for c in desired.program.chains if c.hook and c.hook.kind == "filter"}
+    taken = {
+        id(c) for c in then.chains if c.hook and not c.own and c.hook.kind == "filter" and c.hook.name in hooks
+    }  # fmt: skip
+    kept = tuple(c for c in then.chains if id(c) not in taken)
+    mine = tuple(c for c in desired.program.chains if not c.own)
+    return Program((*kept, *mine), then.foreign, then.live)
+
+
+def _changes(desired: Desired, before: Before, rules: bool, settings: bool) -> list[Change]:
+    found = []
+    for part, names, same in ((desired.backend, desired.parts, rules), (sysctl.NAME, sysctl.PARTS, settings)):
+        if same:
+            continue
+        old, new = before.saved.get(part, {}), desired.bundles.get(part, {})
+        for name in names:
+            was, becomes = uncounted(old.get(name, "")), uncounted(new.get(name, ""))
+            if was != becomes:
+                found.append(Change(f"{part}/{name}", was, becomes))
+    return found
+
+
+_COUNTS = re.compile(r"\bpackets \d+ bytes \d+|\[\d+:\d+\]")
+
+
+def uncounted(text: str) -> str:
+    """Rules with their counters at zero: what a counter has counted is no change."""
+    return _COUNTS.sub(lambda found: "packets 0 bytes 0" if found[0][0] == "p" else "[0:0]", text)
+
+
+def _boot_changes(desired: Desired, before: Before, files: Mapping[str, str]) -> list[Change]:
+    bundle = {**desired.boot_bundle}
+    names = sorted(set(bundle) | set(before.boot))
+    found = [
+        Change(f"/etc/portctl/boot/current/{name}", before.boot.get(name, ""), bundle.get(name, ""))
+        for name in names
+        if before.boot.get(name) != bundle.get(name)
+    ]
+    found += [
+        Change(path, before.files.get(path, ""), text)
+        for path, text in files.items()
+        if before.files.get(path, "") != text
+    ]
+    return found

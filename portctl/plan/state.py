@@ -1,0 +1,131 @@
+"""What a host shall be, what it is, and what it would be after the load, as programs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from portctl import sysctl
+from portctl.backends.base import Ability, Backend
+from portctl.backends.base import bundle as bundle_of
+from portctl.observe import Facts
+from portctl.plan.types import Desired
+from portctl.problems import Problems, has_errors
+from portctl.program import Chain, Jump, Line, Program
+from portctl.ruleset import TCP, Kind, Rule, Ruleset
+
+SSH = 22
+MOST_BLOCKED = 4096
+"""Ranges of a blocked list that the minimal rule set still holds."""
+
+
+def ability(facts: Facts) -> Ability:
+    """What the tools of a host can do."""
+    return Ability(ipset=facts.tool("ipset") is not None)
+
+
+def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
+    """What a host shall be under a policy. Raises `Problems` where the back end cannot say all of it."""
+    able = ability(facts)
+    advertised = tuple(x.name for x in facts.interfaces if x.advertised)
+    found = backend.gaps(ruleset, able) + sysctl.gaps(ruleset, facts.system)
+    if has_errors(found):
+        raise Problems(found)
+    rules = bundle_of(backend, ruleset, able)
+    settings = sysctl.bundle(ruleset, facts.system, advertised)
+    bundles = {backend.NAME: rules} | ({sysctl.NAME: settings} if settings else {})
+    boot = {f"{part}/{name}": text for part, files in bundles.items() for name, text in files.items()}
+    boot |= {
+        f"minimal/{backend.NAME}/{name}": text for name, text in bundle_of(backend, minimal(ruleset), able).items()
+    }
+    return Desired(
+        ruleset=ruleset,
+        backend=backend.NAME,
+        bundles=bundles,
+        boot_bundle=boot,
+        program=backend.parse({name: text for name, text in rules.items() if name in backend.PARTS}),
+        settings=sysctl.parse({name: text for name, text in settings.items() if name in sysctl.PARTS}),
+        parts=backend.PARTS,
+    )
+
+
+def minimal(ruleset: Ruleset) -> Ruleset:
+    """What is loaded at boot where neither the confirmed rules nor those before load: known connections, what a host
+    needs to live on a network, what is blocked, and ssh from wherever the policy admits it, without limits."""
+
+    def kept(rules: tuple[Rule, ...], inbound: bool) -> tuple[Rule, ...]:
+        found = []
+        for rule in rules:
+            if rule.kind in (Kind.FIXED, Kind.DEFAULT) or (rule.kind is Kind.BLOCK and _small(rule)):
+                found.append(rule)
+            elif inbound and rule.kind is Kind.SERVICE and admits_ssh(rule):
+                found.append(replace(rule, rate=None, max_connections=None, log=False))
+        return tuple(found)
+
+    return replace(
+        ruleset,
+        inbound=kept(ruleset.inbound, True),
+        outbound=kept(ruleset.outbound, False),
+        forwarded=kept(ruleset.forwarded, False),
+        translations=(),
+        masquerades=(),
+        clamps=(),
+        log_denied=False,
+        published_governed=False,
+        settings=(),
+        expectations=(),
+    )
+
+
+def admits_ssh(rule: Rule) -> bool:
+    return rule.name == "ssh" or any(f.protocol == TCP and SSH in f.ports for f in rule.flows or ())
+
+
+def _small(rule: Rule) -> bool:
+    sets = (rule.source, rule.destination)
+    return all(len(addresses.v4.bounds) + len(addresses.v6.bounds) <= 2 * MOST_BLOCKED for addresses in sets)
+
+
+def after(observed: Program, desired: Program) -> Program:
+    """All rules as they will be once `desired` is loaded: everybody else's as they are, portctl's replaced.
+
+    In a chain that portctl shares with others (INPUT of iptables), its own jump stands first.
+    """
+    mine = {_key(chain): chain for chain in desired.chains}
+    names = {chain.name for chain in (*desired.chains, *observed.chains) if chain.own}
+    chains: list[Chain] = []
+    for chain in observed.chains:
+        if chain.own:
+            continue
+        others = tuple(line for line in chain.lines if not jumps_to(line, names))
+        shared = mine.pop(_key(chain), None)
+        chains.append(replace(chain, lines=(*(shared.lines if shared else ()), *others)))
+    return Program((*chains, *mine.values()), observed.foreign, observed.live)
+
+
+def _key(chain: Chain) -> tuple[str, int, str]:
+    return chain.table, chain.family or 0, chain.name
+
+
+def jumps_to(line: Line, names: set[str]) -> bool:
+    return any(isinstance(action, Jump) and action.chain in names for action in line.actions)
+
+
+def in_sync(observed: Program, desired: Program) -> bool:
+    """Whether portctl's rules are loaded as desired, and are reached: their jumps stand where they must."""
+    return observed.own() == desired.own() and _doors(observed) == _doors(desired)
+
+
+def _doors(program: Program) -> dict[tuple[str, int, str], tuple[tuple[int, Line], ...]]:
+    """For each shared chain, portctl's lines in it with their places."""
+    names = {chain.name for chain in program.chains if chain.own}
+    found = {
+        _key(chain): tuple((at, line) for at, line in enumerate(chain.lines) if jumps_to(line, names))
+        for chain in program.chains
+        if not chain.own
+    }
+    return {key: lines for key, lines in found.items() if lines}
+
+
+def foreign(program: Program) -> Program:
+    """Everybody else's part."""
+    return after(program, Program(()))

@@ -1,0 +1,87 @@
+"""A plan as a value: what would change, what a person should know before, and what forbids it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from portctl.listeners import Connection
+from portctl.program import Program
+from portctl.ruleset import Ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One text that becomes another. `name` is a file of a bundle (`nftables/rules.nft`) or a path on the host."""
+
+    name: str
+    old: str
+    new: str
+
+    def diff(self) -> Iterator[str]:
+        """The lines of a unified diff, without line ends."""
+        yield from difflib.unified_diff(
+            self.old.splitlines(), self.new.splitlines(), f"now/{self.name.lstrip('/')}", self.name, lineterm="", n=2
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why it must not be applied as it is. `hint` says what to write instead."""
+
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a host shall be: bundles, and the values that they mean."""
+
+    ruleset: Ruleset
+    backend: str
+    bundles: Mapping[str, Mapping[str, str]]
+    """{part: {file: text}}, the rules' part and `sysctl`."""
+    boot_bundle: Mapping[str, str]
+    """What is loaded at the next boot: the same, with the minimal rule set."""
+    program: Program
+    settings: Mapping[str, str]
+    parts: tuple[str, ...]
+    """The rule files among those of the back end's bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is on a host, as text. `saved` are the bundles that bring it back, `boot` what it would load at boot."""
+
+    saved: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    boot: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """{path: text} of the other files for the next boot, where they exist."""
+    ruleset: Ruleset | None = None
+    """Of the policy in force, as the last record has it."""
+    last_backend: str | None = None
+    number: int | None = None
+    """Of the record in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`order` are the bundles to load, in this order; empty where the kernel is as wanted already."""
+
+    changes: tuple[Change, ...]
+    boot: tuple[Change, ...]
+    order: tuple[str, ...]
+    summary: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    cut: tuple[Connection, ...] = ()
+    """Live connections that `block` forbids: they are ended, not only starved."""
+    opened: tuple[Connection, ...] = ()
+    """Connections that the state tracker does not know yet, and that shall survive."""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing would change: neither in the kernel nor at the next boot."""
+        return not (self.order or self.boot)

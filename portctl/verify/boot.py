@@ -1,0 +1,57 @@
+"""What would be left after a reboot: `not-persistent`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from portctl import sysctl
+from portctl.observe.boot import BootState
+from portctl.verify.finding import Finding, View
+
+UNDOES = {
+    "ufw": "it puts its own policies into the same hooks, and its own sysctl.conf wins",
+    "firewalld": "it owns the packet filter, and flushes what it does not know",
+    "nftables": "it begins with `flush ruleset`, at its stop too",
+    "netfilter-persistent": "it loads the rules that were saved by whoever saved them last",
+    "iptables": "it loads the rules in its own file over those that are there",
+    "ip6tables": "it loads the rules in its own file over those that are there",
+}
+
+
+def persistence(view: View, state: BootState, wanted: Mapping[str, str]) -> Iterator[Finding]:
+    """The findings. `wanted` are the rule files and the settings' file of the policy, {part/file: text}."""
+    yield from _bundle(view, state, wanted)
+    for name, link in state.others:
+        yield Finding(
+            "not-persistent",
+            "warning",
+            name,
+            f"the service {name} starts at boot: {UNDOES.get(name, 'it loads rules of its own')}",
+            f"disable it (systemctl disable {name}), or leave the packet filter to it",
+            (link,),
+        )
+
+
+def _bundle(view: View, state: BootState, wanted: Mapping[str, str]) -> Iterator[Finding]:
+    missing = [name for name, text in wanted.items() if state.bundle.get(name) != text]
+    subject, advice = view.ruleset.name, "portctl apply, and confirm: what is confirmed is written for the next boot"
+    if not state.bundle:
+        message = "after a reboot nothing of this policy would be loaded"
+        yield Finding("not-persistent", "warning", subject, message, advice, ("nothing in /etc/portctl/boot",))
+        return
+    if missing:
+        message = "after a reboot other rules than those of this policy would be loaded"
+        evidence = tuple(f"/etc/portctl/boot/current/{name} {_state(state, name)}" for name in missing)
+        yield Finding("not-persistent", "warning", subject, message, advice, evidence)
+    if not state.starts and view.facts.init in ("systemd", "openrc"):
+        message = f"{view.facts.init} does not start portctl-boot: nothing would load the rules"
+        yield Finding("not-persistent", "warning", subject, message, advice, ("no link to portctl-boot",))
+    conf = wanted.get(f"{sysctl.NAME}/{sysctl.FILE}")
+    if conf is not None and state.settings != conf:
+        message = f"after a reboot {sysctl.BOOT_FILE} would set other values"
+        said = f"{sysctl.BOOT_FILE} {'is not there' if state.settings is None else 'differs'}"
+        yield Finding("not-persistent", "warning", subject, message, advice, (said,))
+
+
+def _state(state: BootState, name: str) -> str:
+    return "differs" if name in state.bundle else "is not there"

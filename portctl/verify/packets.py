@@ -1,0 +1,318 @@
+"""The packets that tell rule sets apart: from the corners of every address set that could matter, and from strangers.
+
+Not every packet there is: that is asked of the rules themselves, by comparing them (`drift`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from portctl.net import FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Address, Addresses, Family, Ranges
+from portctl.observe.types import Facts
+from portctl.program import Action, Chain, Condition, Field, Jump, Line, Lookup, Program, Translate
+from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule, Ruleset
+from portctl.verify.finding import View
+
+STRANGERS: dict[Family, tuple[Address, ...]] = {
+    4: (ip_address("45.83.220.77"), ip_address("10.217.93.14"), ip_address("192.168.219.201")),
+    6: (ip_address("2a0e:b107:9f0::77"), ip_address("fd6b:94c2:77::41")),
+}
+"""Nobody in particular, in the Internet and in private networks."""
+MOST_SOURCES, MOST_DESTINATIONS, MOST_INTERFACES, MOST_RANGES = 160, 12, 6, 12
+_IMPOSSIBLE = LOOPBACK_ADDRESSES | MULTICAST | Addresses.of("0.0.0.0/8", "240.0.0.0/4", "::/128")
+
+
+def address(number: int, family: Family) -> Address:
+    return IPv4Address(number) if family == 4 else IPv6Address(number)
+
+
+def corners(ranges: Ranges, family: Family, most: int = MOST_RANGES) -> list[Address]:
+    """The first and last of a set and their neighbours outside, of up to `most` ranges spread over it."""
+    pairs = list(ranges.pairs())
+    step = max(1, -(-len(pairs) // most))
+    top = (1 << (32 if family == 4 else 128)) - 1
+    numbers: dict[int, None] = {}
+    for low, high in [*pairs[::step], *pairs[-1:]]:
+        numbers |= dict.fromkeys(n for n in (low, high, low - 1, high + 1) if 0 <= n <= top)
+    return [address(n, family) for n in numbers]
+
+
+def interfaces(facts: Facts) -> list[str]:
+    """The names of the interfaces through which strangers may come; `eth0` where none is known."""
+    found = [i.name for i in facts.interfaces if i.name != "lo" and i.addresses]
+    return found or [i.name for i in facts.interfaces if i.name != "lo"][:1] or ["eth0"]
+
+
+def to_listener(
+    view: View, protocol: int, port: int, destinations: Sequence[Address], only: str | None = None
+) -> Iterator[Packet]:
+    """Packets that start a connection with one socket, each from somebody else, in by every way that may matter.
+
+    `only` is the one interface that the socket takes packets from.
+    """
+    homes = {a: i.name for i in view.facts.interfaces for a in i.addresses}
+    names = [only] if only else interfaces(view.facts)
+    source_ports = _source_ports(view.ruleset.inbound, protocol, port)
+    for family in FAMILIES:
+        here = [d for d in destinations if d.version == family][:MOST_DESTINATIONS]
+        if not here:
+            continue
+        ways = [(d, homes.get(d, names[0]) if only is None else only) for d in here]
+        ways += [(here[0], name) for name in names[:MOST_INTERFACES] if (here[0], name) not in ways]
+        for source in _sources(view, protocol, port, family):
+            for source_port in source_ports:
+                for destination, name in ways:
+                    if source not in view.own:
+                        yield Packet(
+                            Direction.INBOUND,
+                            protocol,
+                            source,
+                            destination,
+                            port,
+                            source_port=source_port,
+                            interface=name,
+                            at=view.at,
+                        )
+
+
+def _sources(view: View, protocol: int, port: int, family: Family) -> list[Address]:
+    found: dict[Address, None] = dict.fromkeys(STRANGERS[family])
+    for rule in view.ruleset.inbound:
+        if _concerns(rule.flows, protocol, port) and not rule.source.is_every(family):
+            found |= dict.fromkeys(corners(rule.source.family(family), family))
+    for line in view.suspects:
+        found |= dict.fromkeys(_line_sources(line, port, family))
+    possible = [source for source in found if source not in _IMPOSSIBLE]
+    return possible[:MOST_SOURCES]
+
+
+def _concerns(flows: tuple[Flow, ...] | None, protocol: int, port: int) -> bool:
+    return flows is None or any(flow.protocol == protocol and port in flow.ports for flow in flows)
+
+
+def _source_ports(rules: Iterable[Rule], protocol: int, port: int) -> list[int]:
+    """An ordinary one, and one that each rule asks for."""
+    found = {40000: None}
+    for rule in rules:
+        for flow in rule.flows or ():
+            if flow.protocol == protocol and port in flow.ports and flow.source_ports != EVERY_PORT:
+                found |= {next(flow.source_ports.pairs())[0]: None}
+    return list(found)[:4]
+
+
+def _line_sources(line: Line, port: int, family: Family) -> Iterator[Address]:
+    conditions = list(_conditions(line))
+    ports = [c for c in conditions if c.field is Field.PORT and not c.negated and isinstance(c.value, Ranges)]
+    if ports and not any(port in c.value for c in ports if isinstance(c.value, Ranges)):
+        return
+    for condition in conditions:
+        ours = condition.family in (None, family)
+        if condition.field is Field.SOURCE and ours and isinstance(condition.value, Ranges):
+            yield from corners(condition.value, family)
+
+
+def _conditions(line: Line) -> Iterator[Condition]:
+    """The conditions of a line, those within its concatenations and lookups too."""
+    yield from _flat(line.conditions)
+    for action in line.actions:
+        yield from _of_action(action)
+
+
+def _of_action(action: Action) -> Iterator[Condition]:
+    if isinstance(action, Lookup):
+        for conditions, found in action.entries:
+            yield from _flat(conditions)
+            yield from _of_action(found)
+
+
+def _flat(conditions: Iterable[Condition]) -> Iterator[Condition]:
+    for condition in conditions:
+        yield condition
+        if condition.field is Field.CONCATENATION and isinstance(condition.value, tuple):
+            for each in condition.value:
+                yield from _flat(each)
+
+
+def about(program: Program, protocol: int, port: int) -> Program:
+    """The part of a program that packets of one protocol and port can meet: the same verdicts, from far fewer lines.
+
+    The ports to which translations turn packets stay in, as those packets may become theirs.
+    """
+    turned = {a.port for c in program.chains for line in c.lines for a in line.actions if isinstance(a, Translate)}
+    ports = {port, *(p for p in turned if p is not None)}
+    chains = {_place(chain): chain for chain in program.chains}
+    waiting = [chain for chain in program.chains if chain.hook]
+    reached: dict[tuple[Family | None, str, str], Chain] = {}
+    while waiting:
+        chain = waiting.pop()
+        if _place(chain) in reached:
+            continue
+        reached[_place(chain)] = chain = replace(chain, lines=tuple(_lines(chain, protocol, ports)))
+        for name in {name for line in chain.lines for action in line.actions for name in _jumps(action)}:
+            if target := chains.get((chain.family, chain.table, name)):
+                waiting.append(target)
+    return Program(tuple(reached.values()), program.foreign, program.live)
+
+
+def _place(chain: Chain) -> tuple[Family | None, str, str]:
+    return chain.family, chain.table, chain.name
+
+
+def _jumps(action: Action) -> Iterator[str]:
+    if isinstance(action, Jump):
+        yield action.chain
+    if isinstance(action, Lookup):
+        for _, found in action.entries:
+            yield from _jumps(found)
+
+
+def _lines(chain: Chain, protocol: int, ports: set[int]) -> Iterator[Line]:
+    for line in chain.lines:
+        if not _meets(line.conditions, protocol, ports):
+            continue
+        if any(isinstance(action, Lookup) for action in line.actions):
+            line = replace(line, actions=tuple(_narrowed(action, protocol, ports) for action in line.actions))
+        yield line
+
+
+def _narrowed(action: Action, protocol: int, ports: set[int]) -> Action:
+    if not isinstance(action, Lookup):
+        return action
+    entries = ((c, _narrowed(found, protocol, ports)) for c, found in action.entries if _meets(c, protocol, ports))
+    return Lookup(tuple(entries))
+
+
+def _meets(conditions: Iterable[Condition], protocol: int, ports: set[int]) -> bool:
+    """Whether a packet of that protocol, to one of those ports, can match as far as these two go."""
+    for condition in conditions:
+        if condition.negated or not isinstance(condition.value, Ranges):
+            continue
+        if condition.field is Field.PROTOCOL and protocol not in condition.value:
+            return False
+        if condition.field is Field.PORT and not any(port in condition.value for port in ports):
+            return False
+    return True
+
+
+def policy_about(ruleset: Ruleset, protocol: int, port: int) -> Ruleset:
+    """The same of a policy: its inbound rules that packets of one protocol and port can match."""
+    if any(_concerns(translation.flows, protocol, port) for translation in ruleset.translations):
+        return ruleset
+    return replace(ruleset, inbound=tuple(r for r in ruleset.inbound if _concerns(r.flows, protocol, port)))
+
+
+def of_rule(view: View, rule: Rule, direction: Direction) -> Iterator[Packet]:
+    """A few packets for each protocol and family of a rule: within it, at its first and last port and address."""
+    names = interfaces(view.facts)
+    for family in rule.families():
+        inside, outside = _pick(rule.source, family), _pick(rule.destination, family)
+        here = [a for a in view.own if a.version == family] or [address(1 << 24, family)]
+        for flow in rule.flows or (Flow(6),):
+            if family not in flow.families():
+                continue
+            for port in _ends(flow):
+                for source in inside if direction is not Direction.OUTBOUND else here[:1]:
+                    for destination in outside if direction is not Direction.INBOUND else here[:1]:
+                        yield Packet(
+                            direction,
+                            flow.protocol,
+                            source,
+                            destination,
+                            port,
+                            source_port=next(flow.source_ports.pairs(), (40000, 0))[0] or 40000,
+                            interface=_name(rule.interfaces, names, 0),
+                            out_interface=_name(rule.out_interfaces, names, -1),
+                            hop_limit=64 if rule.hop_limit is None else rule.hop_limit,
+                            user=rule.user,
+                            local=direction is Direction.INBOUND,
+                            at=view.at,
+                        )
+
+
+def _pick(addresses: Addresses, family: Family) -> list[Address]:
+    """Somebody of the set, and the ends of its first range."""
+    whole = addresses.family(family)
+    found = [stranger for stranger in STRANGERS[family][:1] if int(stranger) in whole]
+    if not addresses.is_every(family):
+        found += [address(n, family) for pair in list(whole.pairs())[:2] for n in pair]
+    return found
+
+
+def _ends(flow: Flow) -> list[int]:
+    pairs = list(flow.ports.pairs()) if flow.protocol in PROTOCOLS_WITH_PORTS or flow.protocol in (1, 58) else [(0, 0)]
+    return list(dict.fromkeys(max(1, n) if flow.protocol in PROTOCOLS_WITH_PORTS else n for p in pairs[:4] for n in p))
+
+
+def _name(patterns: Sequence[str], names: Sequence[str], default: int) -> str:
+    """An interface that a rule asks for, if it asks."""
+    if not patterns:
+        return names[default]
+    pattern = patterns[0]
+    if pattern == LOOPBACK:
+        return "lo"
+    if pattern.endswith("*"):
+        return next((name for name in names if name.startswith(pattern[:-1])), pattern[:-1] + "0")
+    return pattern
+
+
+def of_line(view: View, line: Line, chain: Chain) -> Iterator[Packet]:
+    """Packets that a loaded line might be about, whatever comes before it: for finding an example of a difference."""
+    conditions = list(_conditions(line))
+    protocols = _values(conditions, Field.PROTOCOL) or [6, 17]
+    ports = _values(conditions, Field.PORT) or [22, 9]
+    names = interfaces(view.facts)
+    asked = [str(n) for c in conditions if c.field is Field.IN and isinstance(c.value, tuple) for n in c.value]
+    for family in FAMILIES if chain.family is None else (chain.family,):
+        sources = [a for c in conditions if c.field is Field.SOURCE for a in _ofs(c, family)] or list(STRANGERS[family])
+        aimed = [a for c in conditions if c.field is Field.DESTINATION for a in _ofs(c, family)]
+        here = sorted((a for a in view.own if a.version == family), key=int)[:2]
+        for protocol in protocols[:4]:
+            for port in ports[:12]:
+                for name in [*[_name([a], names, 0) for a in asked[:4]], names[0]]:
+                    for source in sources[:24]:
+                        for destination in [*here, *aimed[:4]]:
+                            local = destination in view.own
+                            yield Packet(
+                                Direction.INBOUND if local else Direction.FORWARDED,
+                                protocol,
+                                source,
+                                destination,
+                                port,
+                                interface=name,
+                                local=local,
+                                at=view.at,
+                            )
+                    for destination in aimed[:8] or STRANGERS[family][:1]:
+                        if here:
+                            yield Packet(
+                                Direction.OUTBOUND, protocol, here[0], destination, port, out_interface=name, at=view.at
+                            )
+
+
+def _values(conditions: Iterable[Condition], field: Field) -> list[int]:
+    found: dict[int, None] = {}
+    for condition in conditions:
+        if condition.field is field and isinstance(condition.value, Ranges):
+            for pair in list(condition.value.pairs())[:6]:
+                found |= dict.fromkeys(pair)
+    return list(found)
+
+
+def _ofs(condition: Condition, family: Family) -> list[Address]:
+    if condition.family not in (None, family) or not isinstance(condition.value, Ranges):
+        return []
+    return [a for a in corners(condition.value, family) if a not in _IMPOSSIBLE]
+
+
+def translated_ports(program: Program) -> list[tuple[int, int, Line, Chain]]:
+    """(protocol, port, line, chain) that somebody else's rules turn elsewhere before they reach this host."""
+    found = []
+    for chain in program.chains:
+        for line in chain.lines if not chain.own else ():
+            if any(isinstance(a, Translate) and a.kind in ("destination", "redirect") for a in line.actions):
+                conditions = list(_conditions(line))
+                for protocol in _values(conditions, Field.PROTOCOL) or [6, 17]:
+                    found += [(protocol, port, line, chain) for port in _values(conditions, Field.PORT)]
+    return found

@@ -1,0 +1,166 @@
+"""What is not portctl's stays byte for byte as it was: fail2ban, Docker, libvirt, a person's own rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from portctl.command import Command
+from portctl.hosts.namespaces import Room
+from tests.system import applying, worlds
+
+pytestmark = pytest.mark.system
+
+DOCKER = """set -e
+iptables-restore --noflush <<'END'
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+END
+"""
+LIBVIRT = """nft -f - <<'END'
+table ip libvirt_network {
+	chain guest_input {
+		type filter hook input priority filter; policy accept;
+		iifname "virbr0" udp dport { 53, 67 } counter packets 0 bytes 0 accept
+		iifname "virbr0" tcp dport 53 counter packets 0 bytes 0 accept
+	}
+	chain guest_nat {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr 192.168.122.0/24 ip daddr != 192.168.122.0/24 counter packets 0 bytes 0 masquerade
+	}
+}
+END
+"""
+HAND_MADE = """set -e
+iptables -A INPUT -s 203.0.113.99 -m comment --comment "by hand" -j DROP
+iptables -A INPUT -p tcp --dport 9999 -j ACCEPT
+ip6tables -A INPUT -s 2001:db8:99::/48 -j DROP
+ip6tables -A OUTPUT -d 2001:db8:98::1 -j REJECT
+iptables -t mangle -A PREROUTING -p udp --dport 5060 -j TOS --set-tos 0x10
+ipset create mine hash:ip; ipset add mine 203.0.113.7
+"""
+JAIL = """[DEFAULT]
+banaction = iptables-multiport
+[sshd]
+enabled = true
+backend = polling
+logpath = /var/log/test-auth.log
+maxretry = 1
+findtime = 1h
+bantime = 1h
+"""
+SAVE = "iptables-save -c; ip6tables-save -c; nft list ruleset; ipset save mine 2>/dev/null"
+
+
+def foreign(machine: Room) -> list[str]:
+    """Every rule of both tools that is not portctl's, with counters."""
+    said = machine.run(Command(("sh", "-c", SAVE))).stdout
+    said = re.sub(r"(?ms)^table inet portctl \{.*?^\}\n", "", said)
+    lines = (line for line in said.splitlines() if "PORTCTL" not in line.upper() and not line.startswith("#"))
+    # iptables shows its built-in chains, and nft the tables that hold them, once anybody has touched the table.
+    empty = re.compile(
+        r"^\*|^COMMIT|^:[A-Z]+ ACCEPT \[0:0\]|^table ip6? (filter|nat|mangle|raw) \{|^\s*(chain|type) |^\s*\}?$"
+    )
+    return [line for line in lines if not empty.match(line)]
+
+
+@pytest.fixture
+def machine() -> Iterator[Room]:
+    with worlds.world() as world:
+        yield world.machine
+
+
+@pytest.mark.parametrize("backend", applying.BACKENDS)
+def test_rules_of_others_stay_as_they_are_whoever_came_first(machine: Room, backend: str) -> None:
+    for script in (DOCKER, LIBVIRT, HAND_MADE):
+        worlds.checked(machine, "sh", "-c", script)
+    before = foreign(machine)
+    assert any("172.17.0.2:80" in line for line in before)
+    for words in (("--confirm-within", "0"), ("--confirm-within", "0"), ("--confirm-within", "1")):
+        policy = applying.SECOND if words[1] == "1" else applying.FIRST
+        result = applying.apply(machine, policy, "--backend", backend, *words)
+        assert result.status == (4 if words[1] == "1" else 0), result.stderr
+        assert foreign(machine) == before
+    worlds.checked(machine, "sh", "-c", "iptables -I INPUT -s 203.0.113.123 -j DROP; iptables -t nat -N LATE")
+    later = foreign(machine)
+    assert later != before
+    applying.applied(machine, applying.SECOND, "--backend", backend)
+    assert foreign(machine) == later
+    assert applying.portctl(machine, "rollback").status == 0
+    assert applying.portctl(machine, "rollback", "1").status == 0
+    assert foreign(machine) == later
+
+
+@pytest.mark.parametrize("backend", applying.BACKENDS)
+def test_a_real_fail2ban_bans_before_and_after(machine: Room, backend: str) -> None:
+    machine.put("/etc/fail2ban/jail.local", JAIL.encode())
+    worlds.checked(
+        machine, "sh", "-c", "rm -f /etc/fail2ban/jail.d/*; mkdir -p /run/fail2ban; : >/var/log/test-auth.log"
+    )
+    worlds.checked(machine, "fail2ban-server", "-b", "--pidfile", "/run/fail2ban/f.pid", "-s", "/run/fail2ban/f.sock")
+    client = ("fail2ban-client", "-s", "/run/fail2ban/f.sock")
+    worlds.until(lambda: machine.run(Command((*client, "status", "sshd"))).ok, "fail2ban answers", 20)
+    worlds.checked(machine, *client, "set", "sshd", "banip", "203.0.113.20")
+
+    def banned(address: str) -> bool:
+        return f"-s {address}/32" in machine.run(Command(("iptables-save",))).stdout
+
+    worlds.until(lambda: banned("203.0.113.20"), "the first ban")
+    before = foreign(machine)
+    applying.applied(machine, applying.FIRST, "--backend", backend)
+    assert foreign(machine) == before
+    worlds.checked(machine, *client, "set", "sshd", "banip", "203.0.113.21")
+    worlds.until(lambda: banned("203.0.113.21"), "the second ban")
+    after = foreign(machine)
+    assert applying.apply(machine, applying.SECOND, "--confirm-within", "1").status == 4
+    assert foreign(machine) == after
+    worlds.checked(machine, *client, "set", "sshd", "unbanip", "203.0.113.20")
+    worlds.until(lambda: not banned("203.0.113.20"), "the ban is lifted")
+    machine.run(Command((*client, "stop")), 30)
+
+
+@pytest.mark.parametrize("backend", applying.BACKENDS)
+def test_the_plan_names_what_stops_working_and_what_overrides_an_entry(machine: Room, backend: str) -> None:
+    worlds.checked(machine, "sh", "-c", "ip link add virbr0 type bridge; ip addr add 192.168.122.1/24 dev virbr0")
+    worlds.checked(machine, "sh", "-c", "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0")
+    for script in (DOCKER, LIBVIRT):
+        worlds.checked(machine, "sh", "-c", script)
+    policy = applying.FIRST + (
+        "interfaces: {lan: [docker0], out: [eth0]}\n"
+        "forwards: {guests: {ports: https, from: 172.17.0.0/16, in: lan, to: any, out: out}}\n"
+        "defaults: {forward: drop}\n"
+    )
+    machine.put("/root/policy.yaml", policy.encode())
+
+    def warnings() -> str:
+        said = applying.portctl(machine, "plan", "/root/policy.yaml", "--backend", backend)
+        assert said.status == 0, said.stderr
+        return "\n".join(line for line in said.stdout.splitlines() if line.startswith("warning: "))
+
+    first = warnings()
+    assert re.search("stops working: .*guest_input.* 67", first), first
+    assert re.search("container traffic stops.*virbr0", first), first
+    assert "container traffic stops: `defaults.forward` stops what starts behind docker0" not in first
+    assert "overridden" not in first
+    worlds.checked(machine, "sh", "-c", "iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 22 -j ACCEPT")
+    worlds.checked(machine, "sh", "-c", "iptables -F FORWARD")
+    second = warnings()
+    assert re.search("`web` is overridden .*chain INPUT of table filter: its policy", second), second
+    assert re.search("`guests` is overridden .*chain FORWARD of table filter: its policy", second), second
+    assert "`ssh` is overridden" not in second.replace("2001:", "")

@@ -1,0 +1,85 @@
+"""Every golden case: its texts, its packets, its tests; and that each back end's rules say what `decide` says."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from portctl import backends, expectations
+from portctl.backends.base import Ability
+from portctl.expectations.corners import corner_packets
+from portctl.pipeline import Compiled
+from portctl.problems import has_errors
+from portctl.program import Program, evaluate
+from portctl.ruleset import Packet, decide
+from tests import golden_cases, packets
+
+CASES = golden_cases.cases()
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_backend = pytest.mark.parametrize("backend", backends.NAMES)
+
+
+@cache
+def compiled(case: Path) -> Compiled:
+    return golden_cases.compiled(case)
+
+
+@each_case
+def test_texts(case: Path) -> None:
+    files = golden_cases.computed(case)
+    if golden_cases.accepting():
+        golden_cases.accept(case, files)
+    assert golden_cases.stored(case) == files
+
+
+@each_case
+def test_a_case_says_what_it_is_about(case: Path) -> None:
+    assert (case / "policy.yaml").read_text().startswith("# ")
+    assert (case / "packets.txt").is_file()
+
+
+@each_case
+def test_packets_are_decided_as_written_by_hand(case: Path) -> None:
+    ruleset = compiled(case).ruleset
+    wrong = []
+    for line in packets.read(case / "packets.txt"):
+        verdict, rule = decide(ruleset, line.packet)
+        if (verdict, rule.name) != (line.verdict, line.rule):
+            wrong.append(f"{line.line}, not {verdict.value} {rule.name}")
+    assert not wrong
+
+
+@each_case
+def test_the_tests_of_the_policy_hold(case: Path) -> None:
+    assert expectations.evaluate(compiled(case).ruleset) == []
+
+
+@each_case
+@each_backend
+def test_rendered_rules_mean_what_the_policy_means(case: Path, backend: str) -> None:
+    ruleset = compiled(case).ruleset
+    module = backends.load(backend)
+    if has_errors(module.gaps(ruleset, Ability())):
+        assert (case / backend / "gaps.txt").is_file()
+        return
+    program = module.parse(module.render(ruleset, Ability()))
+    assert not program.foreign
+    by_hand = [line.packet for line in packets.read(case / "packets.txt")]
+    assert not disagreements(compiled(case), program, by_hand + corner_packets(ruleset, 700))
+
+
+def disagreements(policy: Compiled, program: Program, sent: list[Packet], most: int = 5) -> list[str]:
+    """Packets on which loaded rules and the policy differ, in words, the first few."""
+    wrong: list[str] = []
+    for packet in sent:
+        verdict, rule = decide(policy.ruleset, packet)
+        answer = evaluate(program, packet)
+        if answer.verdict is not verdict or answer.depends_on:
+            step = answer.decided
+            line = "" if step is None else f" by {step.chain.name}: {step.line.text if step.line else 'policy'}"
+            wrong.append(f"{packet}: {verdict.value} by {rule.name}, but {answer.verdict.value}{line}")
+            if len(wrong) == most:
+                break
+    return wrong
