@@ -7,11 +7,18 @@ from typing import cast
 
 from portctl.backends.base import Backend
 
-NAMES: tuple[str, ...] = ("nftables", "iptables")
+NAMES: tuple[str, ...] = (
+    *("nftables", "iptables"),
+    *("pf-openbsd", "pf-freebsd13", "pf-freebsd14", "pf-freebsd15", "pf-macos"),
+)
+OFFERED: tuple[str, ...] = ("nftables", "iptables", "pf-openbsd", "pf-freebsd", "pf-macos")
+"""What `--backend all` means. `pf-freebsd` is the one of the version that `Ability` names."""
 
 
 def load(name: str) -> Backend:
-    """The back end called `name`, imported only now. Raises KeyError for a name not in `NAMES`."""
-    if name not in NAMES:
+    """The back end called `name`, imported only now. Raises KeyError for a name that is neither known nor offered."""
+    if name not in NAMES and name not in OFFERED:
         raise KeyError(name)
-    return cast(Backend, import_module(f"portctl.backends.{name}"))
+    package, dialect, _ = name.partition("-")
+    module = import_module(f"portctl.backends.{package}")
+    return cast(Backend, module.named(name) if dialect else module)

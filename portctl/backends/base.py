@@ -30,6 +30,8 @@ class Ability:
     """iptables only: address lists go into kernel sets."""
     clock: bool = True
     """The packet filter can compare the time of day and date."""
+    version: str = ""
+    """The system's version (`14.2`), for back ends whose language changed; empty: the newest that is known."""
 
 
 class Backend(Protocol):
