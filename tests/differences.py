@@ -6,7 +6,7 @@ differences and no others; the heading must be in the document.
 
 from __future__ import annotations
 
-from portctl.net import LOOPBACK_ADDRESSES
+from portctl.net import LOOPBACK_ADDRESSES, MULTICAST, Addresses
 from portctl.program import Answer
 from portctl.ruleset import (
     ACK,
@@ -26,20 +26,18 @@ from portctl.ruleset import (
     Verdict,
 )
 
-TRANSLATING = ("pf-openbsd", "pf-freebsd15")
+CAST = MULTICAST | Addresses.of("0.0.0.0", "255.255.255.255", "::")
 MLD = (130, 131, 132, 143)
 
 
-def forced(backend: str, ruleset: Ruleset, packet: Packet, verdict: Verdict, rule: Rule, answer: Answer) -> str | None:
+def forced(backend: str, ruleset: Ruleset, packet: Packet, rule: Rule, answer: Answer) -> str | None:
     """The heading that explains a difference; None: nothing does."""
     if not backend.startswith("pf-"):
         return None
-    if backend in TRANSLATING and not packet.starts and any(t.matches(packet) for t in ruleset.translations):
-        return None if answer.verdict is Verdict.ACCEPT else "pf: what starts no connection is not translated"
-    return pf(ruleset, packet, verdict, rule, answer)
+    return pf(ruleset, packet, rule, answer)
 
 
-def pf(ruleset: Ruleset, packet: Packet, verdict: Verdict, rule: Rule, answer: Answer) -> str | None:
+def pf(ruleset: Ruleset, packet: Packet, rule: Rule, answer: Answer) -> str | None:
     dropped = answer.verdict is Verdict.DROP
     if packet.state in State.INVALID | State.UNTRACKED:
         return "BSD: nothing is invalid, nothing bypasses the state table"
@@ -55,10 +53,12 @@ def pf(ruleset: Ruleset, packet: Packet, verdict: Verdict, rule: Rule, answer: A
         return "pf: the hop limit is the kernel's to ask"
     if packet.protocol == TCP and impossible(packet.flags) and dropped:
         return "pf: impossible TCP flags"
-    if packet.direction is Direction.FORWARDED and dropped:
-        if packet.source in LOOPBACK_ADDRESSES or packet.destination in LOOPBACK_ADDRESSES:
-            return "BSD: nothing is forwarded from or to a loopback address"
-    if rule.until is not None or any(r.until for r in ruleset.rules(packet.direction)) and packet.at is not None:
+    if packet.direction is Direction.FORWARDED and packet.destination in CAST and answer.verdict is not Verdict.ACCEPT:
+        return "BSD: what is sent to many ends at this host"
+    loopback = packet.source in LOOPBACK_ADDRESSES or packet.destination in LOOPBACK_ADDRESSES
+    if packet.direction is Direction.FORWARDED and dropped and loopback:
+        return "BSD: nothing is forwarded from or to a loopback address"
+    if packet.at is not None and any(each.until for each in ruleset.rules(packet.direction)):
         return "pf and ipfw: no clock"
     return None
 

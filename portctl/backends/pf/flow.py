@@ -49,12 +49,15 @@ class Reading:
     world: World
     skipped: tuple[str, ...] = ()
     tags: Tags = field(default_factory=Tags)
+    passes: bool = False
+    """Some translation says `pass`, and so decides."""
     bit: int = FIRST_BIT
 
 
 def chains(reading: Reading, rules: list[Spec], translations: list[Spec]) -> list[Chain]:
     """The chains of the way in and of the way out."""
     own = any(spec.label.startswith("portctl:") or spec.tag.startswith("portctl_") for spec in walk(rules))
+    reading.passes = any(spec.verb == "pass" for spec in walk(translations) if spec.action in ("rdr", "nat", "binat"))
     found: list[Chain] = []
     for direction, hook, nat in (("in", "prerouting", ("rdr", "binat")), ("out", "postrouting", ("nat", "binat"))):
         turning = [spec for spec in translations if spec.action in nat or "anchor" in spec.action]
@@ -131,13 +134,15 @@ def filtering(reading: Reading, rules: list[Spec], direction: str) -> list[list[
     """The lines of one way; several lists where a `match` rule translates, since later rules see the new address."""
     flat = list(flattened(reading, rules, direction, ()))
     turns = any(spec.action == "match" and spec.pools for spec, _ in flat)
-    parts: list[list[Line]] = [list(before(reading, direction))]
+    done: tuple[Action, ...] = (SetMark(PASSED, PASSED),) if turns else ()
+    first = [changed(line, actions=(*done, *line.actions)) for line in before(reading, direction)]
+    parts: list[list[Line]] = [[_passed(), *first] if reading.passes else first]
     pending: list[Pending] = []
     for spec, asked in flat:
         setting = tuple(_tag(reading, spec))
         if spec.action == "end":
             parts[-1] += [changed(line, conditions=(*asked, *line.conditions)) for line in _last(pending, turns)]
-            parts[-1].append(_line(spec, asked, (*([SetMark(PASSED, PASSED)] if turns else []), Accept())))
+            parts[-1].append(_line(spec, asked, (*done, Accept())))
         elif spec.action == "unknown":
             parts[-1].append(_line(spec, asked, (Unknown(spec.text),)))
         elif spec.action == "match":

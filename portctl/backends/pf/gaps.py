@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from portctl.backends.pf.dialects import Dialect
+from portctl.backends.pf.inward import turned_twice
 from portctl.backends.pf.words import CLONED
 from portctl.net import ANYWHERE
 from portctl.problems import Problem, Span, order
@@ -37,7 +38,7 @@ LARGEST_RATE = 4_000_000
 INTERFACE_LENGTH = 15
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*|[0-9]{1,9}")
-KEYWORDS = frozenset(
+KEYWORDS = frozenset(  # noqa: SIM905 - a list of words is read more easily
     """all allow-opts altq anchor antispoof any bandwidth binat binat-anchor bitmask block block-policy buckets cbq code
     codelq const debug dl-domain divert-reply divert-to dnpipe dnqueue drop dup-to endpi ethernet fail-policy
     fairq fastroute file fingerprints flags floating flush for fragment from global group hfsc hostid icmp-type
@@ -61,9 +62,13 @@ def gaps(ruleset: Ruleset, dialect: Dialect) -> list[Problem]:
             found += _rule(rule, direction, dialect)
     for item in ruleset.translations:
         found += _translation(item, dialect)
+    if dialect.rules_translate:
+        found += _turned_often(ruleset)
     found += _masquerades(ruleset)
     for name in ruleset.clamps:
-        found.append(_gap("a segment size clamped to the path", _span(ruleset, name), "leave `mss` out, or set it on the link"))
+        found.append(
+            _gap("a segment size clamped to the path", _span(ruleset, name), "leave `mss` out, or set it on the link")
+        )
     if ruleset.published_governed:
         span = next((rule.span for rule in ruleset.forwarded if rule.kind is Kind.PUBLISHED), None)
         found.append(_gap("whether somebody else's translation turned a packet", span, "write `published: keep`"))
@@ -95,7 +100,9 @@ def _rule(rule: Rule, direction: Direction, dialect: Dialect) -> Iterator[Proble
     if rule.limited:
         yield from _limits(rule)
     if rule.until is not None:
-        yield _note("pf has no clock: after `until` an apply is due, and `verify` reports the entry as expired", rule.span)
+        yield _note(
+            "pf has no clock: after `until` an apply is due, and `verify` reports the entry as expired", rule.span
+        )
 
 
 def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
@@ -113,7 +120,9 @@ def _limits(rule: Rule) -> Iterator[Problem]:
     if rule.verdict is not Verdict.ACCEPT:
         yield _gap("a limit on what is not admitted", rule.span)
     if rule.rate is not None and not only_tcp:
-        yield _gap("a rate of anything but TCP", rule.span, "use `max_connections`, or put TCP into an entry of its own")
+        yield _gap(
+            "a rate of anything but TCP", rule.span, "use `max_connections`, or put TCP into an entry of its own"
+        )
     elif rule.rate is not None:
         yield _note("pf counts a `rate` when a handshake ends, and IPv6 sources by address, not by /64", rule.span)
     if rule.rate is not None and rule.rate.number > LARGEST_RATE:
@@ -159,7 +168,15 @@ def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
         hint = "name the address with `to`, or the interface with `in`, or admit IPv4 sources alone"
         yield _gap("a port of this host, in IPv6, on whichever address", item.span, hint)
     if here and any(name.endswith("*") for name in item.interfaces):
-        yield _gap("a port of this host on a family of interfaces", item.span, "name the interfaces, or an address with `to`")
+        yield _gap(
+            "a port of this host on a family of interfaces", item.span, "name the interfaces, or an address with `to`"
+        )
+
+
+def _turned_often(ruleset: Ruleset) -> Iterator[Problem]:
+    for item in ruleset.translations:
+        if len(names := turned_twice(ruleset, item)) > 1:
+            yield _gap(f"which of {', '.join(names)} comes before {item.name}", item.span, "let their ports differ")
 
 
 def _masquerades(ruleset: Ruleset) -> Iterator[Problem]:

@@ -121,7 +121,7 @@ def rule(text: str, number: int = 0) -> Spec:
     return spec
 
 
-def _head(reader: Reader, spec: Spec) -> None:
+def _head(reader: Reader, spec: Spec) -> None:  # noqa: C901 - one case a word
     """What stands in its fixed order: verb, direction, log, quick, interface, family, protocol, both ends."""
     if spec.action == "no":
         spec.negated, spec.action = True, reader.next()

@@ -16,23 +16,19 @@ from dataclasses import replace
 
 from portctl.backends.pf.lines import (
     ANY_SIDE,
-    STARTS,
     Ends,
     File,
     Way,
     entry,
     matches,
-    paired,
     passing,
-    pfctl_expands,
     refusing,
     says_nothing,
     sides,
-    starts,
     stateless,
 )
-from portctl.backends.pf.words import CAST_TABLE, devices, label, live_table, tag
-from portctl.net import ANYWHERE, LOOPBACK_ADDRESSES, Family, network_texts
+from portctl.backends.pf.words import CAST_TABLE, devices, label, tag
+from portctl.net import ANYWHERE, Family, Ranges, network_texts
 from portctl.ruleset import KNOWN, Kind, Rule, Ruleset, Translation, Verdict, interface_matches
 
 HERE = "portctl_here"
@@ -48,15 +44,18 @@ def write(file: File) -> None:
     """Fills `file.inward` and, for pf that translates before it filters, `file.translations`."""
     lines = file.inward
     before, blocks, after = parted(file.ruleset.inbound)
+    for translation in file.ruleset.translations:
+        turn(file, translation)
     for rule in before:
         lines += line_two(file, rule)
     for rule in blocks:
         lines += refusing(file, rule, Way("in", rule.interfaces), sides(file, rule), rule.flows)
+    lines.append("# anchors of others: in")
     loopback = [rule for rule in after if rule.kind is Kind.FIXED and rule.verdict is not Verdict.ACCEPT]
     for rule in (rule for rule in loopback if rule.source != ANYWHERE):
         lines += refusing(file, rule, Way("in"), sides(file, rule))
     for translation in file.ruleset.translations:
-        lines += turning(file, translation)
+        lines += admitted(file, translation)
     for rule in (rule for rule in loopback if rule.destination != ANYWHERE):
         lines += refusing(file, rule, Way("in"), sides(file, rule))
     lines += [f"pass in{text} no state tag {HERE}" for _, text in matches(None, LOCAL)]
@@ -92,49 +91,58 @@ def line_two(file: File, rule: Rule) -> list[str]:
 def blocked_beyond(file: File) -> list[str]:
     """Blocked destinations of what passes through. Those of translated packets are judged on their way out."""
     lines: list[str] = []
-    for rule in file.ruleset.forwarded:
-        if rule.kind is Kind.BLOCK and by_destination(rule):
-            found = refusing(file, rule, Way("in", rule.interfaces), sides(file, rule), rule.flows)
-            lines += [f"{line} ! tagged {HERE}" for line in found]
+    for rule in beyond(file.ruleset):
+        found = refusing(file, rule, Way("in", rule.interfaces), sides(file, rule), rule.flows)
+        lines += [f"{line} ! tagged {HERE}" for line in found]
     return lines
 
 
-def by_destination(rule: Rule) -> bool:
-    return rule.destination != ANYWHERE or rule.live_destination is not None
+def beyond(ruleset: Ruleset) -> list[Rule]:
+    """The blocks of what passes through that those of what comes in do not hold already."""
+    known = {rule for rule in ruleset.inbound if rule.kind is Kind.BLOCK}
+    return [rule for rule in ruleset.forwarded if rule.kind is Kind.BLOCK and rule not in known]
 
 
 # --- translated destinations -----------------------------------------------------------------------------------------
 
 
-def turning(file: File, translation: Translation) -> list[str]:
-    """The lines that translate a destination and admit what they translated on its way in."""
+def turn(file: File, translation: Translation) -> None:
+    """The lines that translate a destination, before anything is judged, as the policy's table has it."""
+    mark = tag("to", translation.name)
+    spared = "".join(f" ! tagged {tag('to', name)}" for name in turned_twice(file.ruleset, translation))
+    for patterns, ends, target in turns(file, translation):
+        for _, text in matches(translation.flows, [ends]):
+            if file.dialect.rules_translate:
+                file.inward.append(f"match in{devices(patterns)}{text} tag {mark}{spared} rdr-to {target}")
+            else:
+                file.translations.append(f"rdr{devices(patterns)}{text} tag {mark} -> {target}")
+
+
+def turned_twice(ruleset: Ruleset, translation: Translation) -> list[str]:
+    """Earlier translations to this host, whose outcome this one would turn again: `match` rules all apply."""
+    earlier = ruleset.translations[: ruleset.translations.index(translation)]
+    return [each.name for each in earlier if each.target is None and meets(each, translation)]
+
+
+def meets(earlier: Translation, later: Translation) -> bool:
+    """Whether what the one makes of a packet may be matched by the other."""
+    if earlier.flows is None or later.flows is None:
+        return True
+    for flow in earlier.flows:
+        outcome = flow.ports if earlier.target_port is None else Ranges.single(earlier.target_port)
+        if any(other.protocol == flow.protocol and not other.ports.isdisjoint(outcome) for other in later.flows):
+            return True
+    return False
+
+
+def admitted(file: File, translation: Translation) -> list[str]:
+    """The line that admits on its way in what was translated."""
     rule = entry(file.ruleset, translation.name)
     if rule is None:
         return []
     mark = tag("to", translation.name)
-    found = list(turns(file, translation))
-    if not file.dialect.rules_translate:
-        file.translations += [
-            f"rdr{devices(patterns)}{text} tag {mark} -> {target}"
-            for patterns, ends, target in found
-            for _, text in matches(translation.flows, [ends])
-        ]
-        return admitted(rule, mark)
-    texts = [(p, patterns, text, target) for patterns, e, target in found for p, text in matches(translation.flows, [e])]
-    if rule.limited and (len(texts) > 1 or any(pfctl_expands(text, patterns) for _, patterns, text, _ in texts)):
-        lines = [f"match in{devices(patterns)}{text} tag {mark} rdr-to {target}" for _, patterns, text, target in texts]
-        return lines + admitted(rule, mark)
     plain = replace(rule, out_interfaces=())
-    lines = []
-    for patterns, ends, target in found:
-        way = Way("in", patterns, tag=mark)
-        lines += passing(plain, way, translation.flows, [ends], f" rdr-to {target}")
-    return lines
-
-
-def admitted(rule: Rule, mark: str) -> list[str]:
-    """The line that admits what was translated before."""
-    return passing(rule, Way("in", tagged=mark, tag=mark if rule.limited else ""), None, ANY_SIDE)
+    return passing(plain, Way("in", tagged=mark, tag=mark if rule.limited else ""), None, ANY_SIDE)
 
 
 def turns(file: File, translation: Translation) -> Iterator[tuple[tuple[str, ...], Ends, str]]:
@@ -155,7 +163,9 @@ def places(file: File, translation: Translation, family: Family) -> Iterator[tup
     """(interfaces, destination, target address)."""
     if translation.target is not None:
         name = f"{translation.name}_to"
-        where = {family: "(self)"} if translation.destination is None else file.tables.text(translation.destination, name)
+        where = (
+            {family: "(self)"} if translation.destination is None else file.tables.text(translation.destination, name)
+        )
         yield translation.interfaces, where[family], str(translation.target)
     elif translation.destination is not None:
         for text in network_texts(translation.destination.family(family), family):
@@ -191,6 +201,3 @@ def classes(ruleset: Ruleset, rule: Rule) -> list[tuple[tuple[str, ...], str]]:
     wanted = [name for name in order if not rule.interfaces or interface_matches(rule.interfaces, name.rstrip("*"))]
     found: list[tuple[tuple[str, ...], str]] = [((name,), tag("from", name.rstrip("*"))) for name in wanted]
     return found if rule.interfaces else [*found, ((), tag("from"))]
-
-
-__all__ = ["HERE", "STARTS", "by_destination", "classes", "live_table", "paired", "starts", "write"]

@@ -127,7 +127,9 @@ def passing(rule: Rule, way: Way, flows: Flows, ends: Iterable[Ends], translatio
         return [f"{head}{text}{owner}{starts(protocol)}{tail}" for protocol, text in found]
     mark = tag("limit", rule.name)
     marking = Way(way.direction, way.patterns, way.tagged, mark)
-    lines = [f"pass {way.direction}{devices(way.patterns)}{text}{owner}{starts(p)}{marking.options()}" for p, text in found]
+    lines = [
+        f"pass {way.direction}{devices(way.patterns)}{text}{owner}{starts(p)}{marking.options()}" for p, text in found
+    ]
     counting = Way(way.direction, (), mark, way.tag)
     tail = f"{limited(rule, None)}{named}{counting.options()}{translation}"
     return [*lines, f"pass {way.direction}{log} quick from any to any{tail}"]

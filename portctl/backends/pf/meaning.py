@@ -11,7 +11,7 @@ from portctl.backends.pf.names import CODES, CODES6, FLAGS, PROTOCOLS, TYPES, TY
 from portctl.backends.pf.world import LIVE, NOWHERE, Unclear, World, network
 from portctl.net import FAMILIES, Addresses, Ranges
 from portctl.program import Condition, Field
-from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, PROTOCOLS_WITH_PORTS, TCP, UDP
+from portctl.ruleset import ICMPV6, LOOPBACK, TCP, UDP
 
 NETWORK_MARK = 0x00FFFFFF
 """The part of the mark that stands for the packet's tag."""
@@ -38,15 +38,9 @@ def expanded(spec: Spec) -> list[Spec]:
         one = copy(spec)
         for name, value in zip(fields, chosen, strict=True):
             setattr(one, name, [] if value is None else [value])
-        if one.source_ports or one.ports or one.flags or one.types:
-            one = _fitting(one)
-        if one is not None and not _families_differ(one):
+        if not _families_differ(one):
             found.append(one)
     return found
-
-
-def _fitting(spec: Spec) -> Spec:
-    return spec
 
 
 def _families_differ(spec: Spec) -> bool:
@@ -71,8 +65,8 @@ def conditions(spec: Spec, world: World, tags: Tags) -> tuple[Condition, ...]:
 
 
 def _devices(spec: Spec, world: World, _tags: Tags) -> Iterator[Condition]:
-    side = Field.OUT if spec.direction == "out" else Field.IN
-    for side, devices in ((side, spec.devices), (Field.IN, spec.received)):
+    here = Field.OUT if spec.direction == "out" else Field.IN
+    for side, devices in ((here, spec.devices), (Field.IN, spec.received)):
         for negated, name in devices:
             if name in ("all", "any"):
                 continue
@@ -211,7 +205,8 @@ def _flags(spec: Spec, _world: World, _tags: Tags) -> Iterator[Condition]:
     else:
         tcp = Ranges.single(TCP)
         yield Condition(
-            Field.CONCATENATION, ((Condition(Field.PROTOCOL, tcp, negated=True),), (Condition(Field.PROTOCOL, tcp), asked))
+            Field.CONCATENATION,
+            ((Condition(Field.PROTOCOL, tcp, negated=True),), (Condition(Field.PROTOCOL, tcp), asked)),
         )
 
 
@@ -228,6 +223,3 @@ def _users(spec: Spec, _world: World, _tags: Tags) -> Iterator[Condition]:
 def _tagged(spec: Spec, _world: World, tags: Tags) -> Iterator[Condition]:
     for negated, name in spec.tagged:
         yield Condition(Field.MARK, (NETWORK_MARK, tags.number(name)), negated)
-
-
-__all__ = ["ICMP", "PROTOCOLS_WITH_PORTS", "Tags", "conditions", "expanded", "numbers", "protocol", "within"]

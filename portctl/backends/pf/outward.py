@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from portctl.backends.pf.inward import HERE, by_destination, classes
+from portctl.backends.pf.inward import HERE, beyond, classes
 from portctl.backends.pf.lines import (
     ANY_SIDE,
     Ends,
@@ -27,7 +27,12 @@ def write(file: File) -> None:
     """Fills `file.outward`, and `file.translations` for pf that translates before it filters."""
     lines = file.outward
     lines += leaving(file)
-    for rule in file.ruleset.outbound:
+    rules = file.ruleset.outbound
+    blocks = [index for index, rule in enumerate(rules) if rule.kind is Kind.BLOCK]
+    others = blocks[-1] + 1 if blocks else next(i for i, rule in enumerate(rules) if rule.kind is not Kind.FIXED)
+    for index, rule in enumerate(rules):
+        if index == others:
+            lines.append("# anchors of others: out")
         if rule.kind is Kind.BLOCK:
             lines += refusing(file, rule, Way("out", rule.out_interfaces), sides(file, rule), rule.flows)
         elif says_nothing(rule):
@@ -47,10 +52,9 @@ def leaving(file: File) -> list[str]:
     ruleset, lines = file.ruleset, []
     default = ruleset.forwarded[-1]
     turned = [tag("to", t.name) for t in ruleset.translations if t.target is not None]
-    for rule in ruleset.forwarded:
-        if rule.kind is Kind.BLOCK and by_destination(rule):
-            for mark in turned:
-                lines += refusing(file, rule, Way("out", tagged=mark), sides(file, rule), rule.flows)
+    for rule in beyond(ruleset):
+        for mark in turned:
+            lines += refusing(file, rule, Way("out", tagged=mark), sides(file, rule), rule.flows)
     known = dict.fromkeys([HERE, *turned])
     for rule in ruleset.forwarded:
         if rule.kind is not Kind.FORWARD:

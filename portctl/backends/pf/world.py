@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_interface
 
 from portctl.backends.pf.names import PORTS
 from portctl.backends.pf.words import CLONED
-from portctl.net import BITS, Addresses, Family, Ranges
+from portctl.net import BITS, Addresses, Ranges
 
 LIVE = "portctl-live-"
 NOWHERE = Addresses()
@@ -65,10 +65,7 @@ class World:
     def dynamic(self, text: str) -> Addresses:
         """The addresses of `em0`, `em0:network`, `em0:broadcast`, `em0:peer`, `em0:0`, as they are now."""
         name, *modifiers = text.split(":")
-        if name == "self":
-            members = list(self.interfaces)
-        else:
-            members = list(self.groups.get(name, (name,)))
+        members = list(self.interfaces) if name == "self" else list(self.groups.get(name, (name,)))
         if not self.interfaces or any(member not in self.interfaces for member in members):
             raise Unclear(f"({text})")
         texts: list[str] = []
@@ -122,7 +119,9 @@ def contents(texts: Iterable[str]) -> Addresses:
     if any(text.startswith("!") for text in texts):
         for text in texts:
             bare = text.lstrip("! ")
-            negated.append((ip_interface(bare).network.prefixlen, text.startswith("!"), str(ip_interface(bare).network)))
+            negated.append(
+                (ip_interface(bare).network.prefixlen, text.startswith("!"), str(ip_interface(bare).network))
+            )
         found = NOWHERE
         for _, out, network in sorted(negated):
             found = found - Addresses.of(network) if out else found | Addresses.of(network)
@@ -144,7 +143,3 @@ def network(text: str) -> Addresses:
         return Addresses.of(str(ip_interface(text.partition("%")[0]).network))
     except ValueError:
         raise Unclear(text) from None
-
-
-def family_of(addresses: Addresses) -> tuple[Family, ...]:
-    return addresses.families()
