@@ -301,6 +301,7 @@ undo() { # the old state, the last part first; then the record, the lock
     my_turn || return 0
     loader_ended
     trouble=
+    [ ! -e "$pending/opened" ] || rm -rf "$run/open" # ends the sweep of connections that only these rules let through
     for part in $(backwards); do
         [ ! -e "$pending/old/$part/load.sh" ] || sh "$pending/old/$part/load.sh" ||
             trouble="$trouble $part"
@@ -390,6 +391,14 @@ close() { # disarms the guard, lets the lock go, and takes the transaction away
     release "$lock"
 }
 
+abandon() { # LOCK: ends a transaction before its guard was armed; its record, if it has one, says so
+    if [ "$(cat "$pending/lock" 2>/dev/null)" = "$1" ]; then
+        outcome "given up before anything was changed"
+        close
+    fi
+    release "$1"
+}
+
 wait_for() { # NUMBER SECONDS: until the record says how it ended; prints that. 1: not within this time
     until_then=$(($(uptime) + $2))
     while :; do
@@ -441,7 +450,7 @@ if [ "$verb" = in ]; then # FOLDER VERB …
 fi
 case $verb in
     take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
-        decide | load | undo | outcome | finish | close | wait_for | state | dump | look | tables) "$verb" "$@" ;;
+        decide | load | undo | outcome | finish | close | abandon | wait_for | state | dump | look | tables) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac
 exit $?
