@@ -24,6 +24,7 @@ from portctl.ruleset import (
     Ruleset,
     State,
     Verdict,
+    translate,
 )
 
 CAST = MULTICAST | Addresses.of("0.0.0.0", "255.255.255.255", "::")
@@ -56,7 +57,7 @@ def pf(ruleset: Ruleset, packet: Packet, rule: Rule, answer: Answer) -> str | No
     if packet.direction is Direction.FORWARDED and packet.destination in CAST and answer.verdict is not Verdict.ACCEPT:
         return "BSD: what is sent to many ends at this host"
     loopback = packet.source in LOOPBACK_ADDRESSES or packet.destination in LOOPBACK_ADDRESSES
-    if packet.direction is Direction.FORWARDED and dropped and loopback:
+    if translate(ruleset, packet).direction is Direction.FORWARDED and dropped and loopback:
         return "BSD: nothing is forwarded from or to a loopback address"
     if packet.at is not None and any(each.until for each in ruleset.rules(packet.direction)):
         return "pf and ipfw: no clock"

@@ -28,6 +28,8 @@ NO_CASE = {
     "gap": "a policy is right, and a back end cannot say it",
     "unknown-ability": "an argument",
     "unknown-backend": "an argument",
+    "unknown-system": "an argument",
+    "platform": "a policy is right, and a platform does one thing differently",
 }
 
 

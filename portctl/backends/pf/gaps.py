@@ -38,7 +38,7 @@ LARGEST_RATE = 4_000_000
 INTERFACE_LENGTH = 15
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*|[0-9]{1,9}")
-KEYWORDS = frozenset(  # noqa: SIM905 - a list of words is read more easily
+KEYWORDS = frozenset(
     """all allow-opts altq anchor antispoof any bandwidth binat binat-anchor bitmask block block-policy buckets cbq code
     codelq const debug dl-domain divert-reply divert-to dnpipe dnqueue drop dup-to endpi ethernet fail-policy
     fairq fastroute file fingerprints flags floating flush for fragment from global group hfsc hostid icmp-type
@@ -49,7 +49,7 @@ KEYWORDS = frozenset(  # noqa: SIM905 - a list of words is read more easily
     reply-to require-order return return-icmp return-icmp6 return-rst ridentifier round-robin route route-to rtable
     rule ruleset-optimization scrub scrub-anchor self set skip sloppy source-hash source-track state state-defaults
     state-policy static-port sticky-address syncookies synproxy table tag tagged tbrsize timeout to tos ttl upperlimit
-    urpf-failed user yes""".split()
+    urpf-failed user yes""".split()  # noqa: SIM905
 )
 """Words that pf.conf reserves (parse.y of OpenBSD and FreeBSD)."""
 
