@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from portctl.backends.pf.grammar import Spec
 from portctl.backends.pf.meaning import NETWORK_MARK, Tags, conditions, expanded, numbers
 from portctl.backends.pf.world import Unclear, World
-from portctl.net import LINK_LOCAL_V6, Ranges
+from portctl.net import LINK_LOCAL_V6, Address, Addresses, Ranges
 from portctl.program import (
     Accept,
     Action,
@@ -292,12 +292,12 @@ def _translations(reading: Reading, spec: Spec) -> tuple[Action, ...]:
         if kind == "rdr-to" or (kind == "->" and spec.action == "rdr"):
             return _destination(reading, spec, addresses, port)
         if kind in ("nat-to", "->"):
-            return (_source(reading, addresses),)
+            return (_source(reading, addresses, spec.family),)
         return (Unknown(f"{kind} {' '.join(addresses)}"),)
     return ()
 
 
-def _source(reading: Reading, addresses: list[str]) -> Action:
+def _source(reading: Reading, addresses: list[str], family: int | None = None) -> Action:
     if len(addresses) == 1:
         try:
             return Translate("source", ip_address(addresses[0]))
@@ -305,8 +305,9 @@ def _source(reading: Reading, addresses: list[str]) -> Action:
             pass
         try:
             own = reading.world.dynamic(addresses[0].strip("()"))
+            own = own if family is None else own.only(6 if family == 6 else 4)
             if own.v4.count() + own.v6.count() == 1:
-                return Translate("source", ip_address((own.v4 or own.v6).bounds[0]))
+                return Translate("source", _address(own))
         except (Unclear, ValueError):
             pass
     return Translate("masquerade")
@@ -318,7 +319,7 @@ def _destination(reading: Reading, spec: Spec, addresses: list[str], port: tuple
         number = _port(reading, spec, port)
         if text.startswith("<"):
             members = reading.world.tables[text[1:-1]]
-            text = str(ip_address((members.v4 or members.v6).bounds[0]))
+            text = str(_address(members))
     except (Unclear, ValueError, LookupError) as error:
         return (Unknown(f"rdr to {' '.join(addresses)}: {error}"),)
     if text.startswith("("):
@@ -330,6 +331,11 @@ def _destination(reading: Reading, spec: Spec, addresses: list[str], port: tuple
     if address.is_loopback or asked == text or address in _own(reading):
         return (Translate("redirect", address, number),)
     return (Translate("destination", address, number),)
+
+
+def _address(addresses: Addresses) -> Address:
+    """The first address of some."""
+    return IPv4Address(addresses.v4.bounds[0]) if addresses.v4 else IPv6Address(addresses.v6.bounds[0])
 
 
 def _own(reading: Reading) -> set[object]:

@@ -39,8 +39,8 @@ CODES6 = {
     **{"transit": 0, "reassemb": 1, "badhead": 0, "nxthdr": 1, "redironlink": 0, "redirrouter": 1},
 }
 FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "W": 128}
-PORTS = {
-    **{"tcpmux": 1, "compressnet": 2, "rje": 5, "echo": 7, "discard": 9, "daytime": 13, "chargen": 19, "ftp-data": 20},
+_PORTS = {
+    **{"tcpmux": 1, "rje": 5, "echo": 7, "discard": 9, "daytime": 13, "chargen": 19, "ftp-data": 20},
     **{"ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "nsw-fe": 27, "msg-icp": 29, "msg-auth": 31, "dsp": 33},
     **{"time": 37, "whois": 43, "tacacs": 49, "domain": 53, "xns-ch": 54, "isi-gl": 55, "xns-auth": 56, "bootps": 67},
     **{"bootpc": 68, "tftp": 69, "gopher": 70, "finger": 79, "http": 80, "kerberos": 88, "kerberos-sec": 88},
@@ -54,18 +54,16 @@ PORTS = {
     **{"commplex-main": 5000, "postgresql": 5432, "x11": 6000, "afs3-fileserver": 7000, "http-alt": 8080},
     **{"sunwebadmin": 8800, "callbook": 2000, "ipsec-nat-t": 4500, "sae-urn": 4500, "mdns": 5353},
 }
+PORTS = {name: frozenset({number}) for name, number in _PORTS.items()}
 """Names of FreeBSD's services database that are often met. A host's own database goes before them."""
 
 
-def services(text: str) -> dict[tuple[str, str], int]:
-    """The (name, protocol) of a services database, /etc/services: the first number of each."""
-    found: dict[tuple[str, str], int] = {}
+def services(text: str) -> dict[str, frozenset[int]]:
+    """The names of a services database, /etc/services, each with all numbers that bear it (compressnet: 2 and 3)."""
+    found: dict[str, set[int]] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
-        if len(words) < 2 or "/" not in words[1]:
-            continue
-        number, _, protocol = words[1].partition("/")
+        number = words[1].partition("/")[0] if len(words) > 1 else ""
         if number.isdigit():
-            for name in (words[0], *words[2:]):
-                found.setdefault((name, protocol), int(number))
-    return found
+            found.setdefault(words[0], set()).add(int(number))
+    return {name: frozenset(numbers) for name, numbers in found.items()}

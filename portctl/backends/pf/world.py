@@ -35,7 +35,7 @@ class World:
     tables: dict[str, Addresses] = field(default_factory=dict)
     live: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Members of portctl's live groups, by the group."""
-    ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    ports: Mapping[str, frozenset[int]] = field(default_factory=dict)
     interfaces: dict[str, Interface] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Members of interface groups."""
@@ -43,12 +43,10 @@ class World:
     def port(self, word: str) -> int:
         if word.isdigit():
             return int(word)
-        for protocol in ("tcp", "udp", "sctp"):
-            if (word, protocol) in self.ports:
-                return self.ports[word, protocol]
-        if word in PORTS:
-            return PORTS[word]
-        raise Unclear(word)
+        numbers = self.ports.get(word) or PORTS.get(word, frozenset())
+        if len(numbers) != 1:
+            raise Unclear(word)
+        return min(numbers)
 
     def devices(self, names: Iterable[str]) -> tuple[str, ...]:
         """The interfaces that some words name, as patterns: a group is its members, or those of its family."""
@@ -66,10 +64,12 @@ class World:
         """The addresses of `em0`, `em0:network`, `em0:broadcast`, `em0:peer`, `em0:0`, as they are now."""
         name, *modifiers = text.split(":")
         members = list(self.interfaces) if name == "self" else list(self.groups.get(name, (name,)))
-        if not self.interfaces or any(member not in self.interfaces for member in members):
+        if not self.interfaces:
             raise Unclear(f"({text})")
         texts: list[str] = []
         for member in members:
+            if member not in self.interfaces:
+                continue  # one that is not there has no addresses
             interface = self.interfaces[member]
             if "broadcast" in modifiers:
                 texts += interface.broadcasts
