@@ -10,7 +10,7 @@ from portctl import templating
 from portctl.backends.pf import inward, outward
 from portctl.backends.pf.dialects import Dialect
 from portctl.backends.pf.lines import File
-from portctl.backends.pf.words import CAST_TABLE, INLINE, Tables, live_table, networks
+from portctl.backends.pf.words import CAST_TABLE, INLINE, LONGEST_LABEL, Tables, live_table, networks, shortened
 from portctl.net import Addresses
 from portctl.ruleset import Ruleset
 
@@ -28,7 +28,7 @@ def render(ruleset: Ruleset, dialect: Dialect) -> dict[str, str]:
     lines, extra, total = tables(file)
     text = templating.render(
         "pf/pf.conf.j2",
-        policy=ruleset.name,
+        policy=shortened(ruleset.name, LONGEST_LABEL),
         reassemble=dialect.reassemble,
         limit=total * 2 + MANY if total > MANY else 0,
         tables=lines,
