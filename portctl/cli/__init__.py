@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ports": ("ports",),
     "render": ("render",),
     "prove": ("prove",),
+    "testing": ("test",),
     "diff": ("diff",),
     "asking": ("explain", "reach"),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from portctl.net import ANYWHERE, Addresses, Ranges
+from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, Addresses, Ranges
 from portctl.problems import Problem
-from portctl.ruleset import TCP, UDP, Direction, Flow, Kind, Rule, Ruleset
+from portctl.ruleset import TCP, UDP, Direction, Flow, Flows, Kind, Rule, Ruleset
 from portctl.space.dimensions import policy_interfaces
-from portctl.space.from_ruleset import rule_cubes
-from portctl.space.sets import PacketSet, Space
-from portctl.space.words import addresses_text, is_internet
+
+if TYPE_CHECKING:
+    from portctl.space.sets import PacketSet, Space
 
 CLEARTEXT = {(TCP, 20): "FTP", (TCP, 21): "FTP", (TCP, 23): "Telnet", (UDP, 69): "TFTP", (TCP, 512): "rexec",
              (TCP, 513): "rlogin", (TCP, 514): "rsh"}  # fmt: skip
@@ -45,7 +46,34 @@ def findings(ruleset: Ruleset) -> list[Problem]:
 
 
 def _entries(ruleset: Ruleset, direction: Direction) -> list[Rule]:
-    return [rule for rule in ruleset.rules(direction) if rule.kind in OPENING]
+    """The rules that an entry is about: not its answers, and not what it says of ports that others publish."""
+    outward = direction is Direction.OUTBOUND
+    return [
+        rule
+        for rule in ruleset.rules(direction)
+        if rule.kind in OPENING and (rule.kind is Kind.EGRESS) == outward and not rule.published
+    ]
+
+
+def _flows(rule: Rule) -> Flows:
+    """What an entry opens, before its translation."""
+    return rule.original.flows if rule.original is not None else rule.flows
+
+
+def _internet(addresses: Addresses) -> bool:
+    if addresses == ANYWHERE:
+        return True
+    from portctl.space.words import is_internet
+
+    return is_internet(addresses)
+
+
+def _who(addresses: Addresses) -> str:
+    if addresses == ANYWHERE:
+        return "everybody"
+    from portctl.space.words import addresses_text
+
+    return addresses_text(addresses)
 
 
 def _open(ruleset: Ruleset) -> Iterator[Problem]:
@@ -60,9 +88,9 @@ def _open(ruleset: Ruleset) -> Iterator[Problem]:
 
 def _openness(rule: Rule) -> Iterator[Problem]:
     """At most one finding on how much of the Internet an entry lets in: the gravest."""
-    if rule.live_source is not None or not is_internet(rule.source):
+    if rule.live_source is not None or not _internet(rule.source):
         return
-    who = "everybody" if rule.source == ANYWHERE else addresses_text(rule.source)
+    who = _who(rule.source)
     for table, code, why in (
         (CLEARTEXT, "cleartext-open", "it sends passwords in clear"),
         (DATABASES, "database-open", "a database is seldom meant for everybody"),
@@ -73,21 +101,27 @@ def _openness(rule: Rule) -> Iterator[Problem]:
             message = f"`{rule.name}` opens {', '.join(names)} to {who}: {why}"
             yield _problem(rule, code, message, hint)
             return
-    if not rule.interfaces and (rule.source != ANYWHERE or not _public(rule)):
+    if not rule.interfaces and not (_whole(rule) and _public(rule)):
         hint = "narrow `from`, if not all of those need it"
         yield _problem(rule, "wide-open", f"`{rule.name}` is open to more of the Internet than a /8: {who}", hint)
 
 
+def _whole(rule: Rule) -> bool:
+    """Everybody is meant, of both families or of the one that a translation leaves."""
+    return all(not r or r == every for r, every in ((rule.source.v4, EVERY_V4), (rule.source.v6, EVERY_V6)))
+
+
 def _holds(rule: Rule, protocol: int, port: int) -> bool:
     """Whether an entry names a port; one that opens everything names none, and is found as wide."""
-    return rule.flows is not None and any(f.protocol == protocol and port in f.ports for f in rule.flows)
+    return any(f.protocol == protocol and port in f.ports for f in _flows(rule) or ())
 
 
 def _public(rule: Rule) -> bool:
     """Whether all that an entry opens is for everybody by its nature, or a ping."""
-    if rule.flows is None:
+    flows = _flows(rule)
+    if flows is None:
         return False
-    for flow in rule.flows:
+    for flow in flows:
         if flow.protocol not in (TCP, UDP):
             continue
         if flow.ports.count() > len(PUBLIC):
@@ -188,11 +222,17 @@ def _interfaces(patterns: tuple[str, ...]) -> Ranges:
 
 def _blocked(ruleset: Ruleset) -> Iterator[Problem]:
     """Entries of which `block` leaves nothing."""
-    space = Space()
+    space: Space | None = None
     for direction in Direction:
-        blocks = [rule for rule in ruleset.rules(direction) if rule.kind is Kind.BLOCK]
-        if not any(rule.live_source is None and rule.live_destination is None for rule in blocks):
+        blocks = [
+            r for r in ruleset.rules(direction) if r.kind is Kind.BLOCK and not (r.live_source or r.live_destination)
+        ]
+        if not blocks:
             continue
+        if space is None:
+            from portctl.space.sets import Space
+
+            space = Space()
         closed = _set(space, direction, blocks)
         for name in dict.fromkeys((rule.kind, rule.name) for rule in _entries(ruleset, direction)):
             own = [rule for rule in _entries(ruleset, direction) if (rule.kind, rule.name) == name]
@@ -202,7 +242,9 @@ def _blocked(ruleset: Ruleset) -> Iterator[Problem]:
 
 
 def _set(space: Space, direction: Direction, rules: Iterable[Rule]) -> PacketSet:
-    return space.boxes([(direction, cube) for rule in rules for cube in rule_cubes(rule)])
+    from portctl.space.from_ruleset import rule_cubes
+
+    return space.boxes([(direction, cube) for r in rules for turned in (False, True) for cube in rule_cubes(r, turned)])
 
 
 def _same_groups(ruleset: Ruleset) -> Iterator[Problem]:

@@ -29,13 +29,18 @@ def mutants(ruleset: Ruleset) -> Iterator[Mutant]:
         seen: set[tuple[Kind, str]] = set()
         for rule in ruleset.rules(direction):
             key = (rule.kind, rule.name)
-            if rule.kind not in OPENING or (key in seen and rule.kind is not Kind.BLOCK):
+            if rule.kind not in OPENING or _beside(rule, direction) or (key in seen and rule.kind is not Kind.BLOCK):
                 continue
             seen.add(key)
             yield Mutant(f"without {_title(rule)}", rule, _changed(ruleset, direction, rule, None))
             if rule.kind is not Kind.BLOCK:
                 for what, wider in _wider(rule):
                     yield Mutant(f"{_title(rule)} {what}", rule, _changed(ruleset, direction, rule, wider))
+
+
+def _beside(rule: Rule, direction: Direction) -> bool:
+    """It is an answer to what an entry opens, or what the entry says of ports that others publish."""
+    return rule.published or (direction is Direction.OUTBOUND and rule.kind in (Kind.SERVICE, Kind.FORWARD))
 
 
 def unmissed(ruleset: Ruleset, holds: Holds) -> list[Mutant]:
