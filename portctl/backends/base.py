@@ -62,6 +62,10 @@ class Backend(Protocol):
         `render`. A line it does not know is in `Program.foreign`, or is an `Unknown` in its place; never skipped."""
         ...
 
+    def claims(self, text: str) -> str | None:
+        """The listing that a text is, by its content, by its name in `questions`; None for none of this back end's."""
+        ...
+
 
 def is_part(backend: Backend, name: str) -> bool:
     """Whether a file of a bundle holds rules, or the addresses of a table that rules name."""

@@ -12,6 +12,7 @@ from portctl.plan.types import Desired
 from portctl.problems import Problems, has_errors
 from portctl.program import Chain, Jump, Line, Program
 from portctl.ruleset import TCP, Kind, Rule, Ruleset
+from portctl.space import proof
 
 SSH = 22
 MOST_BLOCKED = 4096
@@ -46,6 +47,17 @@ def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
         settings=sysctl.parse({name: text for name, text in settings.items() if name in sysctl.PARTS}),
         parts=backend.PARTS,
     )
+
+
+def prove(desired: Desired, backend: Backend) -> None:
+    """Raises `Problems` unless what would be loaded now, and the minimal rule set of the boot, read back, do with every
+    packet what their rule sets say."""
+    folder = f"minimal/{backend.NAME}/"
+    texts = {name: desired.boot_bundle[folder + name] for name in backend.PARTS if folder + name in desired.boot_bundle}
+    found = proof.problems(desired.ruleset, {backend.NAME: desired.program})
+    found += proof.problems(minimal(desired.ruleset), {f"the minimal {backend.NAME}": backend.parse(texts)})
+    if found:
+        raise Problems(found)
 
 
 def minimal(ruleset: Ruleset) -> Ruleset:
