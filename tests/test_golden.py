@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -85,3 +86,10 @@ def disagreements(backend: str, policy: Compiled, program: Program, sent: list[P
             if len(wrong) == most:
                 break
     return wrong
+
+
+def test_every_difference_has_a_heading() -> None:
+    said = re.findall(r'return "((?:BSD|pf|ipfw)[^"]+)"', (Path(__file__).parent / "differences.py").read_text())
+    headings = (Path(__file__).parent.parent / "docs/platforms.md").read_text().splitlines()
+    assert len(said) > 8
+    assert [heading for heading in said if f"## {heading}" not in headings] == []

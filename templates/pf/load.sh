@@ -80,11 +80,13 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/portctl.XXXXXX")
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# direction protocol source destination ports, "-" for any
+# direction protocol source destination ports family, "-" for any. States do not tell their interface, so an entry that
+# names one cuts nothing.
 awk '
-    /^block .* label "portctl:block:/ {
-        way = $3; proto = from = to = ports = "-"
+    /^block .* label "portctl:block:/ && !/ quick on / {
+        way = $3; proto = from = to = ports = family = "-"
         for (i = 1; i <= NF && $i != "label"; i++) {
+            if ($i == "inet" || $i == "inet6") family = $i
             if ($i == "proto") proto = $(i + 1)
             if ($i == "from" && $(i + 1) != "any") from = $(i + 1)
             if ($i == "to") {
@@ -97,12 +99,12 @@ awk '
             }
         }
         gsub(/[<>]/, "", from); gsub(/[<>]/, "", to)
-        print way, proto, from, to, ports
+        print way, proto, from, to, ports, family
     }' pf.conf >"$work/blocks"
 [ -s "$work/blocks" ] || exit 0
 pfctl -s states 2>/dev/null >"$work/listed" || exit 0
 
-# protocol, who began (address port), who answered (address port), the words of `pfctl -k key`
+# direction protocol, who began (address port), who answered (address port), the words of `pfctl -k key`
 awk '
     function part(text) {
         if (match(text, /\[[0-9]+\]$/)) {
@@ -124,9 +126,9 @@ awk '
         part($(arrow + 1)); right = address " " port
         key = $2
         for (i = 3; i < NF; i++) key = key " " $i
-        print $2, ($arrow == "->") ? left " " right : right " " left, key
+        print ($arrow == "->") ? "out" : "in", $2, ($arrow == "->") ? left " " right : right " " left, key
     }' "$work/listed" >"$work/states"
-awk '{ print $2; print $4 }' "$work/states" | sort -u >"$work/addresses"
+awk '{ print $3; print $5 }' "$work/states" | sort -u >"$work/addresses"
 [ -s "$work/addresses" ] || exit 0
 
 awk '$3 != "-" { print $3 } $4 != "-" { print $4 }' "$work/blocks" | sort -u | while read -r table; do
@@ -137,6 +139,7 @@ awk '
     FILENAME ~ /members$/ { member[$1, $2] = 1; next }
     FILENAME ~ /blocks$/ {
         n++
+        way[n] = $1; family[n] = $6
         proto[n] = $2; from[n] = $3; to[n] = $4; ports[n] = $5
         if (proto[n] == "icmp6") proto[n] = "ipv6-icmp"
         next
@@ -157,15 +160,16 @@ awk '
     {
         for (i = 1; i <= n; i++) {
             cut = 0
+            if (family[i] != "-" && (family[i] == "inet6") != ($3 ~ /:/)) continue
             if (proto[i] == "-")
-                cut = (inside(from[i], $2) && inside(to[i], $4)) || (inside(from[i], $4) && inside(to[i], $2))
-            else if (proto[i] == $1)
-                cut = inside(from[i], $2) && inside(to[i], $4) && listed(ports[i], $5)
+                cut = (inside(from[i], $3) && inside(to[i], $5)) || (inside(from[i], $5) && inside(to[i], $3))
+            else if (proto[i] == $2 && way[i] == $1)
+                cut = inside(from[i], $3) && inside(to[i], $5) && listed(ports[i], $6)
             if (cut) {
                 print
                 next
             }
         }
-    }' "$work/members" "$work/blocks" "$work/states" | while read -r _ source _ target _ key; do
+    }' "$work/members" "$work/blocks" "$work/states" | while read -r _ _ source _ target _ key; do
     pfctl -k key -k "$key" >/dev/null 2>&1 || pfctl -k "$source" -k "$target" >/dev/null 2>&1 || :
 done
