@@ -23,9 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def render(
     file: Annotated[Path, typer.Argument(help="The policy.")],
-    backend: Annotated[
-        str, typer.Option("--backend", help="nftables, iptables, pf-freebsd, …, or all.")
-    ] = "",
+    backend: Annotated[str, typer.Option("--backend", help="nftables, iptables, pf-freebsd, …, or all.")] = "",
     output: Annotated[
         Path | None, typer.Option("--output", help="Write DIR/BACKEND/ and DIR/sysctl/ instead of printing.")
     ] = None,

@@ -156,7 +156,9 @@ def _protocol_of(words: list[str]) -> str:
     """The word behind `-p`, as the name of its match."""
     for word, following in pairwise(words):
         if _BASE.get(word) == "-p" and following != "!":
-            return {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "icmp6"}.get(following, following.lower())
+            return {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "icmp6"}.get(
+                following, following.lower()
+            )
     return ""
 
 
