@@ -23,7 +23,7 @@ check: $(BIN)/.ready
 	$(BIN)/mypy
 
 accept: $(BIN)/.ready
-	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py
+	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py tests/test_import.py
 
 # the packet-space engine against brute force, 10,000 examples a property
 nightly: $(BIN)/.ready

@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"resolve", "backends.*"},
     {"backends", "pipeline"},
     {"observe"},
-    {"plan", "verify", "report", "wayin"},
+    {"plan", "verify", "report", "wayin", "importing"},
     {"apply"},
     {"hosts"},
     {"cli", "__main__"},

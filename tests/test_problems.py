@@ -30,6 +30,8 @@ NO_CASE = {
     "too-many-cases": "an argument",
     "unknown-ability": "an argument",
     "unknown-backend": "an argument",
+    "unknown-system": "an argument",
+    "platform": "a policy is right, and a platform does one thing differently",
 }
 
 

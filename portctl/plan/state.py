@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from portctl import sysctl
-from portctl.backends.base import Ability, Backend
+from portctl.backends.base import Ability, Backend, is_part
 from portctl.backends.base import bundle as bundle_of
 from portctl.observe import Facts
 from portctl.plan.types import Desired
@@ -43,7 +43,7 @@ def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
         backend=backend.NAME,
         bundles=bundles,
         boot_bundle=boot,
-        program=backend.parse({name: text for name, text in rules.items() if name in backend.PARTS}),
+        program=backend.parse({name: text for name, text in rules.items() if is_part(backend, name)}),
         settings=sysctl.parse({name: text for name, text in settings.items() if name in sysctl.PARTS}),
         parts=backend.PARTS,
     )

@@ -1,0 +1,56 @@
+"""Ruleset → pf.conf. Every rule that decides is `quick`, so that the first match decides.
+
+pf has no forward hook: what passes through is judged on its way in (`inward`) and again on its way out (`outward`).
+A packet of a known state never reaches the rules, so lines that admit known connections are not written.
+"""
+
+from __future__ import annotations
+
+from portctl import templating
+from portctl.backends.pf import inward, outward
+from portctl.backends.pf.dialects import Dialect
+from portctl.backends.pf.lines import File
+from portctl.backends.pf.words import CAST_TABLE, INLINE, LONGEST_LABEL, Tables, live_table, networks, shortened
+from portctl.net import Addresses
+from portctl.ruleset import Ruleset
+
+CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "::", "ff00::/8")
+"""Multicast, and what IP takes for a broadcast to everybody: never an address of the host, always for it."""
+MANY = 100_000
+"""Networks from which on the limit of pf's tables (200,000) is raised: a reload needs room for old and new ones."""
+
+
+def render(ruleset: Ruleset, dialect: Dialect) -> dict[str, str]:
+    """The files by name: `pf.conf`, and a file for each large table."""
+    file = File(ruleset, dialect, Tables({addresses: name for name, addresses in ruleset.groups}))
+    inward.write(file)
+    outward.write(file)
+    lines, extra, total = tables(file)
+    text = templating.render(
+        "pf/pf.conf.j2",
+        policy=shortened(ruleset.name, LONGEST_LABEL),
+        reassemble=dialect.reassemble,
+        limit=total * 2 + MANY if total > MANY else 0,
+        tables=lines,
+        translations=file.translations,
+        inward=list(dict.fromkeys(file.inward)),
+        outward=list(dict.fromkeys(file.outward)),
+    )
+    return {"pf.conf": text, **extra}
+
+
+def tables(file: File) -> tuple[list[str], dict[str, str], int]:
+    """The lines that define tables, the files that hold the large ones, and how many networks there are in all."""
+    lines = [f"table <{CAST_TABLE}> const {{ {' '.join(networks(CAST))} }}"]
+    extra: dict[str, str] = {}
+    total = 0
+    for addresses, name in sorted(file.tables.used.items(), key=lambda item: item[1]):
+        texts = networks(addresses)
+        total += len(texts)
+        if len(texts) > INLINE:
+            extra[f"{name}.table"] = "\n".join(texts) + "\n"
+            lines.append(f'table <{name}> const file "{name}.table"')
+        else:
+            lines.append(f"table <{name}> const {{ {' '.join(texts)} }}")
+    lines += [f"table <{live_table(name)}> persist" for name in file.ruleset.live]
+    return lines, extra, total
