@@ -65,7 +65,7 @@ _SAME = {"net.ipv4.conf.all.forwarding": "net.ipv4.ip_forward"}
 def problem(setting: Setting) -> str | None:
     """What is wrong with the value (portable) or the name (raw) of a setting, in words; None: nothing.
 
-    An unknown portable name is wrong too; `names()` are the known ones.
+    An unknown portable name is wrong too; `PORTABLE` holds the known ones.
     """
     if setting.system != "any":
         return _raw_problem(setting)
@@ -73,11 +73,6 @@ def problem(setting: Setting) -> str | None:
     if portable is None:
         return f"no setting is called `{setting.name}`"
     return _value_problem(portable, setting.value)
-
-
-def names() -> tuple[str, ...]:
-    """The portable names, for messages and completion."""
-    return tuple(_BY_NAME)
 
 
 def _raw_problem(setting: Setting) -> str | None:
@@ -250,13 +245,3 @@ done 2>/dev/null
 def questions(wanted: Iterable[str]) -> dict[str, Command]:
     """What to ask a Linux host for the present values of some settings; those it lacks are left out of its answer."""
     return {"settings": Command(("sh", "-c", _ASK, "sh", *wanted))}
-
-
-def namespaced(name: str) -> bool:
-    """Whether Linux keeps the setting for each network namespace, so that a sandbox may write it.
-
-    A write of any other in a namespace changes the whole machine, or is refused.
-    """
-    machine_wide = ("net.core.rmem_", "net.core.wmem_", "net.netfilter.nf_conntrack_max", "net.ipv4.tcp_mem")
-    buckets = ("net.netfilter.nf_conntrack_buckets", "net.core.netdev_", "net.ipv4.udp_mem", "net.ipv4.tcp_max_orphans")
-    return name.startswith("net.") and not name.startswith(machine_wide + buckets)

@@ -192,7 +192,9 @@ def find(
         and (c.process in SSHD or (c.process is None and c.local_port == 22))
         and c.local_port in ports
     )
-    own = _own(around.chain, sessions)
+    # A session from this host to itself (ssh localhost) says nothing of the network: its other end is here too.
+    here = {(c.local, c.local_port) for c in connections or ()}
+    own = _own(around.chain, tuple(c for c in sessions if (c.peer, c.peer_port) not in here and not c.peer.is_loopback))
     if own:
         peers = ", ".join(dict.fromkeys(f"{c.peer} to port {c.local_port}" for c in own))
         return WayIn(f"You came by ssh from {peers}.", connections=own, own=True)

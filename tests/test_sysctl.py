@@ -108,8 +108,3 @@ def test_an_ephemeral_range_below_the_unprivileged_ports_is_refused() -> None:
     start = Setting("net.ipv4.ip_unprivileged_port_start", "5000", "linux")
     (problem,) = sysctl.gaps(policy(Setting("ephemeral_ports", "4000-6000"), start))
     assert "4000-6000 begins below 5000" in problem.message
-
-
-def test_only_settings_of_the_network_belong_to_a_sandbox() -> None:
-    assert sysctl.namespaced("net.ipv4.ip_local_port_range")
-    assert not any(map(sysctl.namespaced, ("kernel.panic", "vm.swappiness", "net.core.rmem_max", "fs.file-max")))

@@ -17,6 +17,7 @@ from portctl.backends.base import Backend
 from portctl.command import Command, Host
 from portctl.listeners import proc
 from portctl.observe import Facts, Observed
+from portctl.plan import exclusive
 from portctl.plan.types import Before, Desired, Plan
 from portctl.program import Program
 from portctl.ruleset import Ruleset
@@ -55,6 +56,12 @@ class Look:
     backend: Backend
     desired: Desired
     records: tuple[history.Record, ...]
+    taking: Mapping[str, Mapping[str, str]] | None = None
+    """The parts that take others' rules away, with `--exclusive`."""
+
+    @property
+    def bundles(self) -> dict[str, Mapping[str, str]]:
+        return {**self.desired.bundles, **(self.taking or {})}
 
     @property
     def in_force(self) -> history.Record | None:
@@ -67,7 +74,17 @@ def look(host: Host, request: Request) -> Look:
     known = history.records(host)
     last = next((r.about.backend for r in reversed(known) if r.confirmed), None)
     backend = backends.load(observe.choose_backend(facts, last, request.backend))
-    return Look(facts, backend, planning.desire(request.ruleset, backend, facts), tuple(known))
+    desired = planning.desire(request.ruleset, backend, facts)
+    others = [backends.load(name) for name in backends.NAMES if name != backend.NAME and _usable(name, facts)]
+    return Look(
+        facts, backend, desired, tuple(known), exclusive.bundles(desired, others) if request.exclusive else None
+    )
+
+
+def _usable(name: str, facts: Facts) -> bool:
+    """Whether a host has the tools of a back end: those that its questions about rules ask with."""
+    asked = [command for part, command in backends.load(name).questions().items() if "rules" in part]
+    return all(any(facts.tool(word.removesuffix("-save")) for word in command.argv) for command in asked)
 
 
 def plan(host: Host, request: Request) -> Plan:
@@ -75,12 +92,12 @@ def plan(host: Host, request: Request) -> Plan:
     seen = look(host, request)
     folder = host.run(Command(("mktemp", "-d")), 30.0).stdout.strip()
     try:
-        put(host, _files(seen.desired.bundles), folder)
+        put(host, _files(seen.bundles), folder)
         saved = call(host, "in", folder, "look", timeout=LOAD_SECONDS).stdout
     finally:
         if folder.startswith("/"):
             host.run(Command(("rm", "-rf", folder)), 60.0)
-    return _plan(host, request, seen, history.below(saved, f"{folder}/old"))
+    return _plan(host, seen, history.below(saved, f"{folder}/old"))
 
 
 def apply(host: Host, request: Request, talk: Talk) -> str:
@@ -89,12 +106,13 @@ def apply(host: Host, request: Request, talk: Talk) -> str:
     Raises `Problems` (the back end cannot say it), `Refused` (nothing changed, or all is as before), `RolledBack`,
     and `HostError`.
     """
-    seen = look(host, request)
-    held = transaction.begin(host, request.who, request.wait, seen.desired.bundles)
+    held = transaction.lock(host, request.who, request.wait)
     try:
+        seen = look(host, request)
+        transaction.begin(held, seen.bundles)
         transaction.check_and_save(held)
         saved = history.below(must(host, "dump", f"{PENDING}/old"), f"{PENDING}/old")
-        made = _plan(host, request, seen, saved)
+        made = _plan(host, seen, saved)
         talk.show(made)
         if made.refusals and not request.allow_lockout:
             raise Refused("; ".join(refusal.message for refusal in made.refusals))
@@ -120,15 +138,23 @@ def _files(bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()}
 
 
-def _plan(host: Host, request: Request, seen: Look, saved: Mapping[str, str]) -> Plan:
+def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
     everything = tuple(backends.load(name) for name in backends.NAMES)
     observed = observe.observe(host, everything, seen.desired.settings, seen.facts)
     before = _before(host, seen, saved)
     files = _boot(seen).texts()
     around = wayin.read(host.run(wayin.question(), 60.0).stdout)
-    return planning.diff(
-        seen.desired, observed, loaded(seen.backend, observed), before, around, files, request.exclusive
-    )
+    elsewhere = frozenset(b.NAME for b in everything if b is not seen.backend and _holds(b, observed))
+    mine = loaded(seen.backend, observed)
+    return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere)
+
+
+def _holds(backend: Backend, observed: Observed) -> bool:
+    """Whether a back end has rules of portctl's loaded."""
+    try:
+        return bool(loaded(backend, observed).own().chains)
+    except Refused:
+        return False
 
 
 def loaded(backend: Backend, observed: Observed) -> Program:
@@ -238,10 +264,12 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
     bundles = history.by_part(history.below(dumped, f"{HISTORY}/{target.number}/before"))
     if not bundles:
         raise Refused(f"record {target.number} does not hold the state before it")
-    held = transaction.begin(host, who, wait, bundles)
+    held = transaction.lock(host, who, wait)
     try:
+        transaction.begin(held, bundles)
         transaction.check_and_save(held)
-        order = tuple(sorted(bundles, key=lambda part: part == sysctl.NAME))
+        # What was taken from others comes back first, the settings come last: never a moment with fewer rules.
+        order = tuple(sorted(bundles, key=lambda part: (part == sysctl.NAME, part in backends.NAMES, part)))
         files, ahead = _way_back(host, known, target, who, tuple(bundles))
         held = transaction.record(held, files, ahead, order)
     except BaseException:

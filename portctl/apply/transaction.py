@@ -44,19 +44,20 @@ class Window:
     systemd: bool = False
 
 
-def begin(host: Host, who: str, wait: int, bundles: Bundles) -> Transaction:
-    """Locks the host and puts the bundles on it. Nothing that counts has changed yet."""
-    lock = take_lock(host, who, wait)
+def lock(host: Host, who: str, wait: int) -> Transaction:
+    """Locks a host. Raises `Refused` where somebody else holds it for longer than `wait` seconds."""
+    held = Transaction(host, take_lock(host, who, wait))
     stop_at("lock")
-    try:
-        must(host, "begin", lock)
-        put(host, {"guard.sh": script()})
-        put(host, {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()})
-    except BaseException:
-        call(host, "release", lock)
-        raise
+    return held
+
+
+def begin(transaction: Transaction, bundles: Bundles) -> None:
+    """Puts the bundles on the host. Nothing that counts has changed yet."""
+    host = transaction.host
+    must(host, "begin", transaction.lock)
+    put(host, {"guard.sh": script()})
+    put(host, {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()})
     stop_at("begin")
-    return Transaction(host, lock)
 
 
 def check_and_save(transaction: Transaction) -> None:
@@ -69,7 +70,7 @@ def check_and_save(transaction: Transaction) -> None:
 
 def abandon(transaction: Transaction) -> None:
     """Ends a transaction that never armed its guard."""
-    call(transaction.host, "close")
+    call(transaction.host, "abandon", transaction.lock)
 
 
 def record(transaction: Transaction, files: Mapping[str, str], boot: Boot, order: tuple[str, ...]) -> Transaction:
@@ -99,7 +100,11 @@ def carry_out(
     host = transaction.host
     arm(transaction, window)
     stop_at("arm")
-    before_load()
+    try:
+        before_load()
+    except Refused as refused:
+        _undo(transaction, str(refused))
+        raise
     loaded = call(host, "load", timeout=LOAD_SECONDS)
     if not loaded.ok:
         _undo(transaction, "could not be loaded")
@@ -129,7 +134,7 @@ def arm(transaction: Transaction, window: Window) -> None:
         must(host, "watch")
     except Refused:
         call(host, "decide", "undone", "no guard")
-        call(host, "close")
+        call(host, "abandon", transaction.lock)
         raise
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from portctl.apply import Request, Talk
     from portctl.apply.history import Record
     from portctl.command import Host
+    from portctl.hosts.probe import Trial
     from portctl.plan import Plan
     from portctl.ruleset import Ruleset
 
@@ -95,9 +96,53 @@ def apply(
         exclusive=exclusive,
         wait=wait,
     )
-    with _host(request.ruleset, sandbox, with_listeners) as host, _said():
-        ended = applying.apply(host, request, _talk(yes or sandbox))
+    if sandbox:
+        raise typer.Exit(_in_sandbox(file, request, with_listeners, date, root))
+    with _host(request.ruleset, False, False) as host, _said():
+        ended = applying.apply(host, request, _talk(yes))
         typer.echo(_ENDED.get(ended, ended), err=True)
+        if ended not in _ENDED:
+            raise typer.Exit(CHANGED)
+
+
+def _in_sandbox(file: Path, request: Request, with_listeners: bool, date: str | None, root: Path | None) -> int:
+    """The whole of apply and verify on a throwaway host, with real packets for the policy's `tests`."""
+    from datetime import UTC, datetime
+
+    from portctl import apply as applying
+    from portctl import pipeline, report
+    from portctl.cli.verify import look
+    from portctl.hosts.probe import expectations
+    from portctl.hosts.sandbox import Sandbox
+    from portctl.verify import wrong
+
+    at = datetime.now(UTC) if date is None else pipeline.moment(date)
+    compiled = pipeline.compile(file, at, root)
+    with Sandbox.for_ruleset(request.ruleset, with_listeners) as box, _said():
+        applying.apply(box.host, request, _talk(True))
+        trials = expectations(box, request.ruleset)
+        findings, holds = look(box.host, compiled, at, request.backend, boot=False)
+    typer.echo(f"\nIn force in the sandbox. Sent real packets for the {len(trials)} entries of `tests`:")
+    for trial in trials:
+        typer.echo(_trial_text(trial))
+    typer.echo(report.findings_text(findings, holds), nl=False)
+    if any(not trial.holds for trial in trials):
+        return CHANGED
+    # Without listeners nothing is there to listen: only that is no finding in a sandbox.
+    serious = findings if with_listeners else [f for f in findings if f.code != "not-listening"]
+    return CHANGED if wrong(serious) else AS_IS
+
+
+def _trial_text(trial: Trial) -> str:
+    span = trial.expectation.span
+    where = f"{span.file}:{span.line}" if span else "tests"
+    if not trial.sent:
+        return f"  not tried  {where}: nothing that it speaks of can be sent here"
+    packets = f"{trial.sent} packet{'' if trial.sent == 1 else 's'}"
+    if trial.holds:
+        return f"  holds      {where}: {packets}, {trial.expectation.expect.value}"
+    packet, verdict = trial.wrong[0]
+    return f"  FAILS      {where}: {packet.source} → {packet.destination} port {packet.port}: {verdict.value}"
 
 
 _ENDED = {

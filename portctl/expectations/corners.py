@@ -28,6 +28,7 @@ from portctl.ruleset import (
     UDP,
     Direction,
     Flow,
+    Kind,
     Packet,
     Rule,
     Ruleset,
@@ -46,31 +47,31 @@ _BROADCAST = Addresses.of("255.255.255.255", "0.0.0.0", "::")
 def corner_packets(ruleset: Ruleset, most: int = 2000) -> list[Packet]:
     """At most `most` packets, the same ones for the same rule set, taken from all rules alike."""
     chance = Random(sha256(ruleset.name.encode()).digest())
-    streams = [_around(ruleset, base) for base in _bases(ruleset)]
+    streams = [(_around(ruleset, base, chance), share) for base, share in _bases(ruleset).items()]
     found: dict[Packet, None] = {}
-    turn = 0
-    while streams and len(found) < most and turn < most:
-        turn += 1
-        alive: list[Iterator[Packet]] = []
-        for stream in streams:
-            batch = list(islice(stream, 1))
-            found.update(dict.fromkeys(_possible(batch)))
-            if batch:
-                alive.append(stream)
-        streams = alive
+    while streams and len(found) < most * 4 // 5:
+        streams = [(stream, share) for stream, share in streams if _take(stream, share, found)]
     packets = list(found)[:most]
-    return packets + list(islice(_mixtures(ruleset, packets, chance), most - len(packets)))
+    return packets + list(islice(_mixtures(packets, chance), most - len(packets)))
 
 
-def _bases(ruleset: Ruleset) -> list[Packet]:
-    """A packet for each rule and translation, family and protocol."""
-    found: list[Packet] = []
+def _take(stream: Iterator[Packet], share: int, found: dict[Packet, None]) -> bool:
+    """Moves some packets over; whether there may be more."""
+    batch = list(islice(stream, share))
+    found.update(dict.fromkeys(_possible(batch)))
+    return len(batch) == share
+
+
+def _bases(ruleset: Ruleset) -> dict[Packet, int]:
+    """A packet for each rule and translation, family and protocol, and its share: the fixed lines are many."""
+    found: dict[Packet, int] = {}
     for direction in Direction:
         for rule in ruleset.rules(direction):
-            found += _rule_bases(rule, direction)
+            share = 1 if rule.kind in (Kind.FIXED, Kind.DEFAULT) else 4
+            found |= dict.fromkeys(_rule_bases(rule, direction), share)
     for translation in ruleset.translations:
-        found += _translation_bases(translation)
-    return list(dict.fromkeys(found))
+        found |= dict.fromkeys(_translation_bases(translation), 4)
+    return found
 
 
 def _rule_bases(rule: Rule, direction: Direction) -> Iterator[Packet]:
@@ -106,7 +107,8 @@ def _published(rule: Rule, packet: Packet, family: Family) -> Packet:
     if before is not None and not before.family(family):
         before = None
     address = OWN[family] if before is None else _first(before, family, OWN[family])
-    return replace(packet, published=True, original=(address, packet.port), port=8000, destination=BEHIND[family])
+    port = 8000 if packet.protocol in PROTOCOLS_WITH_PORTS else packet.port
+    return replace(packet, published=True, original=(address, packet.port), port=port, destination=BEHIND[family])
 
 
 def _translation_bases(translation: Translation) -> Iterator[Packet]:
@@ -154,11 +156,15 @@ def _device(patterns: tuple[str, ...]) -> str:
     return f"{patterns[0][:-1]}0" if patterns[0].endswith("*") else patterns[0]
 
 
-def _around(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
-    """A packet, and what differs from it in one respect."""
+def _around(ruleset: Ruleset, base: Packet, chance: Random) -> Iterator[Packet]:
+    """A packet, and what differs from it in one respect: one of each respect in turn."""
     yield base
-    for vary in (_states, _port_corners, _addresses, _devices, _source_ports, _rest):
-        yield from vary(ruleset, base)
+    ways = [list(vary(ruleset, base)) for vary in (_states, _port_corners, _addresses, _devices, _source_ports, _rest)]
+    for way in ways:
+        chance.shuffle(way)
+    while ways := [way for way in ways if way]:
+        for way in ways:
+            yield way.pop()
 
 
 def _states(_ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
@@ -199,7 +205,7 @@ def _port_corners(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
     for port in nearest[:40]:
         if base.original is None:
             yield replace(base, port=port)
-        else:
+        elif base.protocol in PROTOCOLS_WITH_PORTS:
             yield replace(base, original=(base.original[0], port))
 
 
@@ -270,9 +276,8 @@ def _rest(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
             yield replace(base, at=rule.until.replace(year=rule.until.year - 1))
 
 
-def _mixtures(ruleset: Ruleset, packets: list[Packet], chance: Random) -> Iterator[Packet]:
+def _mixtures(packets: list[Packet], chance: Random) -> Iterator[Packet]:
     """Packets that take each respect from one of two others of the same direction and family."""
-    del ruleset
     groups: dict[tuple[Direction, int, int, bool], list[Packet]] = {}
     for packet in packets:
         key = packet.direction, packet.source.version, packet.protocol, packet.original is None

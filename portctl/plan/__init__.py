@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from portctl import sysctl, wayin
 from portctl.observe import Observed
 from portctl.plan import watch
+from portctl.plan.exclusive import order as taking_order
 from portctl.plan.state import after, desire, in_sync
 from portctl.plan.types import Before, Change, Desired, Plan, Refusal
 from portctl.plan.words import summary
@@ -24,15 +25,22 @@ def diff(
     before: Before,
     around: Surroundings,
     boot_files: Mapping[str, str],
-    exclusive: bool = False,
+    taking: Mapping[str, object] | None = None,
+    elsewhere: frozenset[str] = frozenset(),
 ) -> Plan:
     """What has to be done. `loaded` is what the desired back end itself has loaded; `observed.program` is what all of
-    them have. `boot_files` are {path: text} of the files for the next boot that lie outside the bundle."""
+    them have. `boot_files` are {path: text} of the files for the next boot that lie outside the bundle.
+
+    `taking` are the parts that take others' rules away, with `--exclusive`; `elsewhere` names the back ends that hold
+    rules of portctl's although another one is wanted."""
     now = observed.program if observed.program is not None else loaded
     rules = in_sync(loaded, desired.program)
     settings = all(observed.settings.get(name) == value for name, value in desired.settings.items())
     order: tuple[str, ...] = () if rules else (desired.backend,)
     order += () if settings else (sysctl.NAME,)
+    exclusive = taking is not None
+    taken = taking_order(now, desired, taking or {}, elsewhere)
+    order += taken
     then = after(now, desired.program)
     scene = watch.Scene(
         desired, observed, around, now, foreign_only(then, desired) if exclusive else then,
@@ -40,12 +48,12 @@ def diff(
     )  # fmt: skip
     way = wayin.find(around, observed.connections, observed.listeners)
     return Plan(
-        changes=tuple(_changes(desired, before, rules, settings)),
+        changes=(*_changes(desired, before, rules, settings), *_taken(before, taken)),
         boot=tuple(_boot_changes(desired, before, boot_files)),
         order=order,
         summary=summary(before.ruleset if not scene.first else None, desired.ruleset) if order else (),
         notes=(way.said, *(f"not known: {what}" for what in observed.unknown)),
-        warnings=tuple(watch.warnings(scene)),
+        warnings=(*watch.warnings(scene), *(() if exclusive else _elsewhere(elsewhere))),
         refusals=tuple(watch.refusals(scene, way)),
         cut=watch.blocked(scene),
         opened=watch.opened(scene) if order else (),
@@ -61,6 +69,19 @@ def foreign_only(then: Program, desired: Desired) -> Program:
     kept = tuple(c for c in then.chains if id(c) not in taken)
     mine = tuple(c for c in desired.program.chains if not c.own)
     return Program((*kept, *mine), then.foreign, then.live)
+
+
+def _elsewhere(names: frozenset[str]) -> Iterator[str]:
+    for name in sorted(names):
+        yield f"{name} holds rules of portctl's too, from before: `--exclusive` takes them out"
+
+
+def _taken(before: Before, parts: tuple[str, ...]) -> Iterator[Change]:
+    """The rules that are taken away, as what is deleted."""
+    for part in parts:
+        for name, text in before.saved.get(part, {}).items():
+            if text and name.rpartition("/")[2].startswith("rules."):
+                yield Change(f"{part}/{name}", uncounted(text), "")
 
 
 def _changes(desired: Desired, before: Before, rules: bool, settings: bool) -> list[Change]:

@@ -390,6 +390,14 @@ close() { # disarms the guard, lets the lock go, and takes the transaction away
     release "$lock"
 }
 
+abandon() { # LOCK: ends a transaction before its guard was armed; its record, if it has one, says so
+    if [ "$(cat "$pending/lock" 2>/dev/null)" = "$1" ]; then
+        outcome "given up before anything was changed"
+        close
+    fi
+    release "$1"
+}
+
 wait_for() { # NUMBER SECONDS: until the record says how it ended; prints that. 1: not within this time
     until_then=$(($(uptime) + $2))
     while :; do
@@ -441,7 +449,7 @@ if [ "$verb" = in ]; then # FOLDER VERB …
 fi
 case $verb in
     take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
-        decide | load | undo | outcome | finish | close | wait_for | state | dump | look | tables) "$verb" "$@" ;;
+        decide | load | undo | outcome | finish | close | abandon | wait_for | state | dump | look | tables) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac
 exit $?

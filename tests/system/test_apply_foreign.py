@@ -65,18 +65,18 @@ maxretry = 1
 findtime = 1h
 bantime = 1h
 """
-SAVE = "iptables-save -c; ip6tables-save -c; nft list ruleset; ipset save mine 2>/dev/null"
+SAVE = """iptables-save -c; ip6tables-save -c; ipset save mine 2>/dev/null
+nft list tables | grep -vE ' ip6? (filter|nat|mangle|raw|security)$| inet portctl$' |
+while read -r t; do nft list $t; done
+"""
 
 
 def foreign(machine: Room) -> list[str]:
     """Every rule of both tools that is not portctl's, with counters."""
     said = machine.run(Command(("sh", "-c", SAVE))).stdout
-    said = re.sub(r"(?ms)^table inet portctl \{.*?^\}\n", "", said)
-    lines = (line for line in said.splitlines() if "PORTCTL" not in line.upper() and not line.startswith("#"))
-    # iptables shows its built-in chains, and nft the tables that hold them, once anybody has touched the table.
-    empty = re.compile(
-        r"^\*|^COMMIT|^:[A-Z]+ ACCEPT \[0:0\]|^table ip6? (filter|nat|mangle|raw) \{|^\s*(chain|type) |^\s*\}?$"
-    )
+    lines = (line for line in said.splitlines() if "PORTCTL" not in line and not line.startswith("#"))
+    # iptables shows a table and its built-in chains once anybody has touched it.
+    empty = re.compile(r"^\*|^COMMIT|^:[A-Z]+ ACCEPT \[0:0\]")
     return [line for line in lines if not empty.match(line)]
 
 
@@ -92,10 +92,9 @@ def test_rules_of_others_stay_as_they_are_whoever_came_first(machine: Room, back
         worlds.checked(machine, "sh", "-c", script)
     before = foreign(machine)
     assert any("172.17.0.2:80" in line for line in before)
-    for words in (("--confirm-within", "0"), ("--confirm-within", "0"), ("--confirm-within", "1")):
-        policy = applying.SECOND if words[1] == "1" else applying.FIRST
-        result = applying.apply(machine, policy, "--backend", backend, *words)
-        assert result.status == (4 if words[1] == "1" else 0), result.stderr
+    for policy, within, status in ((applying.FIRST, "0", 0), (applying.FIRST, "0", 0), (applying.SECOND, "1", 4)):
+        result = applying.apply(machine, policy, "--backend", backend, "--confirm-within", within)
+        assert result.status == status, result.stderr
         assert foreign(machine) == before
     worlds.checked(machine, "sh", "-c", "iptables -I INPUT -s 203.0.113.123 -j DROP; iptables -t nat -N LATE")
     later = foreign(machine)
@@ -164,3 +163,39 @@ def test_the_plan_names_what_stops_working_and_what_overrides_an_entry(machine: 
     assert re.search("`web` is overridden .*chain INPUT of table filter: its policy", second), second
     assert re.search("`guests` is overridden .*chain FORWARD of table filter: its policy", second), second
     assert "`ssh` is overridden" not in second.replace("2001:", "")
+
+
+@pytest.mark.parametrize("backend", applying.BACKENDS)
+def test_exclusive_takes_others_out_of_the_hooks_and_the_undo_gives_them_back(machine: Room, backend: str) -> None:
+    for script in (LIBVIRT, HAND_MADE):
+        worlds.checked(machine, "sh", "-c", script)
+    worlds.checked(machine, "iptables", "-P", "INPUT", "DROP")
+    worlds.checked(machine, "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
+    before = [re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", line) for line in foreign(machine)]
+    words = ("--backend", backend, "--exclusive")
+    result = applying.apply(machine, applying.FIRST, *words, "--confirm-within", "0")
+    assert result.status == 0, result.stdout + result.stderr
+    assert "-A INPUT -s 203.0.113.99" in result.stdout
+    left = "\n".join(foreign(machine))
+    assert "203.0.113.99" not in left and "9999" not in left and "udp dport" not in left and ":INPUT DROP" not in left
+    assert "masquerade" in left and "--dport 5060" in left
+    again = applying.apply(machine, applying.FIRST, *words, "--confirm-within", "0")
+    assert "Nothing to do" in again.stdout, again.stdout
+    worlds.checked(machine, "iptables", "-A", "INPUT", "-s", "203.0.113.55", "-j", "DROP")
+    assert applying.portctl(machine, "rollback").status == 0
+    after = [re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", line) for line in foreign(machine)]
+    assert [line for line in after if "203.0.113.55" not in line] == before
+    assert len(after) == len(before) + 1
+
+
+def test_rules_in_the_other_packet_filter_are_named_and_taken_out_with_exclusive(machine: Room) -> None:
+    applying.applied(machine, applying.FIRST, "--backend", "iptables")
+    machine.put("/root/policy.yaml", applying.FIRST.encode())
+    said = applying.portctl(machine, "plan", "/root/policy.yaml", "--backend", "nftables").stdout
+    assert "iptables holds rules of portctl's too" in said
+    applying.applied(machine, applying.FIRST, "--backend", "nftables", "--exclusive")
+    assert "PORTCTL" not in machine.run(Command(("iptables-save",))).stdout
+    assert "table inet portctl" in machine.run(Command(("nft", "list", "tables"))).stdout
+    assert applying.portctl(machine, "rollback").status == 0
+    assert "PORTCTL-IN" in machine.run(Command(("iptables-save",))).stdout
+    assert "inet portctl" not in machine.run(Command(("nft", "list", "tables"))).stdout

@@ -125,10 +125,8 @@ def test_the_second_apply_changes_nothing_and_runs_no_changing_command(world: Wo
     assert applying.state(world.machine) == before
     assert applying.portctl(world.machine, "plan", "/root/policy.yaml", "--exit-code").status == 0
     ran = world.machine.run(Command(("cat", "/root/ran"))).stdout.splitlines()
-    changing = [
-        line for line in ran
-        if " -c " not in f"{line} " and "--test" not in line and not any(w in line for w in ("list", "save", "--version", "-t "))
-    ]  # fmt: skip
+    harmless = ("list", "save", "--version", "--test", " -c ", " -t ")
+    changing = [line for line in ran if not any(word in f"{line} " for word in harmless)]
     assert ran and not changing, changing
     assert len(applying.portctl(world.machine, "history").stdout.splitlines()) == 1
 
@@ -234,7 +232,7 @@ def test_the_next_boot_brings_the_confirmed_state_or_the_one_before_or_the_least
     status, state = booted()
     assert status == 0
     assert state == wanted
-    spoil = f"for f in /etc/portctl/boot/%s/{backend}/rules.*; do echo nonsense >>$f; done"
+    spoil = f"sed -i 's/counter/nonsense/; s/-j RETURN/-j NONSENSE/' /etc/portctl/boot/%s/{backend}/rules.*"
     status, state = booted(spoil % "current")
     assert status == 0
     assert "443" in state and "mail" not in state.split("net.ipv4")[0]

@@ -51,9 +51,11 @@ def read(host: Host, path: str) -> str:
 
 
 def apply(host: Host, port: int, seconds: int, wait: int = 0) -> str:
-    made = transaction.begin(host, "a test", wait, bundle(port))
+    made = transaction.lock(host, "a test", wait)
+    transaction.begin(made, bundle(port))
     transaction.check_and_save(made)
-    boot = prepare({f"rules/{name}": text for name, text in bundle(port)["rules"].items()}, "systemd", ("/etc/sysctl.d/60-portctl.conf", None), None)
+    files = {f"rules/{name}": text for name, text in bundle(port)["rules"].items()}
+    boot = prepare(files, "systemd", ("/etc/sysctl.d/60-portctl.conf", None), None)
     made = transaction.record(made, {"policy.yaml": "portctl: 1\n"}, boot, ("rules",))
     return transaction.carry_out(made, transaction.Window(seconds), lambda: None)
 
@@ -83,7 +85,8 @@ def test_not_confirmed_it_comes_back(room: Room) -> None:
 def test_a_parser_that_refuses_stops_it(room: Room) -> None:
     wrong = bundle(80)
     wrong["rules"]["rules.nft"] += "nonsense\n"
-    made = transaction.begin(room, "a test", 0, wrong)
+    made = transaction.lock(room, "a test", 0)
+    transaction.begin(made, wrong)
     with pytest.raises(steps.Refused, match="nonsense"):
         transaction.check_and_save(made)
     transaction.abandon(made)

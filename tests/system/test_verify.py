@@ -43,11 +43,16 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def machine(backend: str) -> Iterator[Room]:
-    """A machine on which the policy holds but for the sockets, which each test opens."""
-    with worlds.world() as world:
-        applying.applied(world.machine, POLICY, "--backend", backend)
-        yield world.machine
+def world(backend: str) -> Iterator[worlds.World]:
+    """A machine on which the policy holds but for the sockets, which each test opens; and a controller."""
+    with worlds.world() as made:
+        applying.applied(made.machine, POLICY, "--backend", backend)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def machine(world: worlds.World) -> Room:
+    return world.machine
 
 
 @pytest.fixture
@@ -85,6 +90,24 @@ Look = Callable[..., list[Finding]]
 def test_all_holds(machine: Room, findings: Look) -> None:
     with listening(machine, *ALL):
         assert findings(machine) == []
+
+
+def test_an_opening_is_unused_until_somebody_comes(world: worlds.World, backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+
+    def unused() -> set[str]:
+        at = datetime.now(UTC)
+        found = look(world.machine, pipeline.compile(path, at), at)[0]
+        return {finding.subject for finding in found if finding.code == "unused"}
+
+    applying.applied(world.machine, POLICY.replace("name: web", "name: again"), "--backend", backend)
+    applying.applied(world.machine, POLICY, "--backend", backend)
+    with listening(world.machine, *ALL):
+        before = unused()
+        talk = "import socket; socket.create_connection(('192.0.2.10', 80), 5)"
+        worlds.checked(world.controller, "python3", "-c", talk)
+        assert "web" in before and before - unused() == {"web"}
 
 
 def test_a_service_stops(machine: Room, findings: Look) -> None:
@@ -135,6 +158,10 @@ def test_a_port_that_clients_may_get(machine: Room, findings: Look) -> None:
 
 FOREIGN_DROP = {
     "iptables": ("iptables -A INPUT -p tcp --dport 80 -j DROP", "iptables -D INPUT -p tcp --dport 80 -j DROP"),
+    "iptables-legacy": (
+        "iptables-legacy -A INPUT -p tcp --dport 80 -j DROP",
+        "iptables-legacy -D INPUT -p tcp --dport 80 -j DROP",
+    ),
     "nft": (
         "nft -f - <<E\ntable inet other {\nchain in { type filter hook input priority 5; tcp dport 80 drop\n}\n}\nE",
         "nft delete table inet other",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from portctl.net import Family, Ranges
-from portctl.ruleset import EVERY_PORT, Flow, Rule
+from portctl.ruleset import EVERY_PORT, Flow, Flows
 
 Key = tuple[tuple[int, Ranges | None], ...]
 """Rules by their index, in order, each with the source ports that it still asks for (None: every one)."""
@@ -23,37 +23,41 @@ class Classes:
     rest: Key
 
 
-def protocols(rules: Sequence[Rule], family: Family) -> list[int]:
-    """Every protocol that some rule names in this family."""
-    found = {f.protocol for rule in rules for f in rule.flows or () if family in f.families()}
-    return sorted(found)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What each rule of a group asks: its flows; whether nothing else; whether it logs."""
 
+    flows: Sequence[Flows]
+    final: Sequence[bool]
+    logs: Sequence[bool]
 
-def portless(rules: Sequence[Rule], final: Sequence[bool]) -> Key:
-    """The rules that ask for no protocol."""
-    return prune(tuple((i, None) for i, rule in enumerate(rules) if rule.flows is None), rules, final)
+    def protocols(self, family: Family) -> list[int]:
+        """Every protocol that some rule names in this family."""
+        return sorted({f.protocol for flows in self.flows for f in flows or () if family in f.families()})
 
+    def portless(self) -> Key:
+        """The rules that ask for no protocol."""
+        return self.prune(tuple((i, None) for i, flows in enumerate(self.flows) if flows is None))
 
-def prune(key: Key, rules: Sequence[Rule], final: Sequence[bool]) -> Key:
-    """The rules of a key up to the first that matches whatever comes to it, and later ones that log."""
-    for position, (index, source_ports) in enumerate(key):
-        if final[index] and source_ports is None:
-            return key[: position + 1] + tuple(item for item in key[position + 1 :] if rules[item[0]].log)
-    return key
+    def prune(self, key: Key) -> Key:
+        """The rules of a key up to the first that matches whatever comes to it, and later ones that log."""
+        for position, (index, source_ports) in enumerate(key):
+            if self.final[index] and source_ports is None:
+                return key[: position + 1] + tuple(item for item in key[position + 1 :] if self.logs[item[0]])
+        return key
 
-
-def classify(rules: Sequence[Rule], protocol: int, final: Sequence[bool]) -> Classes:
-    """One sweep over the ends of all port ranges."""
-    events: dict[int, list[tuple[int, Ranges | None, bool]]] = {}
-    everywhere: set[tuple[int, Ranges | None]] = set()
-    for index, rule in enumerate(rules):
-        if rule.flows is None:
-            everywhere.add((index, None))
-        for flow in rule.flows or ():
-            if flow.protocol == protocol:
-                _add(events, everywhere, index, flow)
-    rest = prune(_sorted(everywhere), rules, final)
-    return Classes(protocol, tuple(_sweep(events, everywhere, rest, lambda key: prune(key, rules, final))), rest)
+    def classify(self, protocol: int) -> Classes:
+        """One sweep over the ends of all port ranges."""
+        events: dict[int, list[tuple[int, Ranges | None, bool]]] = {}
+        everywhere: set[tuple[int, Ranges | None]] = set()
+        for index, flows in enumerate(self.flows):
+            if flows is None:
+                everywhere.add((index, None))
+            for flow in flows or ():
+                if flow.protocol == protocol:
+                    _add(events, everywhere, index, flow)
+        rest = self.prune(_sorted(everywhere))
+        return Classes(protocol, tuple(_sweep(events, everywhere, rest, self.prune)), rest)
 
 
 def _add(

@@ -202,6 +202,14 @@ class Speaker:
         texts = (text if "/" in text else f"{text}/{width}" for text in found)
         return [Words(source=t) if role == "src" else Words(destination=t) for t in texts]
 
+    def original_addresses(self, rule: Rule) -> Choices:
+        """Only the address: the rest is asked on the way."""
+        assert rule.original is not None
+        if rule.original.destination is None or rule.original.destination.is_every(self.family):
+            return [ANY]
+        ranges = rule.original.destination.family(self.family)
+        return [Words(modules=(f"-m conntrack --ctorigdst {t}",)) for t in network_texts(ranges, self.family)]
+
     def original_choices(self, rule: Rule) -> Choices:
         """Where a packet went before its destination was translated, from the connection's first packet."""
         assert rule.original is not None
@@ -234,8 +242,11 @@ class Speaker:
                 found += [(words, text) for text in pairs]
         return found
 
-    def dimensions(self, rule: Rule) -> list[Choices]:
-        """All conditions of a rule but protocol, ports and state: lists of alternatives, all of which must hold."""
+    def dimensions(self, rule: Rule, *, turned: bool = False) -> list[Choices]:
+        """All conditions of a rule but protocol, ports and state: lists of alternatives, all of which must hold.
+
+        `turned`: that it was translated, and its original protocol and port, has been asked.
+        """
         found = [
             self.address_choices(rule.source, "src", rule.name),
             self.address_choices(rule.destination, "dst", rule.name),
@@ -246,7 +257,7 @@ class Speaker:
             found.append([Words(outgoing=interface_word(name)) for name in rule.out_interfaces])
         found.append([Words(modules=self._modules(rule))])
         if rule.original is not None:
-            found.append(self.original_choices(rule))
+            found.append(self.original_addresses(rule) if turned else self.original_choices(rule))
         return [choices for choices in found if choices != [ANY]]
 
     def _modules(self, rule: Rule) -> tuple[str, ...]:
