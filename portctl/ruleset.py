@@ -125,7 +125,7 @@ class Rule:
     source: Addresses = ANYWHERE
     destination: Addresses = ANYWHERE
     live_source: str | None = None
-    """Name of a live group that the source must belong to (then `source` is everywhere)."""
+    """Name of a live group that the source must belong to (then `source` is everywhere, or all but an `except`)."""
     live_destination: str | None = None
     interfaces: tuple[str, ...] = ()
     """Incoming interfaces, by name or prefix (`wan*`); empty: every one."""
@@ -424,5 +424,3 @@ def logged(ruleset: Ruleset, packet: Packet) -> bool:
 
 def every(family: Family) -> Ranges:
     return EVERY_V4 if family == 4 else EVERY_V6
-
-

@@ -13,6 +13,7 @@ import pytest
 
 from portctl.apply import steps, transaction
 from portctl.apply.boot import Boot
+from portctl.apply.state import full_tables
 from portctl.command import Command, HostError, Result
 
 CASES = sorted((Path(__file__).parent / "transcripts").iterdir())
@@ -75,3 +76,9 @@ def test_transcript(case: Path) -> None:
     with pytest.raises(errors[kind]) as caught:
         play(case)
     assert str(caught.value).splitlines()[0] == message
+
+
+def test_a_full_table_of_a_limit_is_a_finding() -> None:
+    host = Scripted(["> tables", "< 0 limit-ssh 65536\nportctl-web 12"])
+    (found,) = full_tables(host)
+    assert "limit-ssh is full" in found

@@ -25,7 +25,13 @@ FLOORS: list[set[str]] = [
 ]
 """ARCHITECTURE.md, "Floors". `backends.*` is any one back end."""
 
-WITHIN_A_FLOOR = {("program", "ruleset"), ("pipeline", "backends"), ("plan", "wayin"), ("__main__", "cli"), ("sysctl", "templating")}
+WITHIN_A_FLOOR = {
+    ("program", "ruleset"),
+    ("pipeline", "backends"),
+    ("plan", "wayin"),
+    ("__main__", "cli"),
+    ("sysctl", "templating"),
+}
 """(importer, imported) on one floor."""
 
 

@@ -17,7 +17,7 @@ from portctl.plan.text import lines
 from portctl.plan.types import Before, Plan
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Line, Program
 from portctl.ruleset import Kind, Ruleset
-from portctl.wayin import Process, Surroundings
+from portctl.wayin import Process, Surroundings, Tracked
 
 ME, GATEWAY, PEER = ip_address("192.0.2.10"), ip_address("192.0.2.1"), ip_address("203.0.113.5")
 HOST = Facts(
@@ -167,6 +167,14 @@ def test_joined_groups_other_boot_services_and_live_connections_are_named(tmp_pa
     assert "will be cut, not admitted by the policy" in "\n".join(untracked.warnings)
     blocking = made(tmp_path, SSH + "block: [198.51.100.200]\n", around, connections=(SESSION, stranger))
     assert blocking.cut == (stranger,)
+
+
+def test_a_blocked_flow_between_others_is_cut_too(tmp_path: Path) -> None:
+    guest, far = ip_address("10.0.0.7"), ip_address("198.51.100.200")
+    flows = (Tracked(6, guest, far, 5000, 25, far, 25), Tracked(6, guest, far, 5001, 443, far, 443))
+    body = SSH + "block: [{to: 198.51.100.200, ports: smtp}]\n"
+    found = made(tmp_path, body, replace(ASKING, flows=flows))
+    assert found.cut == (Connection(6, far, 25, guest, 5000),)
 
 
 def test_forward_without_keep_says_that_untracked_flows_end(tmp_path: Path) -> None:

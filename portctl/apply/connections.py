@@ -12,7 +12,8 @@ from portctl.listeners import Connection
 from portctl.templating import text
 
 OPEN = f"{RUN}/open"
-_START = """cd "$1" && sh ./open.sh add <list || exit 1
+_START = """: >/run/portctl/pending/opened
+cd "$1" && sh ./open.sh add <list || exit 1
 setsid=$(command -v setsid)
 $setsid sh "$1/sweep.sh" </dev/null >/dev/null 2>&1 &
 """

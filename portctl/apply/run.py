@@ -144,12 +144,12 @@ def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
     before = _before(host, seen, saved)
     files = _boot(seen).texts()
     around = wayin.read(host.run(wayin.question(), 60.0).stdout)
-    elsewhere = frozenset(b.NAME for b in everything if b is not seen.backend and _holds(b, observed))
+    elsewhere = frozenset(b.NAME for b in everything if b is not seen.backend and holds(b, observed))
     mine = loaded(seen.backend, observed)
     return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere)
 
 
-def _holds(backend: Backend, observed: Observed) -> bool:
+def holds(backend: Backend, observed: Observed) -> bool:
     """Whether a back end has rules of portctl's loaded."""
     try:
         return bool(loaded(backend, observed).own().chains)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from portctl import backends, observe, sysctl
 from portctl.apply import boot, history
 from portctl.apply.paths import BOOT, CURRENT
-from portctl.apply.run import loaded
+from portctl.apply.run import holds, loaded
 from portctl.apply.steps import Refused, call
 from portctl.command import Host
 from portctl.plan.state import in_sync
@@ -51,7 +51,7 @@ def status(host: Host) -> Status:
 
 def _ended(record: history.Record) -> str:
     if record.outcome == "pending":
-        return "was never confirmed: a reboot, most likely, ended it"
+        return "was never confirmed: it was interrupted, or a reboot ended it"
     return f"{record.outcome}" + (f" ({record.why})" if record.why else "")
 
 
@@ -61,12 +61,17 @@ def _drift(host: Host, force: history.Record) -> list[str]:
     backend = backends.load(force.about.backend)
     rules = {name: text for name, text in bundles.get(backend.NAME, {}).items() if name in backend.PARTS}
     settings = sysctl.parse({name: text for name, text in bundles.get(sysctl.NAME, {}).items() if name in sysctl.PARTS})
-    observed = observe.observe(host, (backend,), settings)
-    found = []
+    everything = tuple(backends.load(name) for name in backends.NAMES)
+    observed = observe.observe(host, everything, settings)
+    found = [
+        f"{other.NAME} holds rules of portctl's too: only one packet filter should (`apply --exclusive`)"
+        for other in everything
+        if other is not backend and holds(other, observed)
+    ]
     try:
         now = loaded(backend, observed)
     except Refused as refused:
-        return [str(refused)]
+        return [*found, str(refused)]
     if not in_sync(now, backend.parse(rules)):
         found.append("drift: " + _difference(now, backend.parse(rules)))
     for name, value in settings.items():

@@ -228,13 +228,20 @@ def history(form: Annotated[Format, typer.Option("--format", help="text or json.
 
 
 def _request(file: Path, date: str | None, root: Path | None, **options: object) -> Request:
-    from portctl import pipeline
+    """What is asked for. A policy whose own `tests` fail is not applied: exit status 1."""
+    from portctl import backends, expectations, pipeline
     from portctl.apply import Request
-    from portctl.problems import text
+    from portctl.problems import Problem, Problems, has_errors, text
 
+    if options.get("backend") not in (None, *backends.NAMES):
+        hint = f"known are {', '.join(backends.NAMES)}"
+        raise Problems([Problem("unknown-backend", f"there is no back end `{options['backend']}`", None, hint)])
     compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
-    for problem in compiled.problems:
+    failed = expectations.evaluate(compiled.ruleset)
+    for problem in (*compiled.problems, *failed):
         typer.echo(text(problem) + "\n", err=True)
+    if has_errors(failed):
+        raise typer.Exit(CHANGED)
     return Request(compiled.ruleset, file.read_text(encoding="utf-8"), _who(), **options)  # type: ignore[arg-type]
 
 

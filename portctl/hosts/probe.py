@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from subprocess import Popen
 from types import TracebackType
@@ -24,9 +24,11 @@ from portctl.hosts.sandbox import Sandbox, interpreter, must
 from portctl.hosts.sendable import BROADCAST
 from portctl.net import MULTICAST, Address
 from portctl.ruleset import (
+    ACK,
     ICMP,
     ICMPV6,
     LOOPBACK,
+    TCP,
     Direction,
     Expect,
     Expectation,
@@ -99,15 +101,46 @@ class Prober:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def observe(self, packets: Sequence[Packet], ruleset: Ruleset | None = None) -> list[Observation]:
-        """What becomes of each packet, in order."""
+    def open(self, packets: Sequence[Packet]) -> None:
+        """Begins the connections of packets in state `ESTABLISHED` (TCP and UDP, each of another one), by sending and
+        answering for both ends. To be done before rules are loaded that would not let them begin."""
+        steps: list[list[Packet]] = [[], [], []]
         for packet in packets:
-            if why := sendable.reason(packet, self.box.layout):
+            first, second = sendable.opening(packet)
+            steps[0].append(first)
+            steps[1].append(second)
+            if packet.protocol == TCP:
+                steps[2].append(replace(first, flags=ACK))
+        _prepare(self.box, [])
+        with self.muted():
+            for step in steps:
+                self._prepare_for(step, None)
+                self._send(dict(enumerate(step)))
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """The host's own kernel, which knows nothing of connections begun for it, says nothing, and so ends none."""
+        _nft(self.box.host, _MUTE)
+        try:
+            yield
+        finally:
+            _nft(self.box.host, "delete chain inet witness mute")
+
+    def _prepare_for(self, packets: Iterable[Packet], ruleset: Ruleset | None, forget: bool = False) -> None:
+        ways = self._ways.change(need for packet in packets for need in needs(packet, ruleset))
+        _prepare(self.box, ways, forget)
+
+    def observe(
+        self, packets: Sequence[Packet], ruleset: Ruleset | None = None, known: bool = False
+    ) -> list[Observation]:
+        """What becomes of each packet, in order. `known`: connections opened before are kept, and packets may belong to
+        them."""
+        for packet in packets:
+            if why := sendable.reason(packet, self.box.layout, known):
                 raise ValueError(f"{packet}: {why}")
         found: dict[int, Observation] = {}
         for numbers in rounds(packets, ruleset):
-            ways = self._ways.change(need for at in numbers for need in needs(packets[at], ruleset))
-            _prepare(self.box, ways)
+            self._prepare_for((packets[at] for at in numbers), ruleset, not known)
             found |= self._send({at: packets[at] for at in numbers})
         return [found[at] for at in range(len(packets))]
 
@@ -259,6 +292,7 @@ _FORCED = {
     "ipv4/conf/all/route_localnet": 1,
     "ipv4/ip_forward": 1,
     "ipv6/conf/all/forwarding": 1,
+    "netfilter/nf_conntrack_tcp_be_liberal": 1,
     "ipv4/icmp_ratelimit": 0,
     "ipv4/icmp_msgs_per_sec": 1_000_000,
     "ipv4/icmp_msgs_burst": 1_000_000,
@@ -306,6 +340,8 @@ def _witness_text() -> str:
             f"{which} meta nfproto ipv6 add @{name}6 {{ @nh,16,16 }}",
             "}",
         ]
+    # Asking for it once switches the state tracker on: connections can begin before any other rule does.
+    lines.append("chain tracked { type filter hook prerouting priority 10000; policy accept; ct state new counter; }")
     return "\n".join([*lines, "}"])
 
 
@@ -320,19 +356,23 @@ def _nft(host: Host, text: str) -> None:
 _CLEAR = "".join(f"flush set inet witness {name}{version}\n" for name in _SETS for version in (4, 6))
 
 
+_MUTE = """add chain inet witness mute { type filter hook output priority -400; }
+add rule inet witness mute meta priority != 0:5 drop
+"""
 _PREPARE = """\
 nft -f - <<'END'
 {clear}END
-conntrack -F >/dev/null 2>&1
+{forget}
 ip -force -batch - <<'END'
 {ways}
 END
 """
 
 
-def _prepare(box: Sandbox, ways: Iterable[str]) -> None:
-    """Forgets the packets before, and the flows that they began, and lays the ways for the next."""
-    script = _PREPARE.format(clear=_CLEAR, ways="\n".join(ways))
+def _prepare(box: Sandbox, ways: Iterable[str], forget: bool = True) -> None:
+    """Forgets the packets before, and the connections that they began, and lays the ways for the next."""
+    flush = "conntrack -F >/dev/null 2>&1" if forget else ""
+    script = _PREPARE.format(clear=_CLEAR, forget=flush, ways="\n".join(ways))
     must(box.host, "sh", "-s", stdin=script)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from portctl.hosts.sandbox import Layout
 from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, MULTICAST, UNSPECIFIED_V6, Addresses
-from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, Direction, Packet, State
+from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, UDP, Direction, Packet, State
 
 ANYCAST = IPv6Address("fe80::")
 """Every router's address on its link (RFC 4291, 2.6.1)."""
@@ -18,9 +19,12 @@ _ANSWERED = {ICMP: (0, 8, *range(13, 19)), ICMPV6: tuple(n for n in range(128, 2
 """ICMP types that an error may answer (RFC 1122, 3.2.2; RFC 4443, 2.4; `icmp_pointers` in net/ipv4/icmp.c)."""
 
 
-def reason(packet: Packet, layout: Layout) -> str | None:
-    """Why a packet cannot be sent as it is; None if it can."""
-    if packet.state is not natural_state(packet) or packet.reply:
+def reason(packet: Packet, layout: Layout, known: bool = False) -> str | None:
+    """Why a packet cannot be sent as it is; None if it can. `known`: its connection, if any, was opened before."""
+    if packet.state is State.ESTABLISHED and known and packet.protocol in (TCP, UDP):
+        if packet.protocol == TCP and packet.flags != ACK:
+            return "it would change its connection"
+    elif packet.state is not natural_state(packet) or packet.reply:
         return "its state needs a connection before it"
     if packet.over_limit or packet.live_source or packet.live_destination or packet.at or packet.original:
         return "it needs something that happened before it"
@@ -56,6 +60,8 @@ def _impossible(packet: Packet) -> str | None:
     special = destination in MULTICAST or destination == BROADCAST
     if packet.direction is Direction.INBOUND and packet.local == special:
         return "such a destination is not local" if special else "a local destination is local"
+    if packet.direction is Direction.INBOUND and destination in LINK_LOCAL_V6 and not loopback:
+        return "a link-local address belongs to one interface"
     if packet.direction is not Direction.FORWARDED:
         return None
     narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
@@ -84,7 +90,8 @@ _PUSH, _URGENT = 0x08, 0x20
 _LEGAL = {SYN, SYN | _URGENT, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URGENT, ACK, ACK | _URGENT}
 _ASKING = {8, 13, 15, 17}
 """ICMP types that start something: echo, timestamp, information and address mask requests."""
-_NEIGHBOURS = {*range(130, 138), 143}
+_NEIGHBOURS = {*range(130, 137), 143}
+"""ICMPv6 types that the tracker lets pass by: not the redirect, 137."""
 
 
 def natural_state(packet: Packet) -> State:
@@ -101,3 +108,27 @@ def natural_state(packet: Packet) -> State:
             return State.UNTRACKED
         return State.NEW if kind in (128, 139) else State.INVALID
     return State.NEW
+
+
+def opening(packet: Packet) -> tuple[Packet, Packet]:
+    """The first packet of a packet's connection, and the first answer."""
+    there = replace(packet, state=State.NEW, reply=False, user=None)
+    back = turned(there)
+    first, second = (back, there) if packet.reply else (there, back)
+    return replace(first, flags=SYN), replace(second, flags=SYN | ACK)
+
+
+def turned(packet: Packet) -> Packet:
+    """A packet the other way round."""
+    direction = {Direction.INBOUND: Direction.OUTBOUND, Direction.OUTBOUND: Direction.INBOUND}
+    return replace(
+        packet,
+        direction=direction.get(packet.direction, Direction.FORWARDED),
+        source=packet.destination,
+        destination=packet.source,
+        port=packet.source_port,
+        source_port=packet.port,
+        interface=packet.out_interface,
+        out_interface=packet.interface,
+        local=packet.direction is Direction.OUTBOUND,
+    )

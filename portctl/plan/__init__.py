@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from portctl import sysctl, wayin
 from portctl.observe import Observed
-from portctl.plan import watch
+from portctl.plan import lockout, watch
 from portctl.plan.exclusive import order as taking_order
+from portctl.plan.scene import Scene
 from portctl.plan.state import after, desire, in_sync
 from portctl.plan.types import Before, Change, Desired, Plan, Refusal
 from portctl.plan.words import summary
@@ -42,7 +43,7 @@ def diff(
     taken = taking_order(now, desired, taking or {}, elsewhere)
     order += taken
     then = after(now, desired.program)
-    scene = watch.Scene(
+    scene = Scene(
         desired, observed, around, now, foreign_only(then, desired) if exclusive else then,
         first=not loaded.own().chains, exclusive=exclusive,
     )  # fmt: skip
@@ -54,7 +55,7 @@ def diff(
         summary=summary(before.ruleset if not scene.first else None, desired.ruleset) if order else (),
         notes=(way.said, *(f"not known: {what}" for what in observed.unknown)),
         warnings=(*watch.warnings(scene), *(() if exclusive else _elsewhere(elsewhere))),
-        refusals=tuple(watch.refusals(scene, way)),
+        refusals=tuple(lockout.refusals(scene, way)),
         cut=watch.blocked(scene),
         opened=watch.opened(scene) if order else (),
     )

@@ -1,19 +1,17 @@
-"""What a person must know before new rules are loaded, and what forbids them."""
+"""What a person must know before new rules are loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 
-from portctl import wayin
 from portctl.listeners import Connection
-from portctl.net import EVERY_V4, EVERY_V6, Address
-from portctl.observe import Facts, Observed
+from portctl.net import Address
 from portctl.plan import samples
-from portctl.plan.types import Desired, Refusal
-from portctl.plan.words import flows_text
-from portctl.program import Accept, Answer, Chain, Condition, Jump, Line, Program, evaluate
+from portctl.plan.lockout import metadata
+from portctl.plan.scene import Scene, step_text
+from portctl.program import Accept, Chain, Condition, Jump, Line, Program
 from portctl.ruleset import (
     IGMP,
     LOOPBACK,
@@ -22,14 +20,11 @@ from portctl.ruleset import (
     Direction,
     Kind,
     Packet,
-    Rule,
-    Ruleset,
     State,
     Verdict,
     decide,
     interface_matches,
 )
-from portctl.wayin import Surroundings, WayIn
 
 MOST = 12
 """Lines of one kind of warning that are spelled out."""
@@ -42,209 +37,6 @@ _BOOT_TROUBLE = {
     "iptables": "iptables.service is enabled: at boot it loads the rules that it saved",
     "ip6tables": "ip6tables.service is enabled: at boot it loads the rules that it saved",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Everything that is asked about, computed once."""
-
-    desired: Desired
-    observed: Observed
-    around: Surroundings
-    now: Program
-    """What is loaded."""
-    then: Program
-    """What will be."""
-    first: bool
-    """Nothing of portctl's is loaded yet."""
-    exclusive: bool = False
-
-    @property
-    def ruleset(self) -> Ruleset:
-        return self.desired.ruleset
-
-    @property
-    def facts(self) -> Facts:
-        return self.observed.facts
-
-    @property
-    def connections(self) -> tuple[Connection, ...]:
-        return self.observed.connections or ()
-
-    def own(self) -> tuple[Address, ...]:
-        return self.facts.own_addresses()
-
-    def devices(self) -> tuple[str, ...]:
-        return tuple(interface.name for interface in self.facts.interfaces)
-
-    def interface_of(self, address: Address) -> str:
-        return next((x.name for x in self.facts.interfaces if address in x.addresses), "eth0")
-
-    def facing(self, far: Address) -> Address | None:
-        mine = [a for a in self.own() if a.version == far.version and not a.is_loopback]
-        return next((a for a in mine if a.is_link_local == far.is_link_local), mine[0] if mine else None)
-
-    def answer(self, program: Program, packet: Packet) -> Answer:
-        return evaluate(program, packet, self.own())
-
-    def admitted(self, packet: Packet) -> bool:
-        """Whether the policy and everything that will be loaded let a packet through."""
-        policy = decide(self.ruleset, packet)[0] is Verdict.ACCEPT
-        return policy and self.answer(self.then, packet).verdict is Verdict.ACCEPT
-
-
-def who(scene: Scene, packet: Packet) -> str:
-    """What stands in the way of a packet, in words."""
-    verdict, rule = decide(scene.ruleset, packet)
-    if verdict is not Verdict.ACCEPT:
-        if rule.kind is Kind.BLOCK:
-            return f"`block` ({rule.name}) forbids it"
-        return "no service admits it" if packet.direction is Direction.INBOUND else "no entry admits it"
-    answer = scene.answer(scene.then, packet)
-    return f"a rule that is not portctl's stands in the way: {step_text(answer)}"
-
-
-def step_text(answer: Answer) -> str:
-    if answer.decided is None:
-        return "unknown"
-    chain, line = answer.decided.chain, answer.decided.line
-    what = f"`{line.text}`" if line else "its policy, drop"
-    return f"chain {chain.name} of table {chain.table}: {what}"
-
-
-# ---- what forbids it
-
-
-def refusals(scene: Scene, way: WayIn) -> Iterator[Refusal]:
-    yield from _locked_out(scene, way)
-    yield from _blocked_lifelines(scene)
-
-
-def _locked_out(scene: Scene, way: WayIn) -> Iterator[Refusal]:
-    for connection in way.connections:
-        packet = wayin.packet(connection, scene.around.flows, scene.interface_of)
-        if not scene.admitted(packet):
-            yield Refusal(_cut_off(scene, connection, packet), _hint(scene.ruleset, packet))
-        tunnel = _tunnel_of(scene, packet.interface)
-        if tunnel is not None:
-            yield from _outer(scene, tunnel)
-
-
-def _cut_off(scene: Scene, connection: Connection, packet: Packet) -> str:
-    return (
-        f"you would be locked out: ssh from {connection.peer} to {packet.destination} port {packet.port} "
-        f"(in on {packet.interface}) would not be admitted again; {who(scene, packet)}"
-    )
-
-
-def _hint(ruleset: Ruleset, packet: Packet) -> str:
-    verdict, decisive = decide(ruleset, packet)
-    if verdict is Verdict.ACCEPT:
-        return "`--exclusive` takes the rules of others out of the hooks that portctl manages"
-    if decisive.kind is Kind.BLOCK:
-        return f"take {packet.source} out of `block`, or give that entry an `except`"
-    fitting = [
-        rule
-        for rule in ruleset.inbound
-        if rule.kind is Kind.SERVICE
-        and rule.flows
-        and any(f.protocol == TCP and packet.port in f.ports for f in rule.flows)
-    ]
-    if fitting:
-        return f"the service `{fitting[0].name}` would have to admit {packet.source}: add it to its `from`" + (
-            f", or {packet.interface} to its `in`" if fitting[0].interfaces else ""
-        )
-    name = "ssh" if packet.port == 22 else "your-ssh"
-    entry = f"{name}: {{ports: {packet.port}/tcp, from: {_quoted(packet.source)}}}"
-    return f"no service has port {packet.port}/tcp: add `{entry}`"
-
-
-def _quoted(address: Address) -> str:
-    return str(address) if address.version == 4 else f'"{address}"'
-
-
-def _tunnel_of(scene: Scene, device: str) -> wayin.Tunnel | None:
-    if device not in dict(scene.around.links):
-        return None
-    found = wayin.tunnels(scene.around, scene.connections, scene.facing, scene.interface_of)
-    return next((tunnel for tunnel in found if tunnel.device == device), None)
-
-
-def _outer(scene: Scene, tunnel: wayin.Tunnel) -> Iterator[Refusal]:
-    if not tunnel.outer:
-        yield Refusal(
-            f"your way in runs through the tunnel {tunnel.device} ({tunnel.kind}), and which outer flow carries it "
-            "cannot be told, so it cannot be checked that it stays admitted",
-            "see to it that the policy admits the tunnel's own packets, then use --allow-lockout",
-        )
-    for packet in tunnel.outer:
-        outward = replace(
-            packet,
-            direction=Direction.OUTBOUND,
-            source=packet.destination,
-            destination=packet.source,
-            port=packet.source_port,
-            source_port=packet.port,
-            out_interface=packet.interface,
-        )
-        if scene.admitted(packet) or (tunnel.keeps_alive and scene.admitted(outward)):
-            continue
-        protocol = flows_text(None) if packet.protocol not in (TCP, UDP) else "udp" if packet.protocol == UDP else "tcp"
-        ports = f"{packet.port}/{protocol}" if packet.protocol in (TCP, UDP) else f"proto/{packet.protocol}"
-        yield Refusal(
-            f"you would be locked out: your way in runs through the tunnel {tunnel.device}, whose outer flow "
-            f"({ports} from {packet.source}) would not be admitted as a new one; {who(scene, packet)}",
-            f"a service with `ports: {ports}` would have to admit {packet.source}",
-        )
-
-
-def _blocked_lifelines(scene: Scene) -> Iterator[Refusal]:
-    blocks = [
-        (d, r) for d in (Direction.INBOUND, Direction.OUTBOUND) for r in scene.ruleset.rules(d) if r.kind is Kind.BLOCK
-    ]
-    said: set[str] = set()
-    for direction, rule in blocks:
-        side = rule.source if direction is Direction.INBOUND else rule.destination
-        if rule.live_source or rule.live_destination:
-            continue
-        for what, address, port in _lifelines(scene):
-            if address in side and (rule.flows is None or _meets(rule, port)):
-                said.add(f"`block` ({rule.name}) holds {address}, {what}")
-        for family, every in ((4, EVERY_V4), (6, EVERY_V6)):
-            if rule.flows is None and not rule.interfaces and side.family(4 if family == 4 else 6) == every:
-                said.add(f"`block` ({rule.name}) holds every IPv{family} address")
-    for message in sorted(said):
-        yield Refusal(message, "take it out of `block`, or carve it out with `except`")
-
-
-def _lifelines(scene: Scene) -> Iterator[tuple[str, Address, int | None]]:
-    for interface in scene.facts.interfaces:
-        for address in interface.addresses:
-            if interface.name != "lo":
-                yield f"an address of this host ({interface.name})", address, None
-    for address in scene.facts.gateways:
-        yield "the gateway", address, None
-    for address in scene.facts.resolvers:
-        if not address.is_loopback:
-            yield "a resolver in use", address, 53
-    for address in _metadata(scene):
-        yield "the metadata address in use", address, 80
-
-
-def _metadata(scene: Scene) -> list[Address]:
-    """Metadata addresses in use: a connection to one is open, or the machine is a cloud's."""
-    peers = {c.peer for c in scene.connections} | set(scene.facts.resolvers)
-    used = [a for a in wayin.METADATA if a in peers]
-    if scene.around.cloud and not used:
-        used = [wayin.METADATA[0]]
-    return used
-
-
-def _meets(rule: Rule, port: int | None) -> bool:
-    return port is not None and any(f.protocol in (TCP, UDP) and port in f.ports for f in rule.flows or ())
-
-
-# ---- what a person must know
 
 
 def warnings(scene: Scene) -> Iterator[str]:
@@ -350,7 +142,19 @@ def blocked(scene: Scene) -> tuple[Connection, ...]:
         either = (decide(scene.ruleset, packet), decide(scene.ruleset, known), decide(scene.ruleset, _back(packet)))
         if not _within(scene, connection) and any(rule.kind is Kind.BLOCK for _, rule in either):
             found.append(connection)
-    return tuple(found)
+    return (*found, *_blocked_flows(scene))
+
+
+def _blocked_flows(scene: Scene) -> Iterator[Connection]:
+    """Flows between others that pass through this host and that a `block` entry forbids to begin."""
+    own = scene.own()
+    for flow in scene.around.flows:
+        if flow.source in own or flow.destination in own or (flow.reply_source or flow.destination) in own:
+            continue
+        packet = Packet(Direction.FORWARDED, flow.protocol, flow.source, flow.destination, flow.port,
+                        flow.source_port, local=False)  # fmt: skip
+        if decide(scene.ruleset, packet)[1].kind is Kind.BLOCK:
+            yield Connection(flow.protocol, flow.destination, flow.port, flow.source, flow.source_port)
 
 
 def _back(packet: Packet) -> Packet:
@@ -445,7 +249,7 @@ def _needs_outbound(scene: Scene) -> Iterator[str]:
     needs: list[tuple[str, Address, int, int, str]] = []
     needs += [("the resolver", a, UDP, 53, "domain") for a in scene.facts.resolvers if not a.is_loopback]
     needs += [("the time server", a, UDP, 123, "ntp") for a in scene.around.clocks if not a.is_loopback]
-    needs += [("the metadata address", a, TCP, 80, "http") for a in _metadata(scene)]
+    needs += [("the metadata address", a, TCP, 80, "http") for a in metadata(scene)]
     for what, address, protocol, port, name in needs:
         own = scene.facing(address)
         if own is None:

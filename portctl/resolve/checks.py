@@ -12,6 +12,8 @@ from portctl.resolve.entries import Opening
 from portctl.resolve.scope import Scope
 from portctl.ruleset import PROTOCOLS_WITH_PORTS, Flow, Flows, Kind
 
+MOST_CLASHES = 20
+"""Pairs of entries whose limits clash may be very many; so many are shown."""
 _NOT_OWN = MULTICAST | Addresses.of("0.0.0.0", "255.255.255.255", "::")
 
 
@@ -107,8 +109,12 @@ def _limits(scope: Scope, openings: list[Opening]) -> None:
     """Two limits on one packet have no common meaning, unless an entry without limits admits it anyway."""
     limited = [o for o in openings if o.limited]
     free = [o for o in openings if not o.limited]
+    clashes = 0
     for first, second in _pairs_on_common_ports(limited):
+        if clashes == MOST_CLASHES:
+            return
         if _limit(first) != _limit(second) and _common(first, second) and not _covered(first, second, free):
+            clashes += 1
             scope.report(
                 "limits-clash",
                 f"`{first.name}` and `{second.name}` limit the same packets differently",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, NOWHERE, Addresses, Family
+from portctl.net import ANYWHERE, FAMILIES, NOWHERE, Addresses, Family
 from portctl.policy import Entry
 from portctl.policy.items import AddressItem
 from portctl.policy.models import Egress, Forward, Service
@@ -151,7 +151,6 @@ def forward(scope: Scope, entry: Entry[Forward], at: datetime) -> Opening:
     coming = look.interfaces(scope, entry, "in", value.in_)
     leaving = look.interfaces(scope, entry, "out", value.out)
     found = Opening(entry, Kind.FORWARD, flows, source, destination, coming, leaving, expired(entry, at))
-    _check_target(scope, entry)
     return checked(scope, found)
 
 
@@ -231,18 +230,6 @@ def _check_dhcp(scope: Scope, entry: Entry[Service], flows: Flows, source: Addre
             entry.span("from"),
             "add 0.0.0.0 to `from`, and limit it by `in`",
             "warning",
-        )
-
-
-def _check_target(scope: Scope, entry: Entry[Forward]) -> None:
-    target = entry.value.target
-    if target is not None and target.address is not None and target.address in LOOPBACK_ADDRESSES:
-        port = "PORT" if target.port is None else target.port
-        scope.report(
-            "loopback-target",
-            f"{target.address} is a loopback address: what listens there expects no strangers",
-            entry.span("target"),
-            f'write `target: ":{port}"` for this host, and let the program listen on an address of the network',
         )
 
 

@@ -301,6 +301,7 @@ undo() { # the old state, the last part first; then the record, the lock
     my_turn || return 0
     loader_ended
     trouble=
+    [ ! -e "$pending/opened" ] || rm -rf "$run/open" # ends the sweep of connections that only these rules let through
     for part in $(backwards); do
         [ ! -e "$pending/old/$part/load.sh" ] || sh "$pending/old/$part/load.sh" ||
             trouble="$trouble $part"

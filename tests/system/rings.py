@@ -16,6 +16,7 @@ from portctl.hosts import probe
 from portctl.hosts.representatives import limits
 from portctl.hosts.sandbox import Layout, Sandbox
 from portctl.hosts.sendable import answerable
+from portctl.net import Address
 from portctl.problems import has_errors
 from portctl.ruleset import Packet, Ruleset, Verdict, decide
 
@@ -96,18 +97,18 @@ def refused(tried: Filter, ruleset: Ruleset) -> bool:
     return has_errors(tried.module.gaps(ruleset, Ability()))
 
 
-def disagreements(prober: probe.Prober, ruleset: Ruleset, packets: Sequence[Packet]) -> list[str]:
+def disagreements(prober: probe.Prober, ruleset: Ruleset, packets: Sequence[Packet], known: bool = False) -> list[str]:
     """Packets of which the kernel says something else than `decide`. A rejected packet that gets no answer from any
     Linux (to a group, say) counts as rejected if it is dropped."""
     now = datetime.now(UTC)
     layout = prober.box.layout
-    wrong = _wrong(ruleset, packets, prober.observe(packets, ruleset), layout, now)
+    wrong = _wrong(ruleset, packets, prober.observe(packets, ruleset, known), layout, now)
     if not wrong:
         return []
     # Once more, those alone: a busy machine may have answered too late.
     again = [packet for packet, _ in wrong if not limits(ruleset, packet)]
     spent = [text for packet, text in wrong if limits(ruleset, packet)]
-    return spent + [text for _, text in _wrong(ruleset, again, prober.observe(again, ruleset), layout, now)]
+    return spent + [text for _, text in _wrong(ruleset, again, prober.observe(again, ruleset, known), layout, now)]
 
 
 def _wrong(
@@ -162,3 +163,13 @@ def everything(box: Sandbox) -> str:
     # The tables of iptables-nft, which its own listing shows; an untouched one is there or not, and both are nothing.
     lines = re.sub(r"^table ip6? (filter|nat|mangle|raw|security) \{.*?^\}", "", text, flags=re.M | re.S).splitlines()
     return still("\n".join(line for line in lines if not re.match(r"#|\*|COMMIT|:[A-Z]+ ACCEPT|$", line)))
+
+
+def member(box: Sandbox, tried: Filter, verb: str, group: str, address: Address) -> None:
+    """Adds (`add`) a member to a live group as fail2ban would, or takes it away (`del`)."""
+    version = address.version
+    if tried.backend == "nftables":
+        word = {"add": "add", "del": "delete"}[verb]
+        said(box, "nft", word, "element", "inet", "portctl", f"live-{group}-{version}", f"{{ {address} }}")
+    else:
+        said(box, "ipset", verb, f"portctl-live-{group}{version}", str(address))

@@ -173,6 +173,9 @@ def test_exclusive_takes_others_out_of_the_hooks_and_the_undo_gives_them_back(ma
     worlds.checked(machine, "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
     before = [re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", line) for line in foreign(machine)]
     words = ("--backend", backend, "--exclusive")
+    undone = applying.apply(machine, applying.FIRST, *words, "--confirm-within", "1")
+    assert undone.status == 4, undone.stdout + undone.stderr
+    assert [re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", line) for line in foreign(machine)] == before
     result = applying.apply(machine, applying.FIRST, *words, "--confirm-within", "0")
     assert result.status == 0, result.stdout + result.stderr
     assert "-A INPUT -s 203.0.113.99" in result.stdout
@@ -193,9 +196,11 @@ def test_rules_in_the_other_packet_filter_are_named_and_taken_out_with_exclusive
     machine.put("/root/policy.yaml", applying.FIRST.encode())
     said = applying.portctl(machine, "plan", "/root/policy.yaml", "--backend", "nftables").stdout
     assert "iptables holds rules of portctl's too" in said
+    applying.applied(machine, applying.FIRST, "--backend", "nftables")
+    status = applying.portctl(machine, "status")
+    assert status.status == 1 and "iptables holds rules of portctl's too" in status.stdout
     applying.applied(machine, applying.FIRST, "--backend", "nftables", "--exclusive")
     assert "PORTCTL" not in machine.run(Command(("iptables-save",))).stdout
     assert "table inet portctl" in machine.run(Command(("nft", "list", "tables"))).stdout
     assert applying.portctl(machine, "rollback").status == 0
     assert "PORTCTL-IN" in machine.run(Command(("iptables-save",))).stdout
-    assert "inet portctl" not in machine.run(Command(("nft", "list", "tables"))).stdout

@@ -53,7 +53,8 @@ def test_killed_before_the_confirmation_the_old_state_is_back(backend: str) -> N
 
         return scenario
 
-    steps = [step.format(backend=backend) for step in (*BEFORE_THE_LOAD, *LOADED)]
+    # What lies before the load is the same for every back end.
+    steps = [step.format(backend=backend) for step in (*(BEFORE_THE_LOAD if backend == "nftables" else ()), *LOADED)]
     todo = [at(step, "SIGKILL") for step in steps]
     todo += [at(step, how) for how in ("SIGHUP", "SIGTERM") for step in ("arm", "load")]
     each(backend, todo)
@@ -77,11 +78,12 @@ def test_killed_after_the_confirmation_the_new_state_is_finished(backend: str) -
             assert said.status != 0, (step, said)
             applying.settled(machine)
             assert applying.state(machine) == wanted, (step, said)
-            assert "confirmed" in applying.portctl(machine, "history").stdout.splitlines()[-1]
+            told = applying.portctl(machine, "history")
+            assert told.status == 0 and "confirmed" in told.stdout.splitlines()[-1], told
 
         return scenario
 
-    each(backend, [at(step) for step in CONFIRMED])
+    each(backend, [at(step) for step in (CONFIRMED if backend == "nftables" else CONFIRMED[1:2])])
 
 
 def test_the_guard_ignores_what_ends_sessions_and_outlives_its_starter() -> None:

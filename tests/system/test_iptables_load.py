@@ -22,7 +22,7 @@ from tests.system import worlds
 from tests.system.worlds import checked
 
 RING = "the iptables scripts"
-NEEDS = ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ipset", "dash")
+NEEDS = ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ipset", "dash", "shellcheck")
 Variant = Literal["nft", "legacy"]
 VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
 OPEN_PAIR = "-p tcp -s 192.0.2.1 --sport 7 -d 192.0.2.10 --dport 9 -j MARK --set-xmark 0x4000000/0x4000000"
@@ -169,6 +169,13 @@ def test_loading_again_changes_nothing(tools: Tools) -> None:
 
 def _stable(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+
+
+def test_the_scripts_are_plain_sh() -> None:
+    with worlds.machine("box") as room:
+        for name, text in iptables.scripts().items():
+            room.put(f"/run/{name}", text.encode())
+            checked(room, "shellcheck", "--shell=sh", f"/run/{name}")
 
 
 def test_check_loads_nothing(tools: Tools) -> None:

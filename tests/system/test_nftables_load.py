@@ -17,7 +17,7 @@ from portctl.backends.base import Ability, bundle
 from portctl.command import Command, Result
 from portctl.hosts.namespaces import Room
 from portctl.net import ANYWHERE, Addresses, Ranges
-from portctl.ruleset import KNOWN, Kind, Original, Rate, Rule, Ruleset, Translation, Verdict
+from portctl.ruleset import KNOWN, STARTING, Direction, Kind, Original, Rate, Rule, Ruleset, Translation, Verdict
 from tests import nftables_cases as cases
 from tests.nftables_cases import block, fixed, one, starts, tcp, udp
 from tests.system import worlds
@@ -472,3 +472,27 @@ def test_a_forward_to_a_port_of_this_host_is_turned_before_others_turn_it(world:
     for host in ("192.0.2.10", "2001:db8::10"):
         assert asked(world, "tcp", 70, host) == "accept"
         assert asked(world, "tcp", 7, host) == "drop"
+
+
+def test_what_a_forward_does_not_admit_is_not_taken_for_published(world: World) -> None:
+    """A bare ACK is translated like a SYN; under `published: keep` it must not slip through as somebody else's."""
+    behind = world.join("behind", "192.0.2.66/24")
+    process = behind.start((sys.executable, "-c", SERVER, "7"))
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    moved = Translation("x", (tcp(70),), ANYWHERE, None, (), ip_address("192.0.2.66"), 7)
+    rules = (
+        KNOWN_FIRST,
+        starts("x", kind=Kind.FORWARD, original=Original((tcp(70),)), source=Addresses.of("203.0.113.0/24")),
+        Rule("published", Kind.PUBLISHED, Verdict.ACCEPT, published=True, states=STARTING),
+    )
+    ruleset = one(*rules, direction=Direction.FORWARDED, translations=(moved,))
+    load(world.machine, ruleset)
+    checked(world.machine, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    checked(behind, "ip", "route", "add", "192.0.2.1/32", "via", "192.0.2.10")
+    assert asked(world, "tcp", 70) == "drop"
+    theirs = (
+        "table ip nat { chain c { type nat hook prerouting priority dstnat; tcp dport 71 dnat to 192.0.2.66:7; }; }"
+    )
+    checked(world.machine, "nft", theirs)
+    assert asked(world, "tcp", 71) == "accept"
+    assert asked(world, "tcp", 70) == "drop"

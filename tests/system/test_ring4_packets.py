@@ -7,6 +7,7 @@ and drop are told apart, over IPv4 and IPv6, from as many sources as the corners
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from portctl.hosts import probe
 from portctl.hosts.representatives import Spent, limits
 from portctl.hosts.sandbox import Layout, Sandbox
 from portctl.hosts.sendable import reason
-from portctl.ruleset import LOOPBACK, Direction, Packet, Ruleset
+from portctl.net import Address
+from portctl.ruleset import ACK, LOOPBACK, Direction, Packet, Ruleset, State, decide
 from tests import golden_cases
 from tests import packets as written
 from tests.system import corners, rings
@@ -86,3 +88,105 @@ def test_the_kernel_decides_as_decide_does(
     finally:
         rings.remove(box, tried)
     assert not wrong, f"{len(wrong)} of {len(chosen)} packets:\n" + "\n".join(wrong[:20])
+
+
+def in_connections(case: Path, layout: Layout) -> list[list[Packet]]:
+    """The packets of a case that belong to known connections; those of one list to different ones."""
+    lists: list[dict[frozenset[object], Packet]] = []
+    for line in by_hand(case):
+        packet = replace(line.packet, flags=ACK)
+        if packet.state is not State.ESTABLISHED or reason(packet, layout, known=True):
+            continue
+        ends = (packet.source, packet.source_port), (packet.destination, packet.port)
+        flow = frozenset((packet.protocol, *ends))
+        place = next((each for each in lists if flow not in each), None)
+        if place is None:
+            lists.append(place := {})
+        place[flow] = packet
+    return [list(each.values()) for each in lists]
+
+
+@pytest.mark.parametrize("tried", FILTERS, ids=lambda tried: tried.name)
+def test_known_connections_stay_or_are_cut_as_decide_says(
+    tried: Filter, prober: probe.Prober, rulesets: dict[str, Ruleset]
+) -> None:
+    wrong: list[str] = []
+    sent = 0
+    for case in CASES:
+        ruleset = rulesets[case.name]
+        if rings.refused(tried, ruleset):
+            continue
+        for packets in in_connections(case, prober.box.layout):
+            prober.open(packets)
+            rings.load(prober.box, tried, ruleset)
+            wrong += [f"{case.name}: {text}" for text in rings.disagreements(prober, ruleset, packets, known=True)]
+            sent += len(packets)
+            rings.remove(prober.box, tried)
+    assert not wrong, f"{len(wrong)} of {sent} packets:\n" + "\n".join(wrong[:20])
+    assert sent > 10
+
+
+def bursts() -> list[tuple[str, Packet]]:
+    """(case, packet) for every packet written as over its limit."""
+    return [(case.name, line.packet) for case in CASES for line in by_hand(case) if line.packet.over_limit]
+
+
+@pytest.mark.parametrize("tried", FILTERS, ids=lambda tried: tried.name)
+def test_as_many_as_the_limit_says_get_in_and_not_one_more(
+    tried: Filter, prober: probe.Prober, rulesets: dict[str, Ruleset]
+) -> None:
+    wrong: list[str] = []
+    sent = 0
+    for name, packet in bursts():
+        ruleset = rulesets[name]
+        rule = decide(ruleset, packet)[1]
+        most = [n for n in (rule.rate.number if rule.rate else None, rule.max_connections) if n]
+        plain = replace(packet, over_limit=False)
+        if rings.refused(tried, ruleset) or not most or reason(plain, prober.box.layout):
+            continue
+        # While a burst is sent, a limit by the second lets a few more in.
+        more = 3 * min(most) if rule.rate and rule.rate.period == "second" else 1
+        burst = [replace(plain, source_port=40000 + n) for n in range(min(most) + more)]
+        rings.load(prober.box, tried, ruleset)
+        with prober.muted():  # or refusals end the connections that count
+            got = [seen.verdict.value for seen in prober.observe(burst, ruleset)]
+        rings.remove(prober.box, tried)
+        sent += 1
+        accepted = got.count("accept")
+        if got[: min(most)] != ["accept"] * min(most) or "drop" not in got or set(got) - {"accept", "drop"}:
+            wrong.append(f"{name}: {rings.text(packet)} by {rule.name}: {accepted} of {len(got)} came in")
+    assert not wrong, "\n".join(wrong)
+    assert sent
+
+
+@pytest.mark.parametrize("tried", FILTERS, ids=lambda tried: tried.name)
+def test_members_of_live_groups_are_blocked_while_they_are_members(
+    tried: Filter, prober: probe.Prober, rulesets: dict[str, Ruleset]
+) -> None:
+    wrong: list[str] = []
+    sent = 0
+    for case in CASES:
+        ruleset = rulesets[case.name]
+        members = [(line, member) for line in by_hand(case) for member in live(line.packet)]
+        if rings.refused(tried, ruleset) or not members:
+            continue
+        rings.load(prober.box, tried, ruleset)
+        for line, (group, address) in members:
+            plain = replace(line.packet, live_source=frozenset(), live_destination=frozenset())
+            if reason(plain, prober.box.layout):
+                continue
+            for verb, expected in (("add", line.verdict), ("del", decide(ruleset, plain)[0])):
+                rings.member(prober.box, tried, verb, group, address)
+                got = prober.observe([plain], ruleset)[0].verdict
+                sent += 1
+                if got is not expected:
+                    wrong.append(f"{case.name}: {rings.text(plain)} after {verb}: {got.value}, not {expected.value}")
+        rings.remove(prober.box, tried)
+    assert not wrong, "\n".join(wrong)
+    assert sent
+
+
+def live(packet: Packet) -> list[tuple[str, Address]]:
+    """The memberships that a packet is written with."""
+    sources = [(group, packet.source) for group in sorted(packet.live_source)]
+    return sources + [(group, packet.destination) for group in sorted(packet.live_destination)]

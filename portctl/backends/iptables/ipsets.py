@@ -42,7 +42,8 @@ class KernelSet:
     def entries(self, roles: list[str]) -> tuple[tuple[Condition, ...], ...] | None:
         """The conditions of each entry of a set of several parts (`hash:ip,port`), matched in `roles`."""
         parts = self.kind.partition(":")[2].split(",")
-        if len(parts) != len(roles) or len(self.members) > MOST_ENTRIES:
+        known = all(part in ("ip", "net", "port") for part in parts)
+        if not known or len(parts) != len(roles) or len(self.members) > MOST_ENTRIES:
             return None
         found = []
         for member in self.members:

@@ -74,9 +74,8 @@ def comment(rule: Rule, *, head: bool = False) -> str:
     notes = [f"live {live}"] if shortened else []
     notes += [f"user {harmless(rule.user)}"] if rule.user else []
     if head:
-        notes += [harmless(rule.description)] if rule.description else []
-        notes += [f"owner {harmless(rule.owner)}"] if rule.owner else []
-        notes += [f"ticket {harmless(rule.ticket)}"] if rule.ticket else []
+        told = (("", rule.description), ("owner ", rule.owner), ("ticket ", rule.ticket))
+        notes += [word + harmless(text) for word, text in told if text and harmless(text)]
     return cut(name + (f" -- {'; '.join(notes)}" if notes else ""), COMMENT_LENGTH)
 
 

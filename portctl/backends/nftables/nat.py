@@ -52,7 +52,8 @@ def prerouting(table: Table) -> None:
 
 def _translate(table: Table, chain: str, item: Translation) -> None:
     for case in translation_cases(item, table.book, clock=table.clock):
-        statements = f"{COUNTER} {_action(item)} comment {words.quoted(item.name)}"
+        mine = f"meta mark set meta mark & {0xFFFFFFFF & ~PUBLISHED_MARK:#010x} " if _asked_for(table.ruleset) else ""
+        statements = f"{mine}{COUNTER} {_action(item)} comment {words.quoted(item.name)}"
         emit(table, chain, case, [Deed("", statements)])
 
 
@@ -69,12 +70,20 @@ def _to(address: Address, port: str = "") -> str:
     return f"ip6 to [{address}]{port}" if port else f"ip6 to {address}"
 
 
+def _asked_for(ruleset: Ruleset) -> bool:
+    """Whether any rule asks what others have published."""
+    return any(rule.published for rule in (*ruleset.inbound, *ruleset.forwarded))
+
+
 def published(table: Table) -> None:
-    """Between the policy's own translations and everybody else's: what is addressed to this host is marked."""
-    rules = (*table.ruleset.inbound, *table.ruleset.forwarded)
-    if any(rule.published for rule in rules):
+    """What is addressed to this host is marked, until a translation of the policy's own takes the mark off again.
+
+    A mark set between two translations would not do: the kernel runs all of them at one place, whatever their
+    priorities, which only order them among each other (net/netfilter/nf_nat_core.c, `nf_nat_register_fn`).
+    """
+    if _asked_for(table.ruleset):
         chain = table.chain("prerouting")
-        table.add(chain, "type filter hook prerouting priority dstnat - 5; policy accept;")
+        table.add(chain, "type filter hook prerouting priority mangle + 10; policy accept;")
         table.add(chain, f"ct state new fib daddr type local meta mark set meta mark | {PUBLISHED_MARK:#010x}")
 
 
