@@ -93,11 +93,11 @@ def _listed(listing: Listing, line: str, found: re.Match[str], number: int) -> N
         listing.dynamic.append(line)
         return
     counters = (None, None) if found[2] is None else (int(found[2]), int(found[3]))
-    listing.rules.append(_rule(found[1], found[4], found[5], line, number, *counters))
+    listing.rules.append(_rule(found[1], found[4], found[5], number, *counters))
 
 
 def _rule(
-    number: str, place: str | None, text: str, line: str, at: int, packets: int | None = None, size: int | None = None
+    number: str, place: str | None, text: str, at: int, packets: int | None = None, size: int | None = None
 ) -> Listed:
     text = re.sub(r"^([^/]*(?:/(?!/)[^/]*)*)", lambda m: GENERATION.sub("portctl_", m[0]), text, count=1)
     body, mark, comment = (f" {text} ").partition(" // ")
@@ -120,7 +120,7 @@ def _written(listing: Listing, line: str, number: int) -> None:
     """A line of the file `rules`, or of `ipfw nat show config`, or of sysctl."""
     words = line.split()
     if found := _ADDED.match(line):
-        listing.rules.append(_rule(found[1].zfill(5), found[2], found[3], line, number))
+        listing.rules.append(_rule(found[1].zfill(5), found[2], found[3], number))
     elif words[0] == "table" and len(words) > 3 and words[2] == "create":
         listing.table(words[1]).kind = words[words.index("type") + 1] if "type" in words else "addr"
     elif words[0] == "table" and len(words) > 3 and words[2] == "add":

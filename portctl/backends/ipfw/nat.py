@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from portctl.backends.ipfw import words
 from portctl.backends.ipfw.layout import Layout
 from portctl.backends.ipfw.matching import note
-from portctl.net import Addresses, network_texts
-from portctl.ruleset import PROTOCOLS_WITH_PORTS, TCP, Flow, Kind, Masquerade, Rule, Ruleset, Translation
+from portctl.net import Addresses, address_text
+from portctl.ruleset import TCP, Flow, Kind, Masquerade, Rule, Ruleset, Translation
 
 if TYPE_CHECKING:
     from portctl.backends.ipfw.starts import Pass
@@ -70,12 +70,10 @@ def aliases(translation: Translation) -> list[str]:
     """The addresses before translation, one by one; none where it is whatever the interface has."""
     if translation.destination is None:
         return []
-    return [str(a) for a in _each(translation.destination)]
+    return list(_each(translation.destination))
 
 
 def _each(addresses: Addresses) -> Iterator[str]:
-    from portctl.net import address_text
-
     for first, last in addresses.v4.pairs():
         for number in range(first, min(last, first + MOST_ALIASES) + 1):
             yield address_text(number, 4)
@@ -94,11 +92,14 @@ def _instances(layout: Layout, translation: Translation) -> Iterator[tuple[int, 
 
 def _redirects(translation: Translation, alias: str) -> Iterator[str]:
     for flow in translation.flows or ():
+        word = f"redirect_port {words.protocol(flow.protocol)} {translation.target}"
         for first, last in flow.ports.pairs():
-            for low, high in [(first, last)] if translation.target_port is None else [(p, p) for p in range(first, last + 1)]:
-                text = str(low) if low == high else f"{low}-{high}"
-                target = text if translation.target_port is None else str(translation.target_port)
-                yield f"redirect_port {words.protocol(flow.protocol)} {translation.target}:{target} {alias}{text}"
+            if translation.target_port is None:
+                text = words.ports([(first, last)])
+                yield f"{word}:{text} {alias}{text}"
+            else:
+                for port in range(first, last + 1):
+                    yield f"{word}:{translation.target_port} {alias}{port}"
 
 
 def _instance(layout: Layout, config: str) -> int:
@@ -214,18 +215,7 @@ def _masqueraded(layout: Layout, name: str) -> str:
 def _answers(layout: Layout, block: str, translation: Translation) -> None:
     for number, _ in _instances(layout, translation):
         for flow in translation.flows or ():
-            ports = (
-                words.ports(flow.ports.pairs()) if translation.target_port is None else str(translation.target_port)
-            )
+            ports = words.ports(flow.ports.pairs()) if translation.target_port is None else str(translation.target_port)
             word = words.protocol(flow.protocol)
             body = f"{word} from {translation.target} {ports} to any out"
             layout.add(block, f"nat {number}", body, _why(translation.name))
-
-
-def single_address(addresses: Addresses) -> str | None:
-    found = list(network_texts(addresses.v4, 4))
-    return found[0] if len(found) == 1 else None
-
-
-def with_ports(flows: Sequence[Flow]) -> bool:
-    return all(flow.protocol in PROTOCOLS_WITH_PORTS for flow in flows)

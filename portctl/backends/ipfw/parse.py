@@ -7,6 +7,7 @@ for packets that are, whatever the state's name, but that our own names tell who
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -50,9 +51,15 @@ def parse(listings: Mapping[str, str]) -> Program:
     ways: tuple[Way, Way] = ("in", "out")
     for way in ways:
         chains += _Way(listing, way, tags).chains()
-    live = sorted((n.removeprefix(LIVE), tuple(sorted(k.removesuffix("/32").removesuffix("/128") for k, _ in t.entries)))
-                  for n, t in listing.tables.items() if n.startswith(LIVE))  # fmt: skip
-    return Program(tuple(chains), tuple(listing.foreign), tuple(live))
+    live = {name.removeprefix(LIVE): t.entries for name, t in sorted(listing.tables.items()) if name.startswith(LIVE)}
+    members = {name: (_member(key) for key, _ in entries) for name, entries in live.items()}
+    return Program(
+        tuple(chains), tuple(listing.foreign), tuple((name, tuple(sorted(each))) for name, each in members.items())
+    )
+
+
+def _member(key: str) -> str:
+    return key.removesuffix("/128" if ":" in key else "/32")
 
 
 @dataclass(slots=True)
@@ -76,8 +83,11 @@ class _Way:
         for k, (each, rule) in enumerate(zip(listed, rules, strict=True)):
             if self.names[k]:
                 name, lines = self.names[k], []
+            if not probed and rule.state in ("keep-state", "limit"):
+                # It looks for a state before anything else, for packets of either way.
+                lines.append(Line((Condition(Field.STATE, State.ESTABLISHED),), (Accept(),), each.text, each.comment))
             if not rule.never:
-                lines += self._lines(k, each, rule, probe=not probed and rule.state in ("keep-state", "limit"))
+                lines += self._lines(k, each, rule)
             probed = probed or rule.action[0] == "check-state" or rule.state in ("keep-state", "limit")
             if k + 1 == len(listed) or self.names[k + 1]:
                 found.append(self._chain(name, lines, k + 1, own=each.set == SET))
@@ -93,14 +103,13 @@ class _Way:
             if k and (listed[k].set == SET) != (listed[k - 1].set == SET):
                 cuts.add(k)
         self.names = [""] * len(listed)
+        seen: dict[str, int] = {}
         for k in sorted(cut for cut in cuts if cut < len(listed)):
             name = f"{self.way} {listed[k].number}"
-            same = sum(self.names[j].startswith(name) for j in range(k - 1, -1, -1) if listed[j].number == listed[k].number)
-            self.names[k] = name if not same else f"{name} {same + 1}"
+            seen[name] = seen.get(name, 0) + 1
+            self.names[k] = name if seen[name] == 1 else f"{name} {seen[name]}"
 
     def _position(self, number: int) -> int:
-        from bisect import bisect_left
-
         return bisect_left(self.listing.rules, number, key=lambda rule: rule.number)
 
     def _goto(self, position: int) -> tuple[Action, ...]:
@@ -130,7 +139,7 @@ class _Way:
             bases.append(Chain("ipfw", f"{self.way} after nat {again}", lines, Hook(hook, again)))  # type: ignore[arg-type]
         return bases
 
-    def _lines(self, at: int, each: Listed, rule: Rule, *, probe: bool) -> list[Line]:
+    def _lines(self, at: int, each: Listed, rule: Rule) -> list[Line]:
         def line(conditions: Iterable[Condition], *actions: Action) -> Line:
             return Line(tuple(conditions), actions, each.text, each.comment, each.line, each.packets, each.bytes)
 
@@ -138,7 +147,6 @@ class _Way:
         if rule.tag:
             bit = 1 << self.tags.setdefault(rule.tag, len(self.tags))
             notes.append(SetMark(bit, bit))
-        found = [line([Condition(Field.STATE, State.ESTABLISHED)], Accept())] if probe else []
         conditions = rule.conditions
         word = rule.action[0]
         if word == "check-state":
@@ -149,13 +157,12 @@ class _Way:
         if isinstance(action, Note) and not rule.tag:
             conditions = [c for c in conditions if c.field is not Field.UNKNOWN]
         if rule.limit:
-            found.append(line([*conditions, Condition(Field.LIMIT, rule.limit)], *notes, action))
-            return [*found, line(conditions, Deny(False, "limit"))]
+            within = line([*conditions, Condition(Field.LIMIT, rule.limit)], *notes, action)
+            return [within, line(conditions, Deny(False, "limit"))]
         if isinstance(action, Deny) and action.answer.endswith("6"):
             six = Condition(Field.FAMILY, Ranges.single(6))
-            found.append(line([*conditions, six], *notes, action))
-            return [*found, line(conditions, *notes, Deny(False, action.answer))]
-        return [*found, line(conditions, *notes, action)]
+            return [line([*conditions, six], *notes, action), line(conditions, *notes, Deny(False, action.answer))]
+        return [line(conditions, *notes, action)]
 
     def _action(self, rule: Rule) -> Action:
         word, *rest = rule.action

@@ -243,7 +243,8 @@ class Reader:
         if side is Field.OUT and self.way == "in":
             return [NEVER]
         if not name.startswith("table("):
-            return [Condition(Field.UNKNOWN, f"{word} {name}") if "." in name and name[0].isdigit() else _device(side, name)]
+            by_address = re.match(r"[0-9]+\.|.*:", name)
+            return [Condition(Field.UNKNOWN, f"{word} {name}") if by_address else _device(side, name)]
         table = self.listing.table(name.removeprefix("table(").removesuffix(")").partition(",")[0])
         rule.argument += [(_device(side, key), value) for key, value in table.entries]
         return [either([(_device(side, key),) for key, _ in table.entries])]
@@ -252,7 +253,8 @@ class Reader:
         where, table = self.next(), self.next()
         if where not in ("dst-port", "src-port"):
             if where in ("dst-ip", "src-ip"):
-                return [asked(self.listing, f"table({table})", Field.SOURCE if where == "src-ip" else Field.DESTINATION)]
+                side = Field.SOURCE if where == "src-ip" else Field.DESTINATION
+                return [asked(self.listing, f"table({table})", side)]
             return [Condition(Field.UNKNOWN, f"lookup {where} {table}")]
         side = Field.PORT if where == "dst-port" else Field.SOURCE_PORT
         found = numbers(self.listing.table(table))
@@ -299,7 +301,7 @@ def _ports(side: Field, text: str) -> Condition:
 
 def _flags(text: str) -> Condition:
     if text == "established":
-        return either([(Condition(Field.FLAGS, (flag, flag)),) for flag in (RST, ACK)])
+        return Condition(Field.FLAGS, (SYN | ACK | RST, SYN), negated=True)
     mask = value = 0
     for word in text.split(","):
         bit = _FLAGS.get(word.removeprefix("!"))

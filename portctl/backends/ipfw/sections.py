@@ -16,7 +16,6 @@ from portctl.ruleset import (
     KNOWN,
     LOOPBACK,
     TCP,
-    Direction,
     Flow,
     Kind,
     Rule,
@@ -91,7 +90,7 @@ def _section(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
 
 
 def _said(rule: Rule) -> bool:
-    """Whether ipfw has a notion of what a rule asks for: nothing here bypasses the tracker or is published by others."""
+    """Whether ipfw has a notion of what a rule asks for: nothing bypasses its tracker or is published by others."""
     loopback = rule.interfaces == (LOOPBACK,) or rule.out_interfaces == (LOOPBACK,)
     return not rule.published and bool(rule.states & (State.NEW | KNOWN)) and not (loopback and rule.kind is Kind.FIXED)
 
@@ -102,7 +101,9 @@ def _phase(rule: Rule) -> str:
     return "starts" if rule.syn and rule.verdict is Verdict.ACCEPT else "plain"
 
 
-def _plain(layout: Layout, at: Pass, rule: Rule, flows: tuple[Flow, ...] | None = None, *, starts: bool = False) -> None:
+def _plain(
+    layout: Layout, at: Pass, rule: Rule, flows: tuple[Flow, ...] | None = None, *, starts: bool = False
+) -> None:
     """A rule that looks at nothing but the packet, at the end of the pass so far."""
     for body in bodies(layout, rule, at.way, starts=starts, flows=flows):
         layout.add(_open(layout), _action(layout, rule), body.text, note(rule))

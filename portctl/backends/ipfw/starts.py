@@ -50,7 +50,7 @@ class Starts:
 
     def render(self) -> None:
         block = self.at.name
-        if sum(ported(rule.flows) for rule in self.rules) > FEW:
+        if dispatched := sum(ported(rule.flows) for rule in self.rules) > FEW:
             self._dispatch(block)
             inline = [self._without_ports(rule) for rule in self.rules]
             rest = [rule for rule in inline if rule is not None]
@@ -59,6 +59,8 @@ class Starts:
         last = self.layout.block(f"{block}-rest") if rest else ""
         if rest:
             self._only_starts(block, last, rest)
+            if dispatched:
+                self.layout.add(block, f"skipto @{last}@", "ip from any to any")
             self._lines(last, rest, every=True)
             self.layout.add(last, f"skipto @{self.after}@", "ip from any to any")
         else:
@@ -103,8 +105,12 @@ class Starts:
                 self.layout.add(name, f"skipto @{self.after}@", "ip from any to any")
 
     def _look_up(
-        self, block: str, protocol: int, entries: Sequence[tuple[int, str]], wide: Sequence[tuple[str, list[tuple[int, int]]]]
-    ) -> None:  # fmt: skip
+        self,
+        block: str,
+        protocol: int,
+        entries: Sequence[tuple[int, str]],
+        wide: Sequence[tuple[str, list[tuple[int, int]]]],
+    ) -> None:
         word = words.protocol(protocol)
         flags = f" {words.START}" if protocol == TCP else ""
         if entries:

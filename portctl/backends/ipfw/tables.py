@@ -69,7 +69,8 @@ def numbers(table: Table) -> dict[str, list[tuple[int, int]]]:
 
 def flows(table: Table, value: str | None) -> Iterator[tuple[Condition, ...]]:
     """The entries of a flow table as conditions; an entry's order is fixed, whatever the type says."""
-    fields = [f for f in ("src-ip", "proto", "src-port", "dst-ip", "dst-port") if f in table.kind.split(":")[1].split(",")]
+    named = table.kind.split(":")[1].split(",")
+    fields = [f for f in ("src-ip", "proto", "src-port", "dst-ip", "dst-port") if f in named]
     for key, has in table.entries:
         if value is None or has == value:
             yield tuple(_flow(name, text) for name, text in zip(fields, key.split(","), strict=True))
