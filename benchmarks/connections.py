@@ -41,7 +41,7 @@ while True:
 """
 
 TRACKING = {
-    "nftables": "table inet empty { chain i { type filter hook input priority 0; ct state established accept; } }",
+    "nftables": "table inet e {\nchain i {\ntype filter hook input priority 0;\nct state established accept\n}\n}\n",
     "iptables": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n",
 }
 

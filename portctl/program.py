@@ -330,9 +330,7 @@ def _run(walk: _Walk, chain: Chain, depth: int) -> tuple[Action | None, Step | N
     return None, None
 
 
-def _act(
-    walk: _Walk, chain: Chain, action: Action, step: Step, depth: int
-) -> tuple[bool, Action | None, Step | None]:
+def _act(walk: _Walk, chain: Chain, action: Action, step: Step, depth: int) -> tuple[bool, Action | None, Step | None]:
     """Whether the chain ends with this action, with what, and at which line."""
     match action:
         case Accept() | Deny() | Translate():

@@ -101,6 +101,7 @@ SERVICES = (
     starts("loud", tcp(443, (8000, 8100)), source=OFFICE, log=True),
     starts("old-web", kind=Kind.FORWARD, original=Original((tcp(8080),))),
     starts("ping", Flow(ICMP, icmp(8)), Flow(ICMPV6, icmp(128))),
+    starts("same", kind=Kind.FORWARD, source=LAN, original=Original((tcp(81, 88),))),
     starts("ssh", tcp(22), source=OFFICE, until=END, description='a "quoted" \\ text\n}', owner="me", ticket="OPS-1"),
     starts("tunnel", Flow(50), Flow(47), source=OFFICE),
     starts("web", tcp(80, 443, (8000, 8010)), udp(443), destination=Addresses.of("202.54.1.1", "2001:db8:1::1")),
@@ -142,6 +143,7 @@ TRANSLATIONS = (
         "dmz", (tcp(8443, (9000, 9010)),), ANYWHERE, Addresses.of("202.54.1.1", "202.54.1.9"), ("eth0",),
         ip_address("10.0.0.5"), 443,
     ),
+    Translation("same", (tcp(81, 88),), LAN, None, (), None, 88),
     Translation("six", None, ANYWHERE, Addresses.of("2001:db8:1::9"), (), ip_address("fd00::5"), None),
 )  # fmt: skip
 
@@ -192,6 +194,8 @@ def many(count: int) -> Ruleset:
     )
     moved = tuple(
         Translation(f"f{k}", (tcp(3000 + k),), ANYWHERE, None, (), ip_address(f"10.1.0.{k % 200 + 1}"), 80)
+        if k % 3
+        else Translation(f"f{k}", (tcp(3000 + k),), ANYWHERE, None, (), None, None)
         for k in range(count)
     )
     return Ruleset(
@@ -321,9 +325,12 @@ def random_ruleset(seed: int) -> Ruleset:
     directions = {d: tuple(_random_rule(d, k, random) for k in range(random.randrange(12))) for d in Direction}
     names = [rule.name for rule in directions[Direction.FORWARDED] if rule.kind is Kind.FORWARD]
     addresses = [None, ip_address("192.0.2.1"), ip_address("2001:db8::1")]
+    inbound, outbound, forwarded = ((*directions[d], default(random.choice(list(Verdict)))) for d in Direction)
     return Ruleset(
         f"random {seed}",
-        *((*directions[d], default(random.choice(list(Verdict)))) for d in Direction),
+        inbound,
+        outbound,
+        forwarded,
         translations=tuple(_random_translation(k, random) for k in range(random.randrange(6))),
         masquerades=tuple(Masquerade(name, random.choice(addresses)) for name in names if random.random() < 0.5),
         clamps=tuple(name for name in names if random.random() < 0.3),
@@ -334,7 +341,10 @@ def random_ruleset(seed: int) -> Ruleset:
 
 
 def _random_rule(direction: Direction, number: int, random: Random) -> Rule:
-    sometimes = lambda value, chance=0.15: random.random() < chance and value  # noqa: E731 - read once, here
+
+    def sometimes(value: object, chance: float = 0.15) -> object:
+        return random.random() < chance and value
+
     kind = random.choice([Kind.SERVICE, Kind.BLOCK, Kind.EGRESS, Kind.FORWARD, Kind.PUBLISHED])
     more: dict[str, object] = {
         "source": random.choice(_POOL),

@@ -523,3 +523,13 @@ def test_protocols_without_ports_are_told_apart() -> None:
     ruleset = one(starts("x", Flow(50), Flow(112)))
     for protocol, wanted in ((50, Verdict.ACCEPT), (112, Verdict.ACCEPT), (51, Verdict.DROP), (TCP, Verdict.DROP)):
         assert evaluate(program(ruleset), replace(SYN_IN, protocol=protocol)).verdict is wanted
+
+
+def test_direct_access_to_a_target_is_not_opened_by_the_forward_to_it() -> None:
+    moved = Translation("x", (tcp(80),), ANYWHERE, None, (), ip_address("10.0.0.80"), None)
+    turned = starts("x", kind=Kind.FORWARD, original=Original((tcp(80),)))
+    loaded = program(one(turned, direction=Direction.FORWARDED, translations=(moved,)))
+    direct = replace(THROUGH, destination=ip_address("10.0.0.80"), port=80, local=False)
+    assert evaluate(loaded, direct).verdict is Verdict.DROP
+    asked = replace(SYN_IN, port=80)
+    assert evaluate(loaded, asked).verdict is Verdict.ACCEPT

@@ -14,7 +14,7 @@ from portctl.observe import Facts, Interface, Observed
 from portctl.plan import words
 from portctl.plan.state import after, in_sync, minimal
 from portctl.plan.text import lines
-from portctl.plan.types import Before, Plan
+from portctl.plan.types import Before, Change, Plan
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Line, Program
 from portctl.ruleset import Kind, Ruleset
 from portctl.wayin import Process, Surroundings, Tracked
@@ -225,5 +225,16 @@ def test_words_for_entries(tmp_path: Path) -> None:
     body = "services: {many: {ports: [http, 8000-8010/tcp, 53/udp], from: [192.0.2.0/24], max_connections: 5}}\n"
     rule = ruleset(tmp_path, body).entry("many", Kind.SERVICE)
     assert rule is not None
-    text = words.entry_text(rule)
+    text = words.entry_text(rule, {})
     assert text == "80/tcp, 8000-8010/tcp, 53/udp from 192.0.2.0/24, 5 at a time from each source"
+
+
+def test_a_set_is_called_by_the_name_of_its_group(tmp_path: Path) -> None:
+    body = "addresses: {office: [198.51.100.0/24]}\nservices: {ssh: {ports: ssh, from: office}}\n"
+    assert "+ ssh: 22/tcp from office" in words.summary(None, ruleset(tmp_path, body))
+
+
+def test_lists_too_long_to_align_are_compared_as_sets() -> None:
+    old = [f"10.{n >> 8 & 255}.{n & 255}.0/24" for n in range(30_000)]
+    change = Change("iptables/sets", "\n".join(old), "\n".join([*old[:5], *old[6:], "192.0.2.0/24"]))
+    assert list(change.diff())[3:] == ["-10.0.5.0/24", "+192.0.2.0/24"]

@@ -151,9 +151,10 @@ class Prober:
             outside = packet.direction is not Direction.OUTBOUND and packet.interface != LOOPBACK
             lines[self.box.peer if outside else self.box.host].append(_line(packet, number, self._users))
         refusals: set[int] = set()
-        busy = [self._wires[host] for host, said in lines.items() if said and _tell(self._wires[host], said)]
-        for wire in busy:
-            refusals |= _answers(wire)
+        busy = [host for host, said in lines.items() if said and _tell(self._wires[host], said)]
+        for host in busy:
+            # What comes to the host by wire are the peer's own packets; what it refuses itself comes by loopback.
+            refusals |= _answers(self._wires[host], (b"lo",) if host is self.box.host else None)
         witnessed = _witnessed(must(self.box.host, "nft", "list", "table", "inet", "witness"))
         numbered = enumerate(packets.items(), 1)
         return {at: _observation(packet, number, witnessed, refusals) for number, (at, packet) in numbered}
@@ -268,7 +269,7 @@ class _Ways:
                 del self.laid[key]
             if to != AWAY:
                 self.laid[key] = to
-                lines.append(_way("add", address, to, group, self.box))
+                lines.append(_way("replace", address, to, group, self.box))
         return lines
 
     def take_up(self) -> None:
@@ -280,7 +281,7 @@ class _Ways:
 def _way(verb: str, address: Address, to: str, group: bool, box: Sandbox) -> str:
     if group:
         name = to if to in box.layout.interfaces else box.layout.interfaces[0]
-        return f"address {verb} {address} dev {name}" + (" autojoin" if verb == "add" else "")
+        return f"address {verb} {address} dev {name}" + (" autojoin" if verb != "del" else "")
     if to == LOCAL:
         return f"route {verb} local {address} dev {box.layout.interfaces[0]} table local"
     return f"route {verb} {address} dev {to}"
@@ -393,14 +394,16 @@ def _tell(wire: Popen[bytes], lines: list[str]) -> bool:
     return True
 
 
-def _answers(wire: Popen[bytes]) -> set[int]:
-    """The numbers of the packets that something refused."""
+def _answers(wire: Popen[bytes], interfaces: tuple[bytes, ...] | None) -> set[int]:
+    """The numbers of the packets that something refused, heard on some interfaces (None: on any)."""
     assert wire.stdout is not None and wire.stderr is not None
     refusals: set[int] = set()
     for heard in wire.stdout:
         words = heard.split()
         if words == [b"end"]:
             return refusals
+        if interfaces is not None and words[0] not in interfaces:
+            continue
         if number := refused(bytes.fromhex(words[1].decode())):
             refusals.add(number)
     raise HostError(f"the sandbox could not send packets: {wire.stderr.read().decode().strip()}")

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import cycle, islice, product
 
 from portctl.hosts.sandbox import Layout, instance
-from portctl.hosts.sendable import BROADCAST, natural_state, reason
+from portctl.hosts.sendable import BROADCAST, natural_state, reason_under
 from portctl.net import ANYWHERE, BITS, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.ruleset import (
     EVERY_PORT,
@@ -45,7 +45,7 @@ def representatives(ruleset: Ruleset, expectation: Expectation, layout: Layout, 
         chosen: list[Packet] = []
         for packet in _candidates(expectation, layout, family):
             packet = replace(packet, state=natural_state(packet))
-            if reason(packet, layout) or _unasked(ruleset, expectation, packet):
+            if reason_under(ruleset, packet, layout) or _unasked(ruleset, expectation, packet):
                 continue
             if (taken := limits(ruleset, packet)) & spent:
                 continue

@@ -7,11 +7,28 @@ from ipaddress import IPv4Address, IPv6Address
 
 from portctl.hosts.sandbox import Layout
 from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, MULTICAST, UNSPECIFIED_V6, Addresses
-from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN, TCP, UDP, Direction, Packet, State
+from portctl.ruleset import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    LOOPBACK,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Direction,
+    Packet,
+    Ruleset,
+    State,
+    translate,
+)
 
 ANYCAST = IPv6Address("fe80::")
 """Every router's address on its link (RFC 4291, 2.6.1)."""
 BROADCAST = IPv4Address("255.255.255.255")
+BROADCASTS = (BROADCAST, IPv4Address("127.0.0.0"), IPv4Address("127.255.255.255"))
+"""Of every network, and of the loopback network."""
 THIS_NETWORK = Addresses.of("0.0.0.0/8")
 _EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140, 253, 254)
 """IPv6 extension headers (IANA): no protocols to look for behind the header."""
@@ -40,7 +57,14 @@ def reason(packet: Packet, layout: Layout, known: bool = False) -> str | None:
         inside = layout.owns(packet.destination)
         if inside != (packet.out_interface == LOOPBACK):
             return "what goes to this host itself leaves by the loopback interface, and nothing else does"
+    if packet.direction is Direction.FORWARDED and layout.owns(packet.destination):
+        return "this host's own address is not behind it"
     return _impossible(packet)
+
+
+def reason_under(ruleset: Ruleset, packet: Packet, layout: Layout) -> str | None:
+    """The same under a policy: where its forwards send a packet on, it must be able to go."""
+    return reason(packet, layout) or reason(replace(translate(ruleset, packet), original=None), layout)
 
 
 def _impossible(packet: Packet) -> str | None:
@@ -48,6 +72,8 @@ def _impossible(packet: Packet) -> str | None:
     source, destination = packet.source, packet.destination
     if source.version != destination.version:
         return "its addresses are of two families"
+    if ANYCAST in (source, destination):
+        return "that address is every router's, and this host's own where it forwards"
     if packet.source.version == 6 and packet.protocol in _EXTENSIONS:
         return "this is no protocol but a part of the IPv6 header"
     if source in MULTICAST or source == BROADCAST:
@@ -57,16 +83,25 @@ def _impossible(packet: Packet) -> str | None:
         return "IPv6 drops loopback addresses off the loopback interface"
     if (source in THIS_NETWORK and destination != BROADCAST) or destination in THIS_NETWORK | UNSPECIFIED_V6:
         return "IPv4 drops addresses of this network"
-    special = destination in MULTICAST or destination == BROADCAST
-    if packet.direction is Direction.INBOUND and packet.local == special:
-        return "such a destination is not local" if special else "a local destination is local"
-    if packet.direction is Direction.INBOUND and destination in LINK_LOCAL_V6 and not loopback:
-        return "a link-local address belongs to one interface"
-    if packet.direction is not Direction.FORWARDED:
-        return None
-    narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
-    if special or source in narrow or destination in narrow or packet.hop_limit < 2 or loopback:
-        return "nobody forwards it"
+    return _undelivered(packet, destination in MULTICAST or destination in BROADCASTS, loopback)
+
+
+def _undelivered(packet: Packet, special: bool, loopback: bool) -> str | None:
+    """The same of one direction. `special`: to a group, or to everybody."""
+    source, destination = packet.source, packet.destination
+    match packet.direction:
+        case Direction.OUTBOUND if source == destination:
+            return "a host's own packet to itself never leaves"
+        case Direction.INBOUND if loopback and special:
+            return "nobody joins a group on the loopback interface"
+        case Direction.INBOUND if packet.local == special:
+            return "such a destination is not local" if special else "a local destination is local"
+        case Direction.INBOUND if destination in LINK_LOCAL_V6 and not loopback:
+            return "a link-local address belongs to one interface"
+        case Direction.FORWARDED:
+            narrow = LINK_LOCAL_V6 | UNSPECIFIED_V6 | LOOPBACK_ADDRESSES
+            if special or source in narrow or destination in narrow or packet.hop_limit < 2 or loopback:
+                return "nobody forwards it"
     return None
 
 

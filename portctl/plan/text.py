@@ -8,6 +8,7 @@ from portctl.plan.types import Change, Plan
 
 _RED, _GREEN, _YELLOW, _BOLD, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {"+": _GREEN, "-": _RED, "~": _YELLOW}
+_BOOT = "/etc/portctl/boot/"
 MOST_LINES = 4000
 """Lines of one diff that are shown: the diff of a list of a million networks helps nobody."""
 
@@ -28,12 +29,16 @@ def _lines(plan: Plan, colour: bool) -> Iterator[str]:
     if plan.boot:
         yield _in(_BOLD, "For the next boot, once confirmed", colour)
     shown = {change.new for change in plan.changes}
+    folders: dict[str, int] = {}
     for change in plan.boot:
         if change.new in shown or change.name.endswith(".sh") or "/minimal/" in change.name:
+            folder = _BOOT if change.name.startswith(_BOOT) else change.name
             verb = "writes" if not change.old else "removes" if not change.new else "rewrites"
-            yield f"  {verb} {change.name}"
+            folders[f"{verb} {folder}"] = folders.get(f"{verb} {folder}", 0) + 1
         else:
             yield from _diff(change, colour)
+    for what, files in folders.items():
+        yield f"  {what}" + (f" ({files} files: these rules, a minimal set, and what loads them)" if files > 1 else "")
 
 
 def _words(plan: Plan, colour: bool) -> Iterator[str]:

@@ -20,10 +20,29 @@ class Change:
     new: str
 
     def diff(self) -> Iterator[str]:
-        """The lines of a unified diff, without line ends."""
-        yield from difflib.unified_diff(
-            self.old.splitlines(), self.new.splitlines(), f"now/{self.name.lstrip('/')}", self.name, lineterm="", n=2
-        )
+        """The lines of a unified diff, without line ends. Zero counters are left out for the reader."""
+        old, new = _lines(self.old), _lines(self.new)
+        names = (f"now/{self.name.lstrip('/')}", self.name)
+        if len(old) + len(new) > MOST_COMPARED and old and new:
+            yield from _members(old, new, *names)
+        else:
+            yield from difflib.unified_diff(old, new, *names, lineterm="", n=2)
+
+
+MOST_COMPARED = 40_000
+"""Lines of both sides together: beyond that an ordered comparison takes minutes, and lists have no order anyway."""
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("counter packets 0 bytes 0", "counter").splitlines()
+
+
+def _members(old: list[str], new: list[str], was: str, becomes: str) -> Iterator[str]:
+    """The lines of either side that the other does not have, in their order."""
+    gone, come = set(old), set(new)
+    yield from (f"--- {was}", f"+++ {becomes}", f"@@ only the lines that differ, of {len(old)} and {len(new)} @@")
+    yield from (f"-{line}" for line in old if line not in come)
+    yield from (f"+{line}" for line in new if line not in gone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from portctl.net import ANYWHERE, describe
+from portctl.net import ANYWHERE, Addresses, describe
 from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, SCTP, TCP, UDP, Direction, Flow, Flows, Kind, Rule, Ruleset
 
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp", 2: "igmp", 47: "gre", 50: "esp", 51: "ah", 89: "ospf", 112: "vrrp"}
@@ -35,18 +36,26 @@ def _flow(flow: Flow) -> Iterator[str]:
         yield "…"
 
 
-def entry_text(rule: Rule) -> str:
+Names = dict[Addresses, str]
+"""What the policy calls a set of addresses."""
+
+
+def _who(addresses: Addresses, names: Names) -> str:
+    return names.get(addresses) or describe(addresses)
+
+
+def entry_text(rule: Rule, names: Names) -> str:
     """What a rule admits (or blocks), without its name."""
     if rule.kind is Kind.EGRESS:
-        text = f"{flows_text(rule.flows)} to {describe(rule.destination)}"
+        text = f"{flows_text(rule.flows)} to {_who(rule.destination, names)}"
     elif rule.kind is Kind.BLOCK:
         side = rule.source if rule.source != ANYWHERE or rule.live_source else rule.destination
         live = rule.live_source or rule.live_destination
-        text = f"the live group {live}" if live else describe(side)
+        text = f"the live group {live}" if live else _who(side, names)
         text = text if rule.flows is None else f"{flows_text(rule.flows)}, {text}"
     else:
-        text = f"{flows_text(rule.flows)} from {describe(rule.source)}"
-        text += "" if rule.destination == ANYWHERE else f" to {describe(rule.destination)}"
+        text = f"{flows_text(rule.flows)} from {_who(rule.source, names)}"
+        text += "" if rule.destination == ANYWHERE else f" to {_who(rule.destination, names)}"
     text += f" in on {', '.join(rule.interfaces)}" if rule.interfaces else ""
     text += f" out on {', '.join(rule.out_interfaces)}" if rule.out_interfaces else ""
     text += f", {rule.rate.number} a {rule.rate.period} from each source" if rule.rate else ""
@@ -74,11 +83,12 @@ def _entries(ruleset: Ruleset | None) -> Entries:
 def summary(old: Ruleset | None, new: Ruleset) -> tuple[str, ...]:
     """What becomes reachable and what no longer is. `old` None: nothing of portctl's was in force."""
     before, after = _entries(old), _entries(new)
-    lines = [f"+ {_title(key)}: {_all(after[key])}" for key in after if key not in before]
+    names: Names = {addresses: name for ruleset in (old, new) if ruleset for name, addresses in ruleset.groups}
+    lines = [f"+ {_title(key)}: {_all(after[key], names)}" for key in after if key not in before]
     for key in after:
         if key in before and before[key] != after[key]:
-            lines += _changed(key, before[key], after[key])
-    lines += [f"- {_title(key)}: no longer {_all(before[key])}" for key in before if key not in after]
+            lines += _changed(key, before[key], after[key], names)
+    lines += [f"- {_title(key)}: no longer {_all(before[key], names)}" for key in before if key not in after]
     lines += _defaults(old, new)
     return tuple(lines)
 
@@ -87,22 +97,21 @@ def _title(key: tuple[str, str]) -> str:
     return key[1] if key[0] == "service" else f"{key[0]} {key[1]}" if key[0] != key[1] else key[0]
 
 
-def _all(rules: tuple[Rule, ...]) -> str:
-    return "; ".join(dict.fromkeys(entry_text(rule) for rule in rules))
+def _all(rules: tuple[Rule, ...], names: Names) -> str:
+    return "; ".join(dict.fromkeys(entry_text(rule, names) for rule in rules))
 
 
-def _changed(key: tuple[str, str], old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[str]:
+def _changed(key: tuple[str, str], old: tuple[Rule, ...], new: tuple[Rule, ...], names: Names) -> Iterator[str]:
     if len(old) == len(new) == 1 and old[0].flows == new[0].flows:
         more, less = new[0].source - old[0].source, old[0].source - new[0].source
-        if (more or less) and entry_text(old[0]).replace(describe(old[0].source), "") == entry_text(new[0]).replace(
-            describe(new[0].source), ""
-        ):
+        was_else = entry_text(replace(old[0], source=ANYWHERE), names)
+        if (more or less) and was_else == entry_text(replace(new[0], source=ANYWHERE), names):
             if more:
-                yield f"+ {_title(key)}: {flows_text(new[0].flows)} now also from {describe(more)}"
+                yield f"+ {_title(key)}: {flows_text(new[0].flows)} now also from {_who(more, names)}"
             if less:
-                yield f"- {_title(key)}: {flows_text(new[0].flows)} no longer from {describe(less)}"
+                yield f"- {_title(key)}: {flows_text(new[0].flows)} no longer from {_who(less, names)}"
             return
-    was, becomes = _all(old), _all(new)
+    was, becomes = _all(old, names), _all(new, names)
     if was == becomes:
         yield f"~ {_title(key)}: reaches as before; its description, log or order changes"
     else:

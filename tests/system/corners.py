@@ -13,7 +13,7 @@ from random import Random
 
 from portctl.hosts.representatives import Spent, limits
 from portctl.hosts.sandbox import Layout, instance
-from portctl.hosts.sendable import BROADCAST, natural_state, reason
+from portctl.hosts.sendable import BROADCAST, natural_state, reason_under
 from portctl.net import BITS, FAMILIES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.ruleset import (
     ACK,
@@ -47,7 +47,7 @@ def packets(ruleset: Ruleset, layout: Layout, seed: int, count: int) -> list[Pac
     found: dict[Packet, None] = {}
     for _ in range(8 * count):
         packet = _packet(ruleset, layout, random)
-        if packet is None or reason(packet, layout) or packet in found:
+        if packet is None or reason_under(ruleset, packet, layout) or packet in found:
             continue
         taken = limits(ruleset, packet)
         if taken & spent:

@@ -496,3 +496,28 @@ def test_what_a_forward_does_not_admit_is_not_taken_for_published(world: World) 
     checked(world.machine, "nft", theirs)
     assert asked(world, "tcp", 71) == "accept"
     assert asked(world, "tcp", 70) == "drop"
+
+
+def test_direct_access_to_a_target_stays_closed(world: World) -> None:
+    behind = world.join("behind", "198.51.100.66/24")
+    process = behind.start((sys.executable, "-c", SERVER, "7"))
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    checked(world.machine, "ip", "address", "add", "198.51.100.10/24", "dev", "eth0")
+    checked(behind, "ip", "route", "add", "192.0.2.0/24", "via", "198.51.100.10")
+    checked(world.controller, "ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.10")
+    checked(world.machine, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0")
+    moved = Translation("x", (tcp(7),), ANYWHERE, None, (), ip_address("198.51.100.66"), None)
+    turned = starts("x", kind=Kind.FORWARD, original=Original((tcp(7),)))
+    load(world.machine, one(KNOWN_FIRST, turned, direction=Direction.FORWARDED, translations=(moved,)))
+    assert asked(world, "tcp", 7) == "accept"
+    assert asked(world, "tcp", 7, "198.51.100.66") == "drop"
+
+
+def test_a_forward_to_where_the_packet_was_going_anyway(world: World) -> None:
+    """The kernel does not call such a packet translated, and it must be admitted all the same."""
+    serve(world, 7, 8)
+    turned = starts("x", kind=Kind.FORWARD, original=Original((tcp(7, 70),)))
+    moved = Translation("x", (tcp(7, 70),), ANYWHERE, None, (), None, 7)
+    load(world.machine, one(*cases.FIRST_IN, KNOWN_FIRST, turned, translations=(moved,)))
+    for host in ("192.0.2.10", "2001:db8::10"):
+        assert [asked(world, "tcp", port, host) for port in (7, 70, 8)] == ["accept", "accept", "drop"]

@@ -16,7 +16,7 @@ from portctl.expectations.corners import corner_packets
 from portctl.hosts import probe
 from portctl.hosts.representatives import Spent, limits
 from portctl.hosts.sandbox import Layout, Sandbox
-from portctl.hosts.sendable import reason
+from portctl.hosts.sendable import reason, reason_under
 from portctl.net import Address
 from portctl.ruleset import ACK, LOOPBACK, Direction, Packet, Ruleset, State, decide
 from tests import golden_cases
@@ -61,7 +61,7 @@ def sendable(packets: list[Packet], ruleset: Ruleset, layout: Layout) -> list[Pa
     found = []
     for packet in dict.fromkeys(packets):
         taken = limits(ruleset, packet)
-        if reason(packet, layout) is None and not taken & spent:
+        if reason_under(ruleset, packet, layout) is None and not taken & spent:
             spent |= taken
             found.append(packet)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,7 +163,6 @@ def left_behind() -> list[str]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_it_ends_with_whoever_made_it(how: signal.Signals) -> None:
-    mounts, links = Path("/proc/self/mountinfo").read_text(), sorted(Path("/sys/class/net").iterdir())
     files = set(Path("/tmp").iterdir())
     owner = subprocess.Popen([sys.executable, "-c", OPEN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert owner.stdout is not None
@@ -172,8 +172,8 @@ def test_it_ends_with_whoever_made_it(how: signal.Signals) -> None:
     owner.wait(10)
     owner.stdout.close()
     worlds.until(lambda: not any("1234.5" in line for line in left_behind()), "its processes are gone")
-    assert Path("/proc/self/mountinfo").read_text() == mounts
-    assert sorted(Path("/sys/class/net").iterdir()) == links
+    assert not re.search(r" - (overlay|tmpfs) portctl ", Path("/proc/self/mountinfo").read_text())
+    assert not Path("/sys/class/net/wan0").exists()
     assert not [name for name in set(Path("/tmp").iterdir()) - files if "portctl" in name.name]
 
 

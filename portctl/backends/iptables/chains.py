@@ -12,10 +12,20 @@ from dataclasses import dataclass, field
 
 from portctl.backends.iptables.groups import LINEAR, Group, parts
 from portctl.backends.iptables.names import CHAIN_LENGTH, chain_name, comment, digest
-from portctl.backends.iptables.words import ANY, Choices, Speaker, Words, combine, flow_choices, state_choices
+from portctl.backends.iptables.words import (
+    ANY,
+    Choices,
+    Speaker,
+    Words,
+    combine,
+    flow_choices,
+    protocol_word,
+    state_choices,
+)
 from portctl.ruleset import Kind, Rule, Verdict
 
 GROUPED = (Kind.SERVICE, Kind.EGRESS, Kind.FORWARD, Kind.PUBLISHED)
+FEW = 4
 OPEN_MARK = 0x04000000
 """Bit of the packet mark: one of the connections that were open before there were rules."""
 OPEN_CHAIN = "PORTCTL-OPEN"
@@ -76,6 +86,10 @@ class Direction:
         rules = [rule for rule in rules if self.speaker.family in rule.families()]
         position = 0
         while position < len(rules):
+            if same := _same_protocol(rules, position):
+                chain = self.aside(chain, same)
+                position += len(same)
+                continue
             run = _run(rules, position)
             if not run:
                 self.linear(chain, rules[position])
@@ -96,6 +110,17 @@ class Direction:
         rest = self.table.new(f"{self.prefix}-REST")
         Group(self, rules, rest, self.prefix).enter(chain, "-g")
         self.table.add(chain, ANY.line("portctl", f"-g {rest}"))
+        return rest
+
+    def aside(self, chain: str, rules: Sequence[Rule]) -> str:
+        """Fixed rules of one protocol in a chain of their own: packets of others pass them by in one step."""
+        own, rest = self.table.new(f"{self.prefix}-FIXED"), self.table.new(f"{self.prefix}-REST")
+        protocol = protocol_word((rules[0].flows or ())[0].protocol)
+        self.table.add(chain, Words(protocol=protocol).line("portctl", f"-g {own}"))
+        for rule in rules:
+            self.linear(own, rule)
+        for each in (own, chain):
+            self.table.add(each, ANY.line("portctl", f"-g {rest}"))
         return rest
 
     def linear(self, chain: str, rule: Rule) -> None:
@@ -135,6 +160,18 @@ class Direction:
             for words, target in actions:
                 self.table.add(name, words.line(comment(rule), target))
         return self._memo[key]
+
+
+def _same_protocol(rules: Sequence[Rule], start: int) -> Sequence[Rule]:
+    """The fixed rules from `start` on that are all about one protocol, if they take more than a few lines."""
+    end, protocols, lines = start, set[int](), 0
+    while end < len(rules) and rules[end].kind is Kind.FIXED and len(flows := rules[end].flows or ()) == 1:
+        protocols.add(flows[0].protocol)
+        if len(protocols) > 1:
+            break
+        lines += len(flow_choices(flows[0]))
+        end += 1
+    return rules[start:end] if lines > FEW else ()
 
 
 def _run(rules: Sequence[Rule], start: int) -> Sequence[Rule]:

@@ -196,7 +196,9 @@ class Group:
             exact = _class_words(self.axis, protocol, Ranges.of([(first, last)]))[0]
             self.direction.table.add(chain, exact.line(self.names(key), self.target(key, protocol)))
             return
-        name = self.direction.table.new(_short(f"{self.prefix}-{word}-{span[0]}-{span[1]}"))
+        # The longest names just fit: what is translated is TCP most often.
+        part = "" if self.axis is _Axis.ORIGINAL_PORT and protocol == TCP else f"-{word}"
+        name = self.direction.table.new(_short(f"{self.prefix}{part}-{span[0]}-{span[1]}"))
         self.direction.table.add(chain, words.line("portctl", f"-g {name}"))
         self.ports(name, protocol, inside, span, miss, word)
 

@@ -119,7 +119,7 @@ def target(translation: Translation) -> str:
     """DNAT to another host, REDIRECT to this one."""
     port = "" if translation.target_port is None else str(translation.target_port)
     if translation.target is None:
-        return f"-j REDIRECT --to-ports {port}"
+        return f"-j REDIRECT --to-ports {port}" if port else "-j REDIRECT"
     host = str(translation.target)
     if port:
         host = f"{host}:{port}" if translation.target.version == 4 else f"[{host}]:{port}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from portctl.backends.nftables import sets, words
-from portctl.backends.nftables.conditions import Case, cases
+from portctl.backends.nftables.conditions import Case, cases, unchanged
 from portctl.backends.nftables.deeds import deeds, log
 from portctl.backends.nftables.dispatch import Class, Side, classes, found_by_port
 from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
@@ -60,15 +60,23 @@ def _by_port(table: Table, chain: str, direction: Direction, rules: list[Rule]) 
     plain = rules[0].verdict is Verdict.ACCEPT and not rules[0].limited
     turned = [rule for rule in rules if rule.original is not None]
     if plain and len(turned) > FEW:
-        asked_later = [rule for rule in rules if rule.original is None]
         targets = {id(r): _own_chain(table, direction, r, rules, recheck=_recheck(r.flows, plain)) for r in rules}
         inner = table.chain(f"{chain}-turned")
         table.add(chain, "ct status dnat", f"jump {inner}")
         _dispatch_turned(table, inner, turned, [targets[id(rule)] for rule in turned])
-        dispatch(table, chain, [r.flows for r in asked_later], [targets[id(r)] for r in asked_later], plain=plain)
+        later = [(found, targets[id(rule)]) for rule in rules for found in _not_turned(table, rule)]
+        dispatch(table, chain, [found for found, _ in later], [target for _, target in later], plain=plain)
         return
     names = [_own_chain(table, direction, rule, rules, recheck=_recheck(rule.flows, plain)) for rule in rules]
     dispatch(table, chain, [rule.flows for rule in rules], names, plain=plain)
+
+
+def _not_turned(table: Table, rule: Rule) -> list[Flows]:
+    """The flows by which packets find a rule that were not translated, or to where they were going anyway."""
+    if rule.original is None:
+        return [rule.flows]
+    same = (unchanged(rule, item) for item in table.translations.get(rule.name, ()))
+    return [other.flows for other in same if other is not None]
 
 
 def _recheck(flows: Flows, plain: bool) -> bool:
@@ -150,9 +158,14 @@ def _own_chain(table: Table, direction: Direction, rule: Rule, run: Sequence[Rul
     if about != '""':
         table.add(chain, f"comment {about}")
     jumps = [Deed("", f"jump {_log_chain(table, other)}") for other in _loggers(rule, run)]
-    for case in cases(rule, table.book, flows=recheck, clock=table.clock):
+    for case in _cases(table, rule, flows=recheck):
         emit(table, chain, case, jumps + deeds(table, rule, case))
     return chain
+
+
+def _cases(table: Table, rule: Rule, *, flows: bool) -> Iterator[Case]:
+    own = table.translations.get(rule.name, ())
+    return cases(rule, table.book, flows=flows, clock=table.clock, translations=own)
 
 
 def _loggers(rule: Rule, run: Sequence[Rule]) -> list[Rule]:
@@ -180,14 +193,14 @@ def _log_chain(table: Table, rule: Rule) -> str:
     name = f"log-{rule.kind.value}-{words.identifier(rule.name)}"
     if name not in table.chains:
         table.chains[name] = []
-        for case in cases(rule, table.book, flows=True, clock=table.clock):
+        for case in _cases(table, rule, flows=True):
             emit(table, name, case, [Deed("", log(rule))])
     return name
 
 
 def _inline(table: Table, chain: str, rule: Rule, asked: str = "") -> None:
     """A rule in place, without a chain of its own."""
-    for case in cases(rule, table.book, flows=True, clock=table.clock):
+    for case in _cases(table, rule, flows=True):
         whole = Case((asked, *case.parts), case.family, case.protocol) if asked else case
         emit(table, chain, whole, deeds(table, rule, case))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 
 from portctl.backends.base import PUBLISHED_MARK
 from portctl.backends.nftables import words
 from portctl.backends.nftables.sets import Book, Large
-from portctl.net import ANYWHERE, Addresses, Family
+from portctl.net import ANYWHERE, Addresses, Family, Ranges
 from portctl.ruleset import (
     EVERY_PORT,
     ICMP,
@@ -35,8 +35,45 @@ class Case:
     protocol: int | None = None
 
 
-def cases(rule: Rule, book: Book, *, flows: bool, clock: bool) -> Iterator[Case]:
+def cases(
+    rule: Rule, book: Book, *, flows: bool, clock: bool, translations: Iterable[Translation] = ()
+) -> Iterator[Case]:
     """The alternatives of a rule without its states and limits; without its flows where the dispatch settled them."""
+    yield from _plain_cases(rule, book, flows=flows, clock=clock)
+    for item in translations:
+        same = unchanged(rule, item)
+        if same is not None:
+            local = ("fib daddr type local",) if item.destination is None else ()
+            for case in _plain_cases(same, book, flows=True, clock=clock):
+                yield Case(("ct state new", UNTURNED, *local, *case.parts), case.family, case.protocol)
+
+
+UNTURNED = "ct status & dnat != dnat"
+
+
+def unchanged(rule: Rule, item: Translation) -> Rule | None:
+    """The rule on packets that a translation turns to where they were going: the kernel does not call these turned."""
+    original = rule.original
+    if original is None or (item.name, item.flows, item.destination) != (
+        rule.name,
+        original.flows,
+        original.destination,
+    ):
+        return None
+    flows = item.flows
+    if flows is not None and item.target_port is not None:
+        port = Ranges.single(item.target_port)
+        flows = tuple(Flow(f.protocol, f.ports & port, f.source_ports) for f in flows if f.ports & port)
+    destination = ANYWHERE if item.destination is None else item.destination
+    if item.target is not None:
+        number = Ranges.single(int(item.target))
+        destination &= Addresses(v4=number) if item.target.version == 4 else Addresses(v6=number)
+    if flows == () or not destination & rule.destination:
+        return None
+    return replace(rule, original=None, flows=flows, destination=destination & rule.destination)
+
+
+def _plain_cases(rule: Rule, book: Book, *, flows: bool, clock: bool) -> Iterator[Case]:
     wanted = rule.flows if flows else None
     for family in _families(rule):
         possible = None if wanted is None else [f for f in wanted if family is None or family in f.families()]

@@ -321,9 +321,16 @@ def _states(cursor: Cursor) -> list[Condition]:
 
 
 def _status(cursor: Cursor) -> list[Condition]:
-    if cursor.take() != "dnat" or cursor.peek() == ",":
+    """`dnat`, `! dnat`, `& dnat == dnat`; of the other bits nothing is known."""
+    negated = cursor.skip("!")
+    masked = cursor.skip("&")
+    cursor.expect("dnat")
+    if masked:
+        negated = cursor.take() == "!="
+        cursor.expect("dnat")
+    if cursor.peek() == ",":
         raise Unreadable("ct status")
-    return [Condition(Field.TRANSLATED, True)]
+    return [Condition(Field.TRANSLATED, True, negated)]
 
 
 def _count(cursor: Cursor) -> list[Condition]:

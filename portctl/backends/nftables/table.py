@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from portctl.backends.nftables import sets
 from portctl.backends.nftables.conditions import Case
 from portctl.backends.nftables.sets import Book
-from portctl.ruleset import Ruleset
+from portctl.ruleset import Ruleset, Translation
 
 COUNTER = "counter packets 0 bytes 0"
 
@@ -31,6 +31,13 @@ class Table:
     marks: dict[str, int]
     """Packet mark of each forward whose source is translated."""
     chains: dict[str, list[str]] = field(default_factory=dict)
+    translations: dict[str, list[Translation]] = field(init=False)
+    """By name, for what asks after a forward's own."""
+
+    def __post_init__(self) -> None:
+        self.translations = {}
+        for item in self.ruleset.translations:
+            self.translations.setdefault(item.name, []).append(item)
 
     def chain(self, wanted: str) -> str:
         """Makes an empty chain; the name gets a number if it is taken."""
