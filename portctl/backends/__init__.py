@@ -7,7 +7,7 @@ from typing import cast
 
 from portctl.backends.base import Backend
 
-NAMES: tuple[str, ...] = ("nftables", "iptables")
+NAMES: tuple[str, ...] = ("nftables", "iptables", "ipfw")
 
 
 def load(name: str) -> Backend:

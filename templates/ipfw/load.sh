@@ -91,10 +91,27 @@ fi
 
 # Instances that are there already are the same: their numbers are digests. To configure one again may cut what it holds.
 ipfw nat show config 2>/dev/null | sed -n 's/^ipfw nat \([0-9]*\) config .*/\1/p' >"$scratch/nat"
-awk -v live=$live -v "next_set=$next" -v "new=portctl${new}_" '
+own=$(ifconfig -a | awk '$1 == "inet" && $2 !~ /^127\./ { sub(/\/.*/, "", $2); print $2 }' | sort -u | tr '\n' ' ')
+awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl${new}_" '
     FNR == NR && FILENAME != rules { there[$1] = 1; next }
+    # What is translated for any address of this host: once for each that it has.
+    $1 == "#me" {
+        count = split(own, each, " ")
+        line = "nat " $3 " config ip " each[1]
+        for (k = 7; k <= NF; k++) {
+            if ($k != "redirect_port") { line = line " " $k; continue }
+            for (n = 1; n <= count; n++) {
+                alias = $(k + 3)
+                sub(/^me/, each[n], alias)
+                line = line " " $k " " $(k + 1) " " $(k + 2) " " alias
+            }
+            k += 3
+        }
+        print line >instances
+        next
+    }
     /^#/ { next }
-    $1 == "nat" && ($2 in there) { next }
+    $1 == "nat" { if (!($2 in there)) print >instances; next }
     {
         text = $0
         comment = ""
@@ -105,7 +122,12 @@ awk -v live=$live -v "next_set=$next" -v "new=portctl${new}_" '
         gsub(/portctl0_/, new, text)
         if ($1 == "add") sub(" set " live " ", " set " next_set " ", text)
         print text comment
-    }' rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
+    }' instances="$scratch/instances" rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
+: >>"$scratch/instances"
+while read -r line; do
+    # shellcheck disable=SC2086 # words of one command, which may be longer than a line of a file
+    ipfw -q $line || give_up "ipfw refuses: $line"
+done <"$scratch/instances"
 ipfw -q "$scratch/rules" || give_up "ipfw refuses the rules"
 
 # Nothing may be missing: ipfw stops reading at the first line that it does not take.

@@ -124,9 +124,6 @@ def _translation(item: Translation) -> Iterator[Problem]:
     if item.target.version == 6:
         yield _gap("a target on another host, for IPv6: its NAT is for IPv4 alone", item.span)
         return
-    if item.destination is None and (not item.interfaces or any("*" in name for name in item.interfaces)):
-        hint = "name the address that is translated (`to: 192.0.2.1`), or the interface (`in`), without `*`"
-        yield _gap("a target on another host, for whatever addresses this host has", item.span, hint)
     if item.destination is not None and item.destination.v4.count() > MOST_ALIASES:
         yield _gap(f"a target for more than {MOST_ALIASES} addresses", item.span)
     ports = [flow.ports for flow in item.flows]

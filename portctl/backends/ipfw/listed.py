@@ -76,6 +76,8 @@ def _line(listing: Listing, line: str, number: int, current: str) -> str:
         return found[1]
     elif line.startswith("## Dynamic rules"):
         listing.dynamic.append(line)
+    elif line.startswith("#me "):
+        _written(listing, line.removeprefix("#me "), number)
     elif not line.strip() or line.lstrip().startswith("#"):
         pass
     elif current and not re.match(r"\d{5} ", line):

@@ -56,7 +56,10 @@ def tag(ruleset: Ruleset, name: str) -> int:
 
 def _bodies(layout: Layout, translation: Translation, device: str | None, flags: str = "") -> Iterator[str]:
     """What a translation means, before it is translated."""
-    source = layout.addresses(translation.source, f"from-{translation.name}")
+    # Its NAT would take an IPv6 packet for one of IPv4.
+    source = layout.addresses(
+        translation.source if translation.target is None else translation.source.only(4), f"from-{translation.name}"
+    )
     there = "me" if translation.destination is None else layout.addresses(translation.destination, translation.name)
     devices = translation.interfaces if device is None else (device,)
     for flow in translation.flows or ():
@@ -86,8 +89,17 @@ def _instances(layout: Layout, translation: Translation) -> Iterator[tuple[int, 
         clauses = [clause for alias in before for clause in _redirects(translation, f"{alias}:")]
         yield _instance(layout, f"config ip {before[0]} deny_in reset {' '.join(clauses)}"), None
         return
+    if own_addresses(translation):
+        yield _instance(layout, f"config ip me deny_in reset {' '.join(_redirects(translation, 'me:'))}"), None
+        return
     for device in translation.interfaces:
         yield _instance(layout, f"config if {device} deny_in reset {' '.join(_redirects(translation, ''))}"), device
+
+
+def own_addresses(translation: Translation) -> bool:
+    """Whether only the host knows which addresses are translated: `load.sh` fills them in, where the file says `me`."""
+    devices = translation.interfaces
+    return translation.destination is None and (not devices or any("*" in name for name in devices))
 
 
 def _redirects(translation: Translation, alias: str) -> Iterator[str]:

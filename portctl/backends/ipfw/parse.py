@@ -90,7 +90,11 @@ class _Way:
                 lines += self._lines(k, each, rule)
             probed = probed or rule.action[0] == "check-state" or rule.state in ("keep-state", "limit")
             if k + 1 == len(listed) or self.names[k + 1]:
-                found.append(self._chain(name, lines, k + 1, own=each.set == SET))
+                ours = each.set == SET
+                if ours and (k + 1 == len(listed) or listed[k + 1].set != SET):
+                    found += self._left(name, lines, k + 1)
+                else:
+                    found.append(self._chain(name, lines, k + 1, own=ours))
         return [*self._bases(found), *found]
 
     def _cut(self, listed: list[Listed], rules: list[Rule]) -> None:
@@ -124,6 +128,12 @@ class _Way:
             lines = [*lines, Line((), self._goto(after), text="the next rule")]
         return Chain("ipfw", name, tuple(lines), own=own)
 
+    def _left(self, name: str, lines: list[Line], after: int) -> list[Chain]:
+        """A chain after which portctl's rules end: it reads the same whatever follows."""
+        beyond = f"after {name}"
+        own = Chain("ipfw", name, (*lines, Line((), (Jump(beyond, goto=True),), text="the next rule")), own=True)
+        return [own, self._chain(beyond, [], after, own=False)]
+
     def _bases(self, found: list[Chain]) -> list[Chain]:
         hook = "prerouting" if self.way == "in" else "postrouting"
         first = (Line((), (Jump(found[0].name, goto=True),)),) if found else ()
@@ -152,7 +162,9 @@ class _Way:
         if word == "check-state":
             return [line(_known(rule.name, self.way), Accept())]
         if word == "nat":
-            return [line([*conditions, *more], *notes, *actions) for more, actions in self._nat(at, rule.action[1])]
+            to_me = Condition(Field.LOCAL, True) in conditions
+            turned = self._nat(at, rule.action[1], to_me=to_me)
+            return [line([*conditions, *more], *notes, *actions) for more, actions in turned]
         action = self._action(rule)
         if isinstance(action, Note) and not rule.tag:
             conditions = [c for c in conditions if c.field is not Field.UNKNOWN]
@@ -183,14 +195,14 @@ class _Way:
             return parse_nat.forwarded(rest[0], self.way)
         return Unknown(" ".join(rule.action))
 
-    def _nat(self, at: int, instance: str) -> list[tuple[tuple[Condition, ...], tuple[Action, ...]]]:
+    def _nat(self, at: int, instance: str, *, to_me: bool) -> list[tuple[tuple[Condition, ...], tuple[Action, ...]]]:
         config = self.listing.nat.get(instance)
         if not instance.isdigit():
             return [((), (Unknown(f"nat {instance}"),))]
         if config is None:
             return [((), (Deny(False, "nat without an instance"),))]
         found: list[tuple[tuple[Condition, ...], tuple[Action, ...]]] = []
-        for conditions, action in parse_nat.translations(config, self.way):
+        for conditions, action in parse_nat.translations(config, self.way, to_me=to_me):
             if isinstance(action, Translate) and not self.listing.one_pass:
                 if at + 1 not in self.resumed:
                     self.resumed.append(at + 1)

@@ -22,10 +22,11 @@ def forwarded(target: str, way: str) -> Action:
     return Accept()
 
 
-def translations(config: str, way: str) -> Iterator[tuple[tuple[Condition, ...], Action]]:
+def translations(config: str, way: str, *, to_me: bool) -> Iterator[tuple[tuple[Condition, ...], Action]]:
     """What an instance does with the packets that a rule hands to it, in order.
 
-    Which connections it has translated before is not known: their answers are left as they are.
+    Which connections it has translated before is not known: their answers are left as they are. `to_me`: the rule asks
+    for this host's addresses, so that those of the instance, which the host filled in, need not be asked again.
     """
     words = config.split()
     if way == "out":
@@ -36,14 +37,14 @@ def translations(config: str, way: str) -> Iterator[tuple[tuple[Condition, ...],
         return
     instance = words[words.index("ip") + 1] if "ip" in words else ""
     clauses = sorted(" ".join(words[k + 1 : k + 4]) for k, word in enumerate(words) if word == "redirect_port")
-    for clause in clauses:
-        yield from _redirected(clause, instance)
+    found = [each for clause in clauses for each in _redirected(clause, "" if to_me else instance, to_me=to_me)]
+    yield from dict.fromkeys(found)
     if "deny_in" in words:
         yield (), Deny(False, "nat deny_in")
     yield (), Note(f"nat {config}")
 
 
-def _redirected(clause: str, instance: str) -> Iterator[tuple[tuple[Condition, ...], Action]]:
+def _redirected(clause: str, instance: str, *, to_me: bool) -> Iterator[tuple[tuple[Condition, ...], Action]]:
     """`tcp 10.0.0.20:5000-5010 [192.0.2.10:]6000-6010`."""
     word, target, alias = clause.split()
     if "," in target or word not in _PROTOCOLS:
@@ -51,7 +52,7 @@ def _redirected(clause: str, instance: str) -> Iterator[tuple[tuple[Condition, .
         return
     address, _, to = target.partition(":")
     before, _, ports = alias.rpartition(":")
-    where = _at(before or instance)
+    where = _at("" if to_me else before or instance)
     first, last = _range(ports)
     start, _ = _range(to)
     proto = Condition(Field.PROTOCOL, Ranges.single(_PROTOCOLS[word]))

@@ -27,7 +27,7 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
             "ipfw/rules.j2",
             kept=[BROADCAST, *(live(group) for group in ruleset.live)],
             tables=list(_tables(layout)),
-            nat=layout.nat,
+            nat=[f"#me {line}" if " config ip me " in line else line for line in layout.nat],
             rules=layout.rules(),
         )
     }
