@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SHELL = """
-fake() { FAKE_STATE={state} {python} {me} "$@"; }
+fake() { FAKE_STATE={state} {python} -I -S {me} "$@"; }
 ipfw() { fake ipfw "$@"; }
 sysctl() { fake sysctl "$@"; }
 ifconfig() { fake ifconfig "$@"; }
@@ -88,7 +88,7 @@ class Fake:
             if words[0] == "disable":
                 self.state["off"].append(int(words[1]))
 
-    def table(self, words: list[str]) -> None:
+    def table(self, words: list[str]) -> None:  # noqa: C901 - one case a word of ipfw
         tables = self.state["tables"]
         name, verb, *rest = words
         if name == "all":

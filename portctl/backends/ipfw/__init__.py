@@ -18,10 +18,11 @@ from portctl.backends.ipfw.render import render
 from portctl.command import Command
 
 NAME = "ipfw"
+SYSTEM = "FreeBSD"
 PARTS = ("rules",)
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "SYSTEM", "gaps", "parse", "questions", "render", "scripts"]
 
 
 def scripts() -> dict[str, str]:
