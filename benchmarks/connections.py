@@ -1,43 +1,65 @@
-"""New TCP connections per second through loaded rules, beside an empty rule set with connection tracking."""
+"""New TCP connections per second through loaded rules, beside an empty rule set with connection tracking.
+
+Two servers in namespaces of their own, one with the empty rule set and one with the rules to be measured, and one
+client that opens connections to them in turn, a few dozen each time: whatever else the machine does hits both alike.
+A measurement of the empty rule set beside itself says how far the figures can be trusted.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import inputs
 
 PORTCTL = str(Path(sys.executable).parent / "portctl")
-SERVER, CLIENT = f"portctl-bench-{os.getpid()}-s", f"portctl-bench-{os.getpid()}-c"
+NAMES = {role: f"portctl-bench-{os.getpid()}-{role}" for role in ("client", "empty", "loaded")}
+SERVERS = {"empty": "10.200.0.1", "loaded": "10.201.0.1"}
+SECONDS = 8.0
+BATCH = 10
 
 LOOP = """
-import socket, struct, sys, time
-end = time.perf_counter() + float(sys.argv[1])
-port = int(sys.argv[2])
-count = 0
-linger = struct.pack("ii", 1, 0)
-while time.perf_counter() < end:
-    s = socket.socket()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    s.connect(("10.200.0.1", port))
-    s.close()
-    count += 1
-print(count / float(sys.argv[1]))
-"""
+import ctypes, os, socket, statistics, struct, sys, time
+seconds, batch, port, *servers = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+libc = ctypes.CDLL(None, use_errno=True)
 
-LISTEN = """
-import socket, sys
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("0.0.0.0", int(sys.argv[1])))
-s.listen(4096)
-print("ready", flush=True)
-while True:
-    s.accept()[0].close()
+def enter(path):
+    with open(path) as namespace:
+        if libc.setns(namespace.fileno(), 0x40000000):
+            raise OSError(ctypes.get_errno(), path)
+
+def listen(name, address):
+    enter("/run/netns/" + name)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, port))
+    listener.listen(64)
+    return listener
+
+pairs = [server.split("=") for server in servers]
+own = open("/proc/self/ns/net")
+listeners = [(listen(name, address), (address, port)) for name, address in pairs]
+if libc.setns(own.fileno(), 0x40000000):
+    raise OSError(ctypes.get_errno(), "own namespace")
+reset = struct.pack("ii", 1, 0)
+took = [[] for _ in listeners]
+end = time.perf_counter() + seconds
+while time.perf_counter() < end:
+    for (listener, address), times in zip(listeners, took):
+        began = time.perf_counter()
+        for _ in range(batch):
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            s.connect(address)
+            accepted, _ = listener.accept()
+            s.close()
+            accepted.close()
+        times.append((time.perf_counter() - began) / batch)
+print(*(statistics.quantiles(times, n=4)[0] for times in took))
 """
 
 TRACKING = {
@@ -46,81 +68,107 @@ TRACKING = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A back end, and the variant of its tools that is measured."""
+
+    name: str
+    backend: str
+    tools: tuple[str, ...] = ()
+
+
+KINDS = (
+    Kind("nftables", "nftables"),
+    Kind("iptables-nft", "iptables", ("iptables-nft", "ip6tables-nft")),
+    Kind("iptables-legacy", "iptables", ("iptables-legacy", "ip6tables-legacy")),
+)
+
+
 def run(*argv: str, stdin: str = "") -> str:
-    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(argv, input=stdin, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def inside(name: str, *argv: str, stdin: str = "") -> str:
-    return run("ip", "netns", "exec", name, *argv, stdin=stdin)
+def inside(role: str, *argv: str, stdin: str = "") -> str:
+    return run("ip", "netns", "exec", NAMES[role], *argv, stdin=stdin)
 
 
-def world() -> None:
-    """Two namespaces and a veth pair; the client owns 10.0.0.0/8 addresses by routing."""
-    for name in (SERVER, CLIENT):
+def make_world() -> None:
+    """Three namespaces: the client and, each behind its own veth pair, the two servers."""
+    for name in NAMES.values():
         run("ip", "netns", "add", name)
-        inside(name, "ip", "link", "set", "lo", "up")
-    inside(SERVER, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", CLIENT)
-    for name, address in ((SERVER, "10.200.0.1/24"), (CLIENT, "10.200.0.2/24")):
-        inside(name, "ip", "addr", "add", address, "dev", "eth0")
-        inside(name, "ip", "link", "set", "eth0", "up")
+        run("ip", "-n", name, "link", "set", "lo", "up")
+    for role, address in SERVERS.items():
+        server, client = NAMES[role], NAMES["client"]
+        run("ip", "-n", server, "link", "add", "eth0", "type", "veth", "peer", "name", role, "netns", client)
+        run("ip", "-n", server, "addr", "add", f"{address}/24", "dev", "eth0")
+        run("ip", "-n", server, "link", "set", "eth0", "up")
+        run("ip", "-n", client, "addr", "add", address.removesuffix("1") + "2/24", "dev", role)
+        run("ip", "-n", client, "link", "set", role, "up")
 
 
-def unload() -> None:
-    inside(SERVER, "nft", "flush", "ruleset")
-    if shutil.which("ipset"):
-        inside(SERVER, "sh", "-c", "iptables-legacy -F; iptables-legacy -X; ipset destroy")
+def remove_world() -> None:
+    for name in NAMES.values():
+        subprocess.run(["ip", "netns", "del", name], check=False)
 
 
-def rate(port: int, seconds: float = 1.5) -> float:
-    return float(inside(CLIENT, sys.executable, "-c", LOOP, str(seconds), str(port)))
+def load_tracking(role: str, kind: Kind) -> None:
+    """The empty rule set. The kernel forgets closed connections at once: none of them is in the next one's way."""
+    if kind.tools:
+        inside(role, f"{kind.tools[0]}-restore", stdin=TRACKING["iptables"])
+    else:
+        inside(role, "nft", "-f", "-", stdin=TRACKING["nftables"])
+    inside(role, "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_timeout_close=1")
 
 
-def measure(what: str, backend: str, bundle: Path, port: int) -> None:
-    """Five pairs, empty and loaded in turn; prints the median of the ratios."""
-    listener = subprocess.Popen(
-        ["ip", "netns", "exec", SERVER, sys.executable, "-c", LISTEN, str(port)], stdout=subprocess.PIPE, text=True
-    )
-    assert listener.stdout is not None
-    listener.stdout.readline()
+def load_bundle(kind: Kind, bundle: Path) -> None:
+    env = ["env", f"IPTABLES={kind.tools[0]}", f"IP6TABLES={kind.tools[1]}"] if kind.tools else []
+    inside("loaded", *env, "sh", str(bundle / kind.backend / "load.sh"))
+    inside("loaded", "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_timeout_close=1")
+
+
+def take(port: int) -> tuple[float, float]:
+    """Seconds a connection to the empty and to the loaded server: the lower quartile of batches."""
+    servers = [f"{NAMES[role]}={address}" for role, address in SERVERS.items()]
+    text = inside("client", sys.executable, "-c", LOOP, str(SECONDS), str(BATCH), str(port), *servers)
+    empty, loaded = (float(word) for word in text.split())
+    return empty, loaded
+
+
+def measure(what: str, kind: Kind, bundle: Path | None, port: int) -> None:
+    make_world()
     try:
-        ratios = []
-        for _ in range(5):
-            unload()
-            if backend == "nftables":
-                inside(SERVER, "nft", "-f", "-", stdin=TRACKING["nftables"])
-            else:
-                inside(SERVER, "iptables-restore", stdin=TRACKING["iptables"])
-            empty = rate(port)
-            unload()
-            inside(SERVER, "sh", str(bundle / backend / "load.sh"))
-            ratios.append(rate(port) / empty)
-        print(f"{what:<40}{backend:<10} {statistics.median(ratios):5.2f}   limit 0.95", flush=True)
+        load_tracking("empty", kind)
+        if bundle is None:
+            load_tracking("loaded", kind)
+        else:
+            load_bundle(kind, bundle)
+        empty, loaded = take(port)
     finally:
-        listener.kill()
-        listener.wait()
+        remove_world()
+    limit = "" if bundle is None else "   limit 0.95"
+    print(
+        f"{what:<28}{kind.name:<16}{1 / empty:8.0f} /s{1 / loaded:8.0f} /s   {empty / loaded:5.3f}{limit}", flush=True
+    )
 
 
 def main(folder: Path) -> None:
-    print("\nNew TCP connections per second, relative to an empty rule set with connection tracking\n")
+    print("\nNew TCP connections per second: an empty rule set with connection tracking, the rules, their ratio\n")
     policies = {
         "1000 services × 20 sources": (services_with_client(folder), inputs.port(999)),
         "100,000 blocked networks": (inputs.blocked(folder, 100_000), 5001),
     }
-    world()
-    try:
-        for what, (policy, port) in policies.items():
-            bundle = folder / f"bundle-{port}"
-            run(PORTCTL, "render", str(policy), "--backend", "all", "--output", str(bundle))
-            for backend in ("nftables", "iptables"):
-                measure(what, backend, bundle, port)
-    finally:
-        for name in (SERVER, CLIENT):
-            subprocess.run(["ip", "netns", "del", name], check=False)
+    for kind in KINDS:
+        measure("(empty beside empty)", kind, None, 5001)
+    for what, (policy, port) in policies.items():
+        bundle = folder / f"bundle-{port}"
+        run(PORTCTL, "render", str(policy), "--backend", "all", "--output", str(bundle))
+        for kind in KINDS:
+            measure(what, kind, bundle, port)
 
 
 def services_with_client(folder: Path) -> Path:
     """1000 services of 20 sources; the last one also admits the client."""
     path = inputs.portctl(folder, 1000, 20)
     text = path.read_text().rstrip("\n")
-    path.write_text(text.removesuffix("]}") + ", 10.200.0.2]}\n")
+    path.write_text(text.removesuffix("]}") + ", 10.201.0.2]}\n")
     return path

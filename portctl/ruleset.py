@@ -399,6 +399,32 @@ def translate(ruleset: Ruleset, packet: Packet) -> Packet:
     return packet
 
 
+def unchanged(rule: Rule, item: Translation) -> Rule | None:
+    """The rule on packets that a translation turns to where they were going anyway, if there are any.
+
+    Linux does not call these translated. They are in state NEW, and where `item` has no destination they go to one of
+    the host's own unicast addresses.
+    """
+    original = rule.original
+    if original is None or (item.name, item.flows, item.destination) != (
+        rule.name,
+        original.flows,
+        original.destination,
+    ):
+        return None
+    flows = item.flows
+    if flows is not None and item.target_port is not None:
+        port = Ranges.single(item.target_port)
+        flows = tuple(Flow(f.protocol, f.ports & port, f.source_ports) for f in flows if f.ports & port)
+    destination = ANYWHERE if item.destination is None else item.destination
+    if item.target is not None:
+        number = Ranges.single(int(item.target))
+        destination &= Addresses(v4=number) if item.target.version == 4 else Addresses(v6=number)
+    if flows == () or not destination & rule.destination:
+        return None
+    return replace(rule, original=None, flows=flows, destination=destination & rule.destination)
+
+
 def decide(ruleset: Ruleset, packet: Packet) -> tuple[Verdict, Rule]:
     """The verdict of a policy on a packet, and the rule that decides it. This is the reference meaning."""
     packet = translate(ruleset, packet)

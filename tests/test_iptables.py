@@ -17,7 +17,7 @@ from portctl.backends.iptables.leaves import rate_words
 from portctl.backends.iptables.names import chain_name, live_set
 from portctl.expectations.corners import corner_packets
 from portctl.net import ANYWHERE, Addresses, Ranges
-from portctl.problems import Span
+from portctl.problems import Problems, Span
 from portctl.program import (
     Accept,
     Action,
@@ -728,3 +728,21 @@ def test_questions_ask_for_what_parse_reads() -> None:
 def test_scripts_are_the_same_for_every_policy() -> None:
     assert sorted(iptables.scripts()) == ["load.sh", "remove.sh", "save.sh"]
     assert all(text.startswith("#!/bin/sh\n") for text in iptables.scripts().values())
+
+
+def test_more_chains_than_the_kernel_nests_are_refused() -> None:
+    """nf_tables nests 16; the port trees of many entries of every kind come one after the other."""
+    rules = [
+        replace(starts(f"s{n}", tcp(1025 + 2 * n)), rate=Rate(5, "minute") if n % 2 else None) for n in range(1000)
+    ]
+    turned = [
+        replace(
+            starts(f"f{n}", kind=Kind.FORWARD),
+            original=Original((tcp(20000 + 3 * n),)),
+            max_connections=5 if n % 2 else None,
+        )
+        for n in range(200)
+    ]
+    with pytest.raises(Problems, match="nested chains"):
+        iptables.render(one(*rules, *turned), Ability())
+    assert iptables.render(one(*rules[:40], *turned[:4]), Ability())

@@ -87,7 +87,7 @@ THROUGH = replace(SYN_IN, direction=Direction.FORWARDED)
 OWN = replace(SYN_IN, direction=Direction.OUTBOUND)
 NARROWED = {
     "flows": Narrowed(
-        starts("x", tcp(22), udp(22)), SYN_IN, replace(SYN_IN, port=23), r"tcp \. 22 : jump service-x,\s*"
+        starts("x", tcp(22), udp(22)), SYN_IN, replace(SYN_IN, port=23), r"\ttcp dport vmap @inbound-starting-tcp-p.*\n"
     ),
     "source": Narrowed(starts("x", source=OFFICE), SYN_IN, replace(SYN_IN, source=STRANGER), "ip saddr @from-x-4 "),
     "destination": Narrowed(

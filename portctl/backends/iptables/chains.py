@@ -60,6 +60,21 @@ class Table:
     def add(self, chain: str, line: str) -> None:
         self.chains[chain].append(f"-A {chain} {line}")
 
+    def depth(self) -> int:
+        """How many chains are nested at most, the built-in one among them."""
+        depths: dict[str, int] = {}
+        waiting = list(self.chains)
+        while waiting:
+            chain = waiting[-1]
+            onward = {line.rsplit(" ", 1)[1] for line in self.chains[chain]} & self.chains.keys()
+            unknown = [name for name in onward if name not in depths]
+            if unknown:
+                waiting += unknown
+                continue
+            depths[chain] = 1 + max((depths[name] for name in onward), default=0)
+            waiting.pop()
+        return 1 + max(depths.values(), default=0)
+
 
 Actions = list[tuple[Words, str]]
 """Lines of conditions and targets."""

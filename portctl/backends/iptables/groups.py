@@ -33,7 +33,6 @@ from portctl.ruleset import (
     TCP,
     Flow,
     Flows,
-    Kind,
     Rule,
     State,
     Verdict,
@@ -53,10 +52,9 @@ def _turned(rule: Rule) -> bool:
 def parts(run: Sequence[Rule]) -> list[Sequence[Rule]]:
     """A run, parted into rules about translated packets and others, which are reached by different ports.
 
-    Rules without limits that say the same may change places. Those that masquerade may not: the first by name decides.
+    Rules without limits that say the same may change places; the entry that translated a packet also names it.
     """
-    marked = any(rule.kind is Kind.FORWARD and rule.verdict is Verdict.ACCEPT and not _turned(rule) for rule in run)
-    ordered = list(run) if marked else sorted(run, key=lambda rule: (rule.limited, not _turned(rule)))
+    ordered = sorted(run, key=lambda rule: (rule.limited, not _turned(rule)))
     if not any(_turned(rule) for rule in run):
         return [run]
     return [list(part) for _, part in groupby(ordered, key=_turned)]
@@ -172,7 +170,7 @@ class Group:
     def ports(
         self, chain: str, protocol: int, intervals: list[Interval], span: tuple[int, int], miss: str | None, word: str
     ) -> None:
-        """Writes the way from a chain to the entries: one after the other, or by quarters of the span."""
+        """Writes the way from a chain to the entries: one after the other, or by eighths of the span."""
         lines = [
             (words, key)
             for key, pairs in grouped(intervals).items()

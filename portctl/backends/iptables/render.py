@@ -21,6 +21,7 @@ from portctl.backends.iptables.names import cut
 from portctl.backends.iptables.sets import Sets, live_sets
 from portctl.backends.iptables.words import ANY, INLINE, Choices, Speaker, Words, combine, flow_choices
 from portctl.net import ANYWHERE, FAMILIES, Family
+from portctl.problems import Problem, Problems
 from portctl.ruleset import (
     TCP,
     Flow,
@@ -29,6 +30,7 @@ from portctl.ruleset import (
     Ruleset,
     Translation,
     Verdict,
+    unchanged,
 )
 
 CLAMP = "-m tcp --tcp-flags SYN,RST SYN"
@@ -40,11 +42,23 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     files: dict[str, str] = {}
     for family in FAMILIES:
         tables = family_tables(ruleset, Speaker(family, ability, sets))
+        _check_depth(tables)
         files[f"rules.v{family}"] = templating.render(f"iptables/rules.v{family}.j2", tables=_texts(tables))
     found = [*live_sets(ruleset.live), *sets.render()] if ability.ipset else []
     if found:
         files = {"sets.ipset": templating.render("iptables/sets.ipset.j2", sets=found), **files}
     return files
+
+
+NESTED = 16
+"""Chains that nf_tables nests (NFT_JUMP_STACK_SIZE), by jumps and gotos alike; iptables-nft is bound by it."""
+
+
+def _check_depth(tables: Sequence[Table]) -> None:
+    """Raises `Problems` where the kernel would refuse the chains: only many entries of many kinds at once do that."""
+    if any(table.depth() > NESTED for table in tables):
+        message = "iptables cannot say this: so many forwards, limits and services need more than 16 nested chains"
+        raise Problems([Problem("gap", message, hint="use nftables, or fewer entries with limits or targets")])
 
 
 def _texts(tables: Sequence[Table]) -> list[dict[str, object]]:
@@ -85,12 +99,35 @@ def _verdicts(table: Table, ruleset: Ruleset, speaker: Speaker) -> None:
     marks = masquerade_marks(ruleset.masquerades)
     leaf = filter_leaf(ruleset.log_denied, {m.name: marks[m.address] for m in ruleset.masquerades})
     for name, rules in (("IN", ruleset.inbound), ("OUT", ruleset.outbound), ("FWD", ruleset.forwarded)):
-        kept = needed(rules)
+        kept, local, unturned = _with_unchanged(needed(rules), ruleset.translations, through=name == "FWD")
         if not kept:
             continue
         prefix = f"PORTCTL-{name}"
-        direction = Direction(table, prefix, speaker, leaf, opens=name != "FWD")
+        aware = replace(speaker, local=local, unturned=unturned)
+        direction = Direction(table, prefix, aware, leaf, opens=name != "FWD")
         direction.sequence(table.new(prefix), kept)
+
+
+def _with_unchanged(
+    rules: Sequence[Rule], translations: Sequence[Translation], *, through: bool
+) -> tuple[list[Rule], frozenset[Rule], frozenset[Rule]]:
+    """The rules, with those on packets turned to where they were going anyway.
+
+    With them the rules that ask for an address of this host, and those that ask that nobody translated the packet.
+    """
+    added: dict[Rule, bool] = {}
+    for rule in rules:
+        for item in translations if rule.original is not None and rule.kind is Kind.FORWARD else ():
+            same = unchanged(rule, item)
+            own = item.destination is None
+            if same is not None and not (own and through):  # what goes to an own address passes through nothing
+                added[same] = own
+    # Beside the services, since each change between kinds of rules costs a chain on the way, and 16 may be nested.
+    opening = next((n for n, rule in enumerate(rules) if rule.kind in (Kind.SERVICE, Kind.FORWARD)), len(rules))
+    free = [rule for rule in added if not rule.limited]
+    limited = [rule for rule in added if rule.limited]
+    found = [*rules[:opening], *free, *rules[opening:-1], *limited, *rules[-1:]]
+    return found, frozenset(rule for rule, own in added.items() if own), frozenset(added)
 
 
 def _published(table: Table) -> None:

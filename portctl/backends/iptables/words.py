@@ -188,6 +188,8 @@ class Speaker:
     sets: Sets
     local: frozenset[Rule] = frozenset()
     """Rules whose destination must be an address of this host."""
+    unturned: frozenset[Rule] = frozenset()
+    """Rules on packets that the tracker sees and whose destination nobody translated."""
 
     def address_choices(self, addresses: Addresses, role: str, name: str) -> Choices:
         """`role` is `src` or `dst`. A long list becomes a set, named after its group or after `name`."""
@@ -263,6 +265,8 @@ class Speaker:
     def _modules(self, rule: Rule) -> tuple[str, ...]:
         """The conditions that take one match each."""
         found = ["-m addrtype --dst-type LOCAL"] if self.local and rule in self.local else []
+        if self.unturned and rule in self.unturned:
+            found.append("-m conntrack ! --ctstate UNTRACKED,DNAT")
         if rule.hop_limit is not None:
             found.append(f"-m ttl --ttl-eq {rule.hop_limit}" if self.family == 4 else f"-m hl --hl-eq {rule.hop_limit}")
         if rule.live_source is not None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from portctl.backends.nftables import sets, words
-from portctl.backends.nftables.conditions import Case, cases, unchanged
+from portctl.backends.nftables.conditions import Case, cases
 from portctl.backends.nftables.deeds import deeds, log
 from portctl.backends.nftables.dispatch import Class, Side, classes, found_by_port
 from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
-from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict
+from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict, unchanged
 
 NOT_A_START = "tcp flags != syn / fin,syn,rst,ack"
 FEW = 3
@@ -109,26 +109,37 @@ def dispatch(table: Table, chain: str, flows: Sequence[Flows], targets: Sequence
 def _by_map(table: Table, chain: str, found: list[Class], targets: Sequence[str], side: Side) -> None:
     if not found:
         return
-    entries = [
-        f"{words.protocol(c.protocol)} . {ports} : {jump}" for c, ports, jump in _goals(table, chain, found, targets)
-    ]
-    name = f"{chain}-{'ports' if side == 'dport' else 'source-ports'}"
-    table.book.maps[name] = sets.mapping(name, "inet_proto . inet_service", entries)
-    table.add(chain, f"meta l4proto . th {side} vmap @{name}")
+    for protocol, several in groupby(_goals(table, chain, found, targets), lambda goal: goal[0].protocol):
+        word = words.protocol(protocol)
+        for name in _maps(table, f"{chain}-{word}-{'port' if side == 'dport' else 'source-port'}", several):
+            table.add(chain, f"{word} {side} vmap @{name}")
 
 
-def _goals(table: Table, chain: str, found: list[Class], targets: Sequence[str]) -> list[tuple[Class, str, str]]:
-    """(class, its ports, where to): to the rule, or to a chain that asks its several rules in order."""
+def _maps(table: Table, name: str, goals: Iterable[tuple[Class, str]]) -> Iterator[str]:
+    """Maps from the ports of one protocol to where to: single ports are found by their hash.
+
+    Ranges are looked for in a map of their own, which takes longer the more there are.
+    """
+    held = list(goals)
+    single = [f"{c.first} : {jump}" for c, jump in held if c.first == c.last]
+    ranges = [f"{c.first}-{c.last} : {jump}" for c, jump in held if c.first < c.last]
+    for made, entries, interval in ((f"{name}s", single, False), (f"{name}-ranges", ranges, True)):
+        if entries:
+            table.book.maps[made] = sets.mapping(made, "inet_service", entries, 5, ranges=interval)
+            yield made
+
+
+def _goals(table: Table, chain: str, found: list[Class], targets: Sequence[str]) -> list[tuple[Class, str]]:
+    """Where a packet of each class goes: to the rule, or to a chain that asks its several rules in order."""
     shared: dict[tuple[int, ...], str] = {}
-    goals: list[tuple[Class, str, str]] = []
+    goals: list[tuple[Class, str]] = []
     for item in found:
         target = targets[item.members[0]] if len(item.members) == 1 else shared.get(item.members)
         if target is None:
             target = table.chain(f"{chain}-{words.protocol(item.protocol)}-{item.first}")
             table.chains[target] = [f"jump {targets[member]}" for member in item.members]
             shared[item.members] = target
-        ports = str(item.first) if item.first == item.last else f"{item.first}-{item.last}"
-        goals.append((item, ports, f"jump {target}"))
+        goals.append((item, f"jump {target}"))
     return goals
 
 
@@ -138,10 +149,8 @@ def _dispatch_turned(table: Table, chain: str, rules: Sequence[Rule], targets: S
     goals = _goals(table, chain, classes(flows, "dport", others=False), targets)
     for protocol, several in groupby(goals, lambda goal: goal[0].protocol):
         word = words.protocol(protocol)
-        name = f"{chain}-{word}"
-        entries = [f"{ports} : {jump}" for _, ports, jump in several]
-        table.book.maps[name] = sets.mapping(name, "inet_service", entries, 5)
-        table.add(chain, f"meta l4proto {word} ct original proto-dst vmap @{name}")
+        for name in _maps(table, f"{chain}-{word}-port", several):
+            table.add(chain, f"meta l4proto {word} ct original proto-dst vmap @{name}")
     for wanted, target in zip(flows, targets, strict=True):
         if wanted is None or any(flow.ports == EVERY_PORT or not found_by_port(flow) for flow in wanted):
             table.add(chain, f"jump {target}")

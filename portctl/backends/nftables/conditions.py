@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 from portctl.backends.base import PUBLISHED_MARK
 from portctl.backends.nftables import words
 from portctl.backends.nftables.sets import Book, Large
-from portctl.net import ANYWHERE, Addresses, Family, Ranges
+from portctl.net import ANYWHERE, Addresses, Family
 from portctl.ruleset import (
     EVERY_PORT,
     ICMP,
@@ -20,6 +20,7 @@ from portctl.ruleset import (
     Original,
     Rule,
     Translation,
+    unchanged,
 )
 
 Part = str | tuple[str, Large]
@@ -49,28 +50,6 @@ def cases(
 
 
 UNTURNED = "ct status & dnat != dnat"
-
-
-def unchanged(rule: Rule, item: Translation) -> Rule | None:
-    """The rule on packets that a translation turns to where they were going: the kernel does not call these turned."""
-    original = rule.original
-    if original is None or (item.name, item.flows, item.destination) != (
-        rule.name,
-        original.flows,
-        original.destination,
-    ):
-        return None
-    flows = item.flows
-    if flows is not None and item.target_port is not None:
-        port = Ranges.single(item.target_port)
-        flows = tuple(Flow(f.protocol, f.ports & port, f.source_ports) for f in flows if f.ports & port)
-    destination = ANYWHERE if item.destination is None else item.destination
-    if item.target is not None:
-        number = Ranges.single(int(item.target))
-        destination &= Addresses(v4=number) if item.target.version == 4 else Addresses(v6=number)
-    if flows == () or not destination & rule.destination:
-        return None
-    return replace(rule, original=None, flows=flows, destination=destination & rule.destination)
 
 
 def _plain_cases(rule: Rule, book: Book, *, flows: bool, clock: bool) -> Iterator[Case]:

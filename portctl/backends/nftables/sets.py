@@ -51,10 +51,12 @@ def static(name: str, family: Family, ranges: Ranges) -> Object:
     return Object(name, (f"type {type_of(family)}", "flags interval", digest, text))
 
 
-def mapping(name: str, kind: str, entries: list[str], row: int = 1) -> Object:
+def mapping(name: str, kind: str, entries: list[str], row: int = 1, *, ranges: bool = True) -> Object:
+    """A map to verdicts. Without `ranges` the kernel finds a key by its hash, however many there are."""
     text = elements(entries, row)
     digest = f'comment "sha256:{sha256(text.encode()).hexdigest()[:32]}"'
-    return Object(name, (f"type {kind} : verdict", "flags interval", digest, text))
+    flags = ("flags interval",) if ranges else ()
+    return Object(name, (f"type {kind} : verdict", *flags, digest, text))
 
 
 def rate(name: str, family: Family, seconds: int) -> Object:
