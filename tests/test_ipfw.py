@@ -177,9 +177,9 @@ def without_gaps(ruleset: Ruleset) -> Ruleset:
 
 
 def test_generated_policies() -> None:
-    rulesets = [without_gaps(found) for p in generate.policies(4, 60) if (found := generate.ruleset(p)) is not None]
+    rulesets = [without_gaps(found) for p in generate.policies(4, 24) if (found := generate.ruleset(p)) is not None]
     said = [ruleset for ruleset in rulesets if not ipfw.gaps(ruleset, Ability())]
-    assert len(said) > 15
+    assert len(said) > 5
     for ruleset in said:
         assert not unlike(ruleset, corner_packets(ruleset, 250))[:1], ruleset
 
@@ -384,7 +384,7 @@ def test_what_is_beyond_a_limit_is_dropped() -> None:
     assert evaluate(program(ruleset), replace(SYN_IN, over_limit=True)).verdict is Verdict.DROP
 
 
-def test_sixty_five_thousand_jumps_go_forward() -> None:
+def test_every_jump_goes_forward() -> None:
     for ruleset in every_ruleset():
         for line in text(ruleset).splitlines():
             if found := re.match(r"add (\d+) set 20 skipto (\d+) ", line):
@@ -401,7 +401,7 @@ def test_a_port_is_found_in_a_table_however_many_services() -> None:
     assert evaluate(loaded, replace(SYN_IN, port=1400)).verdict is Verdict.DROP
 
 
-def test_two_hundred_thousand_rules_share_numbers() -> None:
+def test_many_rules_keep_to_the_numbers_of_portctl() -> None:
     ruleset = held(*(starts(f"s{k}", tcp(*((p, p) for p in range(1, 60000, 4)[k::100]))) for k in range(100)))
     assert all(20000 <= int(line.split()[1]) <= 60000 for line in text(ruleset).splitlines() if line.startswith("add "))
 

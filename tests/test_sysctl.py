@@ -128,7 +128,8 @@ BSD = (
         (
             "FreeBSD",
             ["net.inet.ip.forwarding = 1", "net.inet.ip.portrange.first = 20000",
-             "net.inet.ip.portrange.hifirst = 20000", "net.inet.ip.portrange.hilast = 30000", "net.inet.ip.portrange.last = 30000", "net.inet.tcp.blackhole = 2",
+             "net.inet.ip.portrange.hifirst = 20000", "net.inet.ip.portrange.hilast = 30000",
+             "net.inet.ip.portrange.last = 30000", "net.inet.tcp.blackhole = 2",
              "net.inet.tcp.keepidle = 2000000", "net.inet6.ip6.forwarding = 1"],
         ),
         (
@@ -140,7 +141,8 @@ BSD = (
         (
             "Darwin",
             ["net.inet.ip.forwarding = 1", "net.inet.ip.portrange.first = 20000",
-             "net.inet.ip.portrange.hifirst = 20000", "net.inet.ip.portrange.hilast = 30000", "net.inet.ip.portrange.last = 30000",
+             "net.inet.ip.portrange.hifirst = 20000", "net.inet.ip.portrange.hilast = 30000",
+             "net.inet.ip.portrange.last = 30000",
              "net.inet.tcp.keepidle = 2000000", "net.inet6.ip6.forwarding = 1"],
         ),
     ],
@@ -193,7 +195,8 @@ def _bsd_machine(
     for path in (state, bundle):
         path.mkdir()
     known = {"net.inet.ip.portrange.first": 10000, "net.inet.ip.portrange.last": 65535,
-             "net.inet.tcp.keepidle": 7200000, "net.inet.ip.portrange.hifirst": 49152, "net.inet.ip.portrange.hilast": 65535}  # fmt: skip
+             "net.inet.tcp.keepidle": 7200000, "net.inet.ip.portrange.hifirst": 49152,
+             "net.inet.ip.portrange.hilast": 65535}  # fmt: skip
     for name, value in (known | {n.replace("_", "."): v for n, v in values.items()}).items():
         (state / name).write_text(f"{value}\n")
     for name, text in sysctl.bundle(policy(*settings), system).items():
