@@ -79,7 +79,8 @@ def known(packet: Packet) -> tuple[Packet, str | None]:
 def _through(ruleset: Ruleset, packet: Packet, verdict: Verdict, rule: Rule, answer: Verdict) -> bool:
     """Which end began what passes through is guessed: by a low port, or by the start of a TCP connection."""
     if packet.state is not State.ESTABLISHED:
-        return False
+        loose = ruleset.forward_kept and packet.protocol == TCP and not packet.starts
+        return loose and rule.original_direction and answer is Verdict.ACCEPT and not _low(ruleset, rule, packet)
     if verdict is Verdict.DROP and rule.kind is Kind.BLOCK and rule.original_direction:
         return answer is Verdict.ACCEPT and not _low(ruleset, rule, packet)
     blocks = [r for r in ruleset.forwarded if r.original_direction]

@@ -177,9 +177,9 @@ def without_gaps(ruleset: Ruleset) -> Ruleset:
 
 
 def test_generated_policies() -> None:
-    rulesets = [without_gaps(found) for p in generate.policies(4, 24) if (found := generate.ruleset(p)) is not None]
+    rulesets = [without_gaps(found) for p in generate.policies(4, 40) if (found := generate.ruleset(p)) is not None]
     said = [ruleset for ruleset in rulesets if not ipfw.gaps(ruleset, Ability())]
-    assert len(said) > 5
+    assert len(said) > 8
     for ruleset in said:
         assert not unlike(ruleset, corner_packets(ruleset, 250))[:1], ruleset
 

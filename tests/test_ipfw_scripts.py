@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from portctl import backends
 from portctl.backends import ipfw
 from portctl.backends.base import Ability, bundle
 from portctl.ruleset import Ruleset, Verdict
@@ -38,7 +39,7 @@ class Machine:
     def put(self, name: str, ruleset: Ruleset) -> Path:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        for file, text in bundle(ipfw, ruleset, Ability()).items():
+        for file, text in bundle(backends.load("ipfw"), ruleset, Ability()).items():
             (folder / file).write_text(text)
         return folder
 
@@ -145,10 +146,9 @@ def test_what_was_saved_brings_it_back(machine: Machine, case: str) -> None:
     ruleset = golden_cases.compiled(GOLDEN / case).ruleset
     ruleset = replace(
         ruleset,
-        **{
-            side: tuple(replace(r, rate=None) for r in getattr(ruleset, side))
-            for side in ("inbound", "outbound", "forwarded")
-        },
+        inbound=tuple(replace(rule, rate=None) for rule in ruleset.inbound),
+        outbound=tuple(replace(rule, rate=None) for rule in ruleset.outbound),
+        forwarded=tuple(replace(rule, rate=None) for rule in ruleset.forwarded),
     )
     folder = machine.put("first", ruleset)
     done = machine.load(folder)

@@ -189,7 +189,7 @@ sh() { file=$1; shift; (set -- "$@"; . "$file"); }
 
 
 def _bsd_machine(
-    folder: Path, *settings: Setting, system: str = "FreeBSD", **values: int
+    folder: Path, *settings: Setting, system: str = "FreeBSD", values: dict[str, int] | None = None
 ) -> Callable[..., tuple[int, str]]:
     state, bundle = folder / "state", folder / "bundle"
     for path in (state, bundle):
@@ -197,7 +197,7 @@ def _bsd_machine(
     known = {"net.inet.ip.portrange.first": 10000, "net.inet.ip.portrange.last": 65535,
              "net.inet.tcp.keepidle": 7200000, "net.inet.ip.portrange.hifirst": 49152,
              "net.inet.ip.portrange.hilast": 65535}  # fmt: skip
-    for name, value in (known | {n.replace("_", "."): v for n, v in values.items()}).items():
+    for name, value in (known | (values or {})).items():
         (state / name).write_text(f"{value}\n")
     for name, text in sysctl.bundle(policy(*settings), system).items():
         (bundle / name).write_text(text)
@@ -219,7 +219,7 @@ def test_a_range_moves_without_its_ends_crossing(tmp_path: Path) -> None:
         folder.mkdir()
         load = _bsd_machine(
             folder, Setting("ephemeral_ports", wanted),
-            **{"net_inet_ip_portrange_first": first, "net_inet_ip_portrange_last": last},
+            values={"net.inet.ip.portrange.first": first, "net.inet.ip.portrange.last": last},
         )  # fmt: skip
         assert load() == (0, "")
         assert (folder / "state/net.inet.ip.portrange.last").read_text() == f"{wanted[6:]}\n"
@@ -236,7 +236,7 @@ def test_a_value_that_the_kernel_rounds_is_refused_and_everything_put_back(tmp_p
 
 @pytest.mark.parametrize(("ticks", "wanted"), [(2, "4000"), (None, "2000")])
 def test_openbsd_counts_ticks_where_its_kernel_does(tmp_path: Path, ticks: int | None, wanted: str) -> None:
-    known = {} if ticks is None else {"net_inet_tcp_slowhz": ticks}
-    load = _bsd_machine(tmp_path, Setting("tcp_keepalive_time", "2000"), system="OpenBSD", **known)
+    known = {} if ticks is None else {"net.inet.tcp.slowhz": ticks}
+    load = _bsd_machine(tmp_path, Setting("tcp_keepalive_time", "2000"), system="OpenBSD", values=known)
     assert load(rounding=1) == (0, "")
     assert (tmp_path / "state/net.inet.tcp.keepidle").read_text() == f"{wanted}\n"

@@ -146,7 +146,7 @@ def _unless_plain(layout: Layout, at: Pass, rule: Rule, tracked: bool) -> list[R
     starts = tuple(f for f in high if f.protocol == TCP)
     if starts:
         _plain(layout, at, rule, starts, starts=True)
-    return [rule] if any(f.protocol != TCP for f in high) or rule.flows is None else []
+    return [rule] if high or rule.flows is None else []
 
 
 def _after(layout: Layout, name: str) -> str:
@@ -179,7 +179,7 @@ def _known(layout: Layout, at: Pass, early: Sequence[Rule]) -> None:
         if rule.flows is None:
             _plain(layout, at, rule)
         elif not own:
-            _plain(layout, at, rule, tuple(f for f in _not_icmp(rule) or () if f.protocol != TCP))
+            _plain(layout, at, rule, _not_icmp(rule))
 
 
 def _not_icmp(rule: Rule) -> tuple[Flow, ...] | None:
