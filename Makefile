@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash python3-venv
 
-.PHONY: demo test check accept bench tools clean
+.PHONY: nightly demo test check accept bench tools clean
 
 demo: $(BIN)/.ready tools
 	@sh .ci/demo.sh $(BIN)/portctl
@@ -23,10 +23,15 @@ check: $(BIN)/.ready
 	$(BIN)/mypy
 
 accept: $(BIN)/.ready
-	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py
+	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py tests/test_import.py
+
+# the packet-space engine against brute force, 10,000 examples a property
+nightly: $(BIN)/.ready
+	PORTCTL_EXAMPLES=10000 $(BIN)/pytest -q tests/test_space.py
 
 bench: $(BIN)/.ready tools
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/space.py
 
 # The Debian packages that the demonstration and the tests run for real. Without root it says what is missing.
 tools: $(VENV)/.tools

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,15 @@ PORTCTL = str(Path(sys.executable).parent / "portctl")
 NAMES = {role: f"portctl-bench-{os.getpid()}-{role}" for role in ("client", "empty", "loaded")}
 SERVERS = {"empty": "10.200.0.1", "loaded": "10.201.0.1"}
 SECONDS = 8.0
-BATCH = 10
+ADMITTING = (99, 299, 499, 699, 899)
+"""The services that connections are made to, of 1000."""
+BATCH = 2
+"""Connections to each port before it is the other server's turn."""
 
 LOOP = """
 import ctypes, os, socket, statistics, struct, sys, time
-seconds, batch, port, *servers = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
+seconds, batch, servers = float(sys.argv[1]), int(sys.argv[2]), sys.argv[4:]
+ports = [int(port) for port in sys.argv[3].split(",")]
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,7 +37,7 @@ def enter(path):
         if libc.setns(namespace.fileno(), 0x40000000):
             raise OSError(ctypes.get_errno(), path)
 
-def listen(name, address):
+def listen(name, address, port):
     enter("/run/netns/" + name)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,23 +47,23 @@ def listen(name, address):
 
 pairs = [server.split("=") for server in servers]
 own = open("/proc/self/ns/net")
-listeners = [(listen(name, address), (address, port)) for name, address in pairs]
+listeners = [[(listen(name, address, port), (address, port)) for port in ports] for name, address in pairs]
 if libc.setns(own.fileno(), 0x40000000):
     raise OSError(ctypes.get_errno(), "own namespace")
 reset = struct.pack("ii", 1, 0)
 took = [[] for _ in listeners]
 end = time.perf_counter() + seconds
 while time.perf_counter() < end:
-    for (listener, address), times in zip(listeners, took):
+    for places, times in zip(listeners, took):
         began = time.perf_counter()
-        for _ in range(batch):
+        for listener, address in places * batch:
             s = socket.socket()
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             s.connect(address)
             accepted, _ = listener.accept()
             s.close()
             accepted.close()
-        times.append((time.perf_counter() - began) / batch)
+        times.append((time.perf_counter() - began) / batch / len(ports))
 print(*(statistics.quantiles(times, n=4)[0] for times in took))
 """
 
@@ -126,15 +131,15 @@ def load_bundle(kind: Kind, bundle: Path) -> None:
     inside("loaded", "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_timeout_close=1")
 
 
-def take(port: int) -> tuple[float, float]:
+def take(ports: Sequence[int]) -> tuple[float, float]:
     """Seconds a connection to the empty and to the loaded server: the lower quartile of batches."""
     servers = [f"{NAMES[role]}={address}" for role, address in SERVERS.items()]
-    text = inside("client", sys.executable, "-c", LOOP, str(SECONDS), str(BATCH), str(port), *servers)
+    text = inside("client", sys.executable, "-c", LOOP, str(SECONDS), str(BATCH), ",".join(map(str, ports)), *servers)
     empty, loaded = (float(word) for word in text.split())
     return empty, loaded
 
 
-def measure(what: str, kind: Kind, bundle: Path | None, port: int) -> None:
+def measure(what: str, kind: Kind, bundle: Path | None, ports: Sequence[int]) -> None:
     make_world()
     try:
         load_tracking("empty", kind)
@@ -142,7 +147,7 @@ def measure(what: str, kind: Kind, bundle: Path | None, port: int) -> None:
             load_tracking("loaded", kind)
         else:
             load_bundle(kind, bundle)
-        empty, loaded = take(port)
+        empty, loaded = take(ports)
     finally:
         remove_world()
     limit = "" if bundle is None else "   limit 0.95"
@@ -154,21 +159,24 @@ def measure(what: str, kind: Kind, bundle: Path | None, port: int) -> None:
 def main(folder: Path) -> None:
     print("\nNew TCP connections per second: an empty rule set with connection tracking, the rules, their ratio\n")
     policies = {
-        "1000 services × 20 sources": (services_with_client(folder), inputs.port(999)),
-        "100,000 blocked networks": (inputs.blocked(folder, 100_000), 5001),
+        "1000 services × 20 sources": (services_with_client(folder), [inputs.port(n) for n in ADMITTING]),
+        "100,000 blocked networks": (inputs.blocked(folder, 100_000), [5001]),
     }
     for kind in KINDS:
-        measure("(empty beside empty)", kind, None, 5001)
-    for what, (policy, port) in policies.items():
-        bundle = folder / f"bundle-{port}"
+        measure("(empty beside empty)", kind, None, (5001,))
+    for what, (policy, ports) in policies.items():
+        bundle = folder / f"bundle-{ports[0]}"
         run(PORTCTL, "render", str(policy), "--backend", "all", "--output", str(bundle))
         for kind in KINDS:
-            measure(what, kind, bundle, port)
+            measure(what, kind, bundle, ports)
 
 
 def services_with_client(folder: Path) -> Path:
-    """1000 services of 20 sources; the last one also admits the client."""
+    """1000 services of 20 sources; some, from all over the range of ports, also admit the client."""
     path = inputs.portctl(folder, 1000, 20)
-    text = path.read_text().rstrip("\n")
-    path.write_text(text.removesuffix("]}") + ", 10.201.0.2]}\n")
+    lines = path.read_text().splitlines()
+    for number in ADMITTING:
+        place = next(k for k, line in enumerate(lines) if line.startswith(f"  s{number}:"))
+        lines[place] = lines[place].removesuffix("]}") + ", 10.201.0.2]}"
+    path.write_text("\n".join(lines) + "\n")
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +73,41 @@ def render(ruleset: Ruleset, names: Iterable[str], ability: Ability, advertised:
         folder = sysctl.folder(system)
         files |= {f"{folder}/{file}": text for file, text in sysctl.bundle(ruleset, system, advertised).items()}
     return files
+
+
+def prove(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str]) -> dict[str, list[Problem]]:
+    """What is not proved of rendered files ({`nftables/rules.nft`: text, …}), by back end: read back, they must do
+    with every packet what the rule set says."""
+    from portctl import backends
+    from portctl.space import proof
+
+    programs = {}
+    for name in names:
+        backend = backends.load(name)
+        programs[name] = backend.parse(
+            {part: files[f"{name}/{part}"] for part in backend.PARTS if f"{name}/{part}" in files}
+        )
+    return {name: proof.problems(ruleset, {name: program}) for name, program in programs.items()}
+
+
+def proved(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str]) -> None:
+    """Raises `Problems` unless `prove` finds nothing. It asks the back ends of Linux: where a platform forces
+    differences (docs/platforms.md), the texts are held to exactly those by the tests, not here."""
+    from portctl import backends
+
+    exact = [name for name in names if name in backends.NAMES]
+    if found := [problem for each in prove(ruleset, exact, files).values() for problem in each]:
+        raise Problems(found)
+
+
+def backend_names(asked: str) -> tuple[str, ...]:
+    """The back ends that `--backend` means: one, or `all`. Raises `Problems`."""
+    from portctl import backends
+
+    if asked != "all" and asked not in backends.NAMES:
+        hint = f"known are {', '.join(backends.NAMES)}, and `all`"
+        raise Problems([Problem("unknown-backend", f"there is no back end `{asked}`", None, hint)])
+    return backends.NAMES if asked == "all" else (asked,)
 
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:Z|[+-]\d\d:\d\d))?")

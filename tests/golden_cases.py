@@ -33,7 +33,7 @@ def computed(case: Path) -> dict[str, str]:
     if policy.problems:
         said = "\n\n".join(text(problem) for problem in policy.problems)
         files["problems.txt"] = said.replace(f"{case}/", "") + "\n"
-    for name in backends.NAMES:
+    for name in backends.EVERY:
         backend = backends.load(name)
         gaps = backend.gaps(policy.ruleset, Ability())
         if gaps:

@@ -14,11 +14,11 @@ PACKAGE = HOME / "portctl"
 FLOORS: list[set[str]] = [
     {"problems", "command", "services", "net", "__init__"},
     {"document", "ruleset", "program", "listeners", "files"},
-    {"backends.base", "sysctl", "policy", "expectations", "templating", "ruletext"},
+    {"backends.base", "sysctl", "policy", "expectations", "templating", "ruletext", "space"},
     {"resolve", "backends.*"},
     {"backends", "pipeline"},
     {"observe"},
-    {"plan", "verify", "report", "wayin"},
+    {"plan", "verify", "report", "wayin", "importing"},
     {"apply"},
     {"hosts"},
     {"cli", "__main__"},

@@ -238,3 +238,41 @@ def test_lists_too_long_to_align_are_compared_as_sets() -> None:
     old = [f"10.{n >> 8 & 255}.{n & 255}.0/24" for n in range(30_000)]
     change = Change("iptables/sets", "\n".join(old), "\n".join([*old[:5], *old[6:], "192.0.2.0/24"]))
     assert list(change.diff())[3:] == ["-10.0.5.0/24", "+192.0.2.0/24"]
+
+
+def test_the_plan_begins_with_what_opens_and_closes_on_the_host(tmp_path: Path) -> None:
+    old = "services: {ssh: {ports: ssh, from: 203.0.113.0/24}, old: {ports: 23/tcp, from: any}}\n"
+    new = "services: {ssh: {ports: ssh, from: [203.0.113.0/24, 198.51.100.1]}, web: {ports: http, from: any}}\n"
+    found = made(tmp_path, new, loaded=old)
+    assert found.difference == (
+        "+ newly open to the Internet: 80/tcp (http)  [web]",
+        "+ newly open to 198.51.100.1: 22/tcp (ssh)  [ssh]",
+        "- no longer open to the Internet: 23/tcp (telnet)  [old]",
+    )
+    assert next(lines(found)) == "What opens and closes on this host"
+    assert made(tmp_path, new, loaded=new).difference == ()
+
+
+def test_a_first_load_is_compared_with_what_is_loaded_by_others(tmp_path: Path) -> None:
+    every = made(tmp_path, SSH).difference
+    assert any(line.startswith("- no longer open to the Internet") for line in every)
+    assert not any(line.startswith("+") for line in every)
+    drop = Line((Condition(Field.PORT, Ranges.single(80)),), (Deny(),), text="tcp dport 80 drop")
+    foreign = Program((Chain("ip strange", "in", (drop,), Hook("input", 0)),))
+    assert "0-21/tcp, 23-65535/tcp" in "".join(every)
+    assert "0-21/tcp, 23-79/tcp, 81-65535/tcp" in "".join(made(tmp_path, SSH, foreign=foreign).difference)
+
+
+def test_a_way_in_that_hangs_on_what_nobody_knows_is_doubted(tmp_path: Path) -> None:
+    some = (Condition(Field.PORT, Ranges.single(22)), Condition(Field.UNKNOWN, "-m string"))
+    chain = Chain("ip strange", "in", (Line(some, (Deny(),), text="-m string drop"),), Hook("input", 0))
+    found = made(tmp_path, SSH, foreign=Program((chain,)))
+    assert any("cannot be told whether you would be locked out" in warning for warning in found.warnings)
+    assert not found.refusals
+
+
+def test_a_rule_that_shuts_out_other_source_ports_locks_out_too(tmp_path: Path) -> None:
+    some = (Condition(Field.PORT, Ranges.single(22)), Condition(Field.SOURCE_PORT, Ranges((50000, 65536))))
+    chain = Chain("ip strange", "in", (Line(some, (Deny(),), text="sport 50000-65535 drop"),), Hook("input", 0))
+    said = messages(made(tmp_path, SSH, foreign=Program((chain,))))
+    assert "you would be locked out" in said and "source port 50000-65535" in said

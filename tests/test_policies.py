@@ -21,7 +21,7 @@ def test_an_example_holds_its_tests_and_renders(path: Path) -> None:
     assert compiled.problems == ()
     assert compiled.ruleset.expectations
     assert expectations.evaluate(compiled.ruleset) == []
-    for name in backends.NAMES:
+    for name in (*backends.NAMES, "ipfw"):
         module = backends.load(name)
         if has_errors(found := module.gaps(compiled.ruleset, Ability())):
             assert name == "ipfw" and all(problem.code == "gap" for problem in found)

@@ -25,9 +25,13 @@ AT = pipeline.moment("2026-11-01")
 NO_CASE = {
     "too-large": "the file would be large: test_document",
     "too-many-problems": "the text would be long: test_document",
+    "not-proved": "a back end would have to be wrong: test_space_proof",
     "gap": "a policy is right, and a back end cannot say it",
+    "too-many-cases": "an argument",
     "unknown-ability": "an argument",
     "unknown-backend": "an argument",
+    "unknown-system": "an argument",
+    "platform": "a policy is right, and a platform does one thing differently",
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from portctl import cli
+from portctl import backends, cli
 from portctl.cli.render import write_folder
 from portctl.problems import Problems
 
@@ -52,7 +52,7 @@ def test_several_files_have_headings(policy: Path) -> None:
 def test_bundles_are_written_and_written_again(policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(str(policy), "--backend", "all", "--output", str(out)).exit_code == 0
-    assert {path.name for path in out.iterdir()} >= {"nftables", "iptables", "sysctl"}
+    assert {path.name for path in out.iterdir()} == {*backends.OFFERED, "sysctl", "sysctl-freebsd"}
     for folder in out.iterdir():
         assert os.access(folder / "load.sh", os.X_OK)
         assert {"load.sh", "save.sh", "remove.sh"} < {path.name for path in folder.iterdir()}
@@ -80,7 +80,8 @@ def test_nothing_is_written_for_a_wrong_policy(policy: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--backend", "pf"), ("--date", "tomorrow"), ("--date", "2026-02-30"), ("--without", "nft")]
+    "arguments",
+    [("--backend", "pf"), ("--os", "netbsd"), ("--date", "tomorrow"), ("--date", "2026-02-30"), ("--without", "nft")],
 )
 def test_wrong_arguments(policy: Path, arguments: tuple[str, str]) -> None:
     assert isinstance(run(str(policy), *arguments).exception, Problems)

@@ -69,12 +69,14 @@ class Look:
 
 
 def look(host: Host, request: Request) -> Look:
-    """Facts, the back end, and what the host shall be. Raises `Problems` where the back end cannot say it."""
+    """Facts, the back end, and what the host shall be. Raises `Problems` where the back end cannot say it, or its text
+    is not proved."""
     facts = observe.facts(host)
     known = history.records(host)
     last = next((r.about.backend for r in reversed(known) if r.confirmed), None)
     backend = backends.load(observe.choose_backend(facts, last, request.backend))
     desired = planning.desire(request.ruleset, backend, facts)
+    planning.prove(desired, backend)
     others = [backends.load(name) for name in backends.NAMES if name != backend.NAME and _usable(name, facts)]
     return Look(
         facts, backend, desired, tuple(known), exclusive.bundles(desired, others) if request.exclusive else None

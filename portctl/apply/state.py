@@ -9,6 +9,7 @@ from portctl.apply import boot, history
 from portctl.apply.paths import BOOT, CURRENT
 from portctl.apply.run import holds, loaded
 from portctl.apply.steps import Refused, call
+from portctl.backends.base import is_part
 from portctl.command import Host
 from portctl.plan.state import in_sync
 from portctl.program import Program
@@ -59,7 +60,7 @@ def _drift(host: Host, force: history.Record) -> list[str]:
     """Differences between the kernel and the bundles that were confirmed."""
     bundles = history.by_part(history.below(call(host, "dump", CURRENT).stdout, CURRENT))
     backend = backends.load(force.about.backend)
-    rules = {name: text for name, text in bundles.get(backend.NAME, {}).items() if name in backend.PARTS}
+    rules = {name: text for name, text in bundles.get(backend.NAME, {}).items() if is_part(backend, name)}
     settings = sysctl.parse({name: text for name, text in bundles.get(sysctl.NAME, {}).items() if name in sysctl.PARTS})
     everything = tuple(backends.load(name) for name in backends.NAMES)
     observed = observe.observe(host, everything, settings)

@@ -7,11 +7,26 @@ from typing import cast
 
 from portctl.backends.base import Backend
 
-NAMES: tuple[str, ...] = ("nftables", "iptables", "ipfw")
+NAMES: tuple[str, ...] = ("nftables", "iptables")
+"""Those of Linux."""
+DIALECTS: tuple[str, ...] = ("pf-openbsd", "pf-freebsd13", "pf-freebsd14", "pf-freebsd15", "pf-macos")
+EVERY: tuple[str, ...] = (*NAMES, *DIALECTS, "ipfw")
+"""Each with one language, whatever `Ability` says."""
+OFFERED: tuple[str, ...] = (*NAMES, "pf-openbsd", "pf-freebsd", "pf-macos", "ipfw")
+"""What `--backend all` means. `pf-freebsd` is the dialect of the version that `Ability` names."""
+SYSTEMS: dict[str, tuple[str, ...]] = {
+    "linux": NAMES,
+    "freebsd": ("pf-freebsd", "ipfw"),
+    "openbsd": ("pf-openbsd",),
+    "macos": ("pf-macos",),
+}
+"""The back ends of each system, its usual one first."""
 
 
 def load(name: str) -> Backend:
-    """The back end called `name`, imported only now. Raises KeyError for a name not in `NAMES`."""
-    if name not in NAMES:
+    """The back end called `name`, imported only now. Raises KeyError for a name that is neither known nor offered."""
+    if name not in EVERY and name not in OFFERED:
         raise KeyError(name)
-    return cast(Backend, import_module(f"portctl.backends.{name}"))
+    package, dialect, _ = name.partition("-")
+    module = import_module(f"portctl.backends.{package}")
+    return cast(Backend, module.named(name) if dialect else module)

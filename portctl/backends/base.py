@@ -30,6 +30,8 @@ class Ability:
     """iptables only: address lists go into kernel sets."""
     clock: bool = True
     """The packet filter can compare the time of day and date."""
+    version: str = ""
+    """The system's version (`14.2`), for back ends whose language changed; empty: the newest that is known."""
 
 
 class Backend(Protocol):
@@ -37,7 +39,7 @@ class Backend(Protocol):
 
     NAME: str
     PARTS: tuple[str, ...]
-    """The rule files that `render` may write, in the order they are loaded (`rules.nft`)."""
+    """The rule files that `render` may write, in the order they are loaded (`rules.nft`); beside them `*.table`."""
 
     def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
         """What this back end cannot say, each at its place in the YAML. Anything unlisted it cannot say."""
@@ -59,6 +61,15 @@ class Backend(Protocol):
         """What a host printed (the answers to `questions`), or what `render` wrote, as values. Shares no code with
         `render`. A line it does not know is in `Program.foreign`, or is an `Unknown` in its place; never skipped."""
         ...
+
+    def claims(self, text: str) -> str | None:
+        """The listing that a text is, by its content, by its name in `questions`; None for none of this back end's."""
+        ...
+
+
+def is_part(backend: Backend, name: str) -> bool:
+    """Whether a file of a bundle holds rules, or the addresses of a table that rules name."""
+    return name in backend.PARTS or name.endswith(".table")
 
 
 def bundle(backend: Backend, ruleset: Ruleset, ability: Ability) -> dict[str, str]:

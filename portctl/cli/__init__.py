@@ -15,8 +15,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "policy": ("check", "schema"),
     "ports": ("ports",),
     "render": ("render",),
+    "prove": ("prove",),
+    "testing": ("test",),
+    "diff": ("diff",),
+    "asking": ("explain", "reach"),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
+    "importing": ("import", "init"),
 }
 """Module of `portctl.cli` → its commands, in the order of the help page."""
 

@@ -45,7 +45,9 @@ def examine(file: str, at: datetime | None = None, root: Path | None = None) -> 
         from portctl import expectations
 
         failed = expectations.evaluate(compiled.ruleset)
-    return compiled, order([*compiled.problems, *failed])
+    from portctl.space.findings import findings
+
+    return compiled, order([*compiled.problems, *failed, *findings(compiled.ruleset)])
 
 
 def _status(compiled: Compiled | None, problems: list[Problem]) -> int:

@@ -6,9 +6,13 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from portctl.backends.base import Ability
+    from portctl.ruleset import Ruleset
 
 _SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
@@ -19,14 +23,21 @@ def register(app: typer.Typer) -> None:
 
 def render(
     file: Annotated[Path, typer.Argument(help="The policy.")],
-    backend: Annotated[str, typer.Option("--backend", help="nftables, iptables, or all.")] = "nftables",
+    backend: Annotated[str, typer.Option("--backend", help="nftables, iptables, pf-freebsd, …, or all.")] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write DIR/BACKEND/ and DIR/sysctl/ instead of printing.")
+        Path | None,
+        typer.Option(
+            "--output", help="Write DIR/BACKEND/ and DIR/sysctl/ (ipfw: DIR/sysctl-freebsd/) instead of printing."
+        ),
     ] = None,
     date: Annotated[str | None, typer.Option("--date", help="Render for that day or moment, not for now.")] = None,
     root: Annotated[
         Path | None, typer.Option("--root", help="Included files and lists stay below this folder.")
     ] = None,
+    system: Annotated[str, typer.Option("--os", help="linux, freebsd, openbsd or macos.")] = "linux",
+    version: Annotated[
+        str, typer.Option("--os-version", help="The system's version, 14.2: its packet filter's language.")
+    ] = "",
     without: Annotated[list[str] | None, typer.Option("--without", help="What the host lacks: ipset, clock.")] = None,
 ) -> None:
     """Print what a policy becomes, or write bundles that sh loads on a machine without portctl."""
@@ -34,26 +45,58 @@ def render(
     from portctl.backends.base import Ability
     from portctl.problems import Problem, Problems, text
 
-    if backend != "all" and backend not in backends.NAMES:
-        hint = f"known are {', '.join(backends.NAMES)}, and `all`"
+    if system not in backends.SYSTEMS:
+        hint = f"known are {', '.join(backends.SYSTEMS)}"
+        raise Problems([Problem("unknown-system", f"there is no system `{system}`", None, hint)])
+    backend = backend or backends.SYSTEMS[system][0]
+    if backend != "all" and backend not in (*backends.OFFERED, *backends.EVERY):
+        hint = f"known are {', '.join(backends.OFFERED)}, and `all`"
         raise Problems([Problem("unknown-backend", f"there is no back end `{backend}`", None, hint)])
     lacking = set(without or ())
     if unknown := sorted(lacking - {"ipset", "clock"}):
         raise Problems([Problem("unknown-ability", f"`--without {unknown[0]}` is nothing", None, "ipset, clock")])
-    names = backends.NAMES if backend == "all" else (backend,)
     compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
     for problem in compiled.problems:
         typer.echo(text(problem) + "\n", err=True)
-    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking)
+    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking, version=version)
+    names = _sayable(compiled.ruleset, backends.OFFERED if backend == "all" else (backend,), ability)
     files = pipeline.render(compiled.ruleset, names, ability)
+    pipeline.proved(compiled.ruleset, names, files)
     if output is None:
         _print({name: content for name, content in files.items() if name.partition("/")[0] in names})
-        return
+    else:
+        _write_all(output, files, pipeline.systems(names))
+    if backend == "all" and len(names) < len(backends.OFFERED):
+        raise typer.Exit(2)
+
+
+def _sayable(ruleset: Ruleset, names: tuple[str, ...], ability: Ability) -> tuple[str, ...]:
+    """The back ends that can say the policy, once people have read what the others cannot, and what a platform makes
+    different. One alone that cannot is an error."""
+    from portctl import pipeline
+    from portctl.problems import Problems, has_errors, text
+
+    found = {name: pipeline.gaps(ruleset, (name,), ability) for name in names}
+    able = tuple(name for name in names if not has_errors(found[name]))
+    if not able:
+        raise Problems(problem for name in names for problem in found[name])
+    for problem in dict.fromkeys(problem for name in names for problem in found[name]):
+        typer.echo(text(problem) + "\n", err=True)
+    return able
+
+
+def _write_all(output: Path, files: dict[str, str], systems: list[str]) -> None:
+    from portctl import backends, sysctl
+    from portctl.backends.base import is_part
+
     for folder, content in _by_folder(files).items():
-        known = set(backends.load(folder).PARTS) if folder in backends.NAMES else {"60-portctl.conf"}
-        write_folder(output / folder, content, known | set(_SCRIPTS))
-    if "sysctl" not in _by_folder(files):
-        write_folder(output / "sysctl", {}, {"60-portctl.conf", *_SCRIPTS})
+        known = {"60-portctl.conf", *_SCRIPTS}
+        if folder in (*backends.OFFERED, *backends.EVERY):
+            there = [path.name for path in (output / folder).glob("*")]
+            known = {name for name in there if is_part(backends.load(folder), name)} | set(_SCRIPTS)
+        write_folder(output / folder, content, known)
+    for folder in {sysctl.folder(system) for system in systems} - set(_by_folder(files)):
+        write_folder(output / folder, {}, {"60-portctl.conf", *_SCRIPTS})
 
 
 def _print(files: dict[str, str]) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 
 from portctl import sysctl, wayin
 from portctl.observe import Observed
-from portctl.plan import lockout, watch
+from portctl.plan import lockout, space, watch
 from portctl.plan.exclusive import order as taking_order
 from portctl.plan.scene import Scene
-from portctl.plan.state import after, desire, in_sync
+from portctl.plan.state import after, desire, in_sync, prove
 from portctl.plan.types import Before, Change, Desired, Plan, Refusal
 from portctl.plan.words import summary
 from portctl.program import Program
 from portctl.wayin import Surroundings
 
-__all__ = ["Before", "Change", "Desired", "Plan", "Refusal", "after", "desire", "diff", "in_sync"]
+__all__ = ["Before", "Change", "Desired", "Plan", "Refusal", "after", "desire", "diff", "in_sync", "prove"]
 
 
 def diff(
@@ -48,14 +48,20 @@ def diff(
         first=not loaded.own().chains, exclusive=exclusive,
     )  # fmt: skip
     way = wayin.find(around, observed.connections, observed.listeners)
+    both = space.worlds(scene) if taken or not rules else None
     return Plan(
         changes=(*_changes(desired, before, rules, settings), *_taken(before, taken)),
         boot=tuple(_boot_changes(desired, before, boot_files)),
         order=order,
+        difference=space.difference(both) if both else (),
         summary=summary(before.ruleset if not scene.first else None, desired.ruleset) if order else (),
         notes=(way.said, *(f"not known: {what}" for what in observed.unknown)),
-        warnings=(*watch.warnings(scene), *(() if exclusive else _elsewhere(elsewhere))),
-        refusals=tuple(lockout.refusals(scene, way)),
+        warnings=(
+            *watch.warnings(scene),
+            *(space.doubts(scene, both, way) if both else ()),
+            *(() if exclusive else _elsewhere(elsewhere)),
+        ),
+        refusals=(*lockout.refusals(scene, way), *(space.cut_off(scene, both, way) if both else ())),
         cut=watch.blocked(scene),
         opened=watch.opened(scene) if order else (),
     )

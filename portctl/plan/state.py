@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from portctl import sysctl
-from portctl.backends.base import Ability, Backend
+from portctl.backends.base import Ability, Backend, is_part
 from portctl.backends.base import bundle as bundle_of
 from portctl.observe import Facts
 from portctl.plan.types import Desired
 from portctl.problems import Problems, has_errors
 from portctl.program import Chain, Jump, Line, Program
 from portctl.ruleset import TCP, Kind, Rule, Ruleset
+from portctl.space import proof
 
 SSH = 22
 MOST_BLOCKED = 4096
@@ -42,10 +43,21 @@ def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
         backend=backend.NAME,
         bundles=bundles,
         boot_bundle=boot,
-        program=backend.parse({name: text for name, text in rules.items() if name in backend.PARTS}),
+        program=backend.parse({name: text for name, text in rules.items() if is_part(backend, name)}),
         settings=sysctl.parse({name: text for name, text in settings.items() if name in sysctl.PARTS}),
         parts=backend.PARTS,
     )
+
+
+def prove(desired: Desired, backend: Backend) -> None:
+    """Raises `Problems` unless what would be loaded now, and the minimal rule set of the boot, read back, do with every
+    packet what their rule sets say."""
+    folder = f"minimal/{backend.NAME}/"
+    texts = {name: desired.boot_bundle[folder + name] for name in backend.PARTS if folder + name in desired.boot_bundle}
+    found = proof.problems(desired.ruleset, {backend.NAME: desired.program})
+    found += proof.problems(minimal(desired.ruleset), {f"the minimal {backend.NAME}": backend.parse(texts)})
+    if found:
+        raise Problems(found)
 
 
 def minimal(ruleset: Ruleset) -> Ruleset:

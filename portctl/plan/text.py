@@ -42,6 +42,10 @@ def _lines(plan: Plan, colour: bool) -> Iterator[str]:
 
 
 def _words(plan: Plan, colour: bool) -> Iterator[str]:
+    if plan.difference:
+        yield _in(_BOLD, "What opens and closes on this host", colour)
+    for line in plan.difference:
+        yield "  " + _in(_COLOURS.get(line[0], ""), line, colour)
     if plan.summary:
         yield _in(_BOLD, "What changes", colour)
     for line in plan.summary:

@@ -91,7 +91,10 @@ class Plan:
     changes: tuple[Change, ...]
     boot: tuple[Change, ...]
     order: tuple[str, ...]
+    difference: tuple[str, ...] = ()
+    """What opens (`+`) and closes (`-`) on the host, over all its rules; `~`: what cannot be told, or other packets."""
     summary: tuple[str, ...] = ()
+    """What changes in the policy, entry by entry."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()

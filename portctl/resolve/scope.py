@@ -352,11 +352,12 @@ def items(scope: Scope, ports: Iterable[PortItem]) -> tuple[Flow, ...]:
                 seen.add(item.name)
                 waiting += scope.policy.ports[item.name].value
             continue
-        found.update(dict.fromkeys(_item_flows(item)))
+        found.update(dict.fromkeys(item_flows(item)))
     return tuple(found)
 
 
-def _item_flows(item: PortItem) -> tuple[Flow, ...]:
+def item_flows(item: PortItem) -> tuple[Flow, ...]:
+    """What one item means; nothing for `any`, and for names that portctl's own table does not have."""
     if isinstance(item, PortRange):
         return tuple(Flow(protocol, Ranges((item.first, item.last + 1))) for protocol in item.protocols)
     if isinstance(item, Protocol):
@@ -396,7 +397,7 @@ def _port_item(scope: Scope, entry: Entry[object], where: Where, item: PortItem)
         return None
     if isinstance(item, PortName) and item.name in scope.policy.ports:
         return scope.ports.get(item.name, {})
-    found = {flow.protocol: flow.ports for flow in _item_flows(item)}
+    found = {flow.protocol: flow.ports for flow in item_flows(item)}
     if isinstance(item, PortName) and not found:
         message, hint = f"no port or service is called `{item.name}`", _port_hint(scope, item.name)
         scope.report("unknown-port", message, entry.span(*where), hint)

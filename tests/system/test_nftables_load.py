@@ -399,16 +399,19 @@ def test_so_many_at_the_same_time(world: World) -> None:
     assert python(world.controller, code).split() == ["accept", "accept", "drop", "accept"]
 
 
-@pytest.mark.parametrize("limits", [{"max_connections": 9}, {"rate": Rate(9, "second")}])
+@pytest.mark.parametrize("limits", [{"max_connections": 9}, {"rate": Rate(9, "day")}])
 def test_a_full_table_admits_no_new_source(world: World, limits: dict[str, object]) -> None:
+    """With places for two sources, so that two sources with real connections fill it."""
     serve(world, 7)
-    load(world.machine, limited(**limits))
-    assert asked(world, "tcp", 7) == "accept"
-    name = next(name for _, name in objects(world.machine) if name.startswith("limit-") and name.endswith("-4"))
-    carried = "ct count 9" if "max_connections" in limits else "limit rate 9/second burst 9 packets timeout 1h"
-    checked(world.machine, "nft", "flush", "set", "inet", "portctl", name)
-    sources = ", ".join(f"{ip_address(0x0A000000 + n)} {carried}" for n in range(65_536))
-    checked(world.machine, "nft", "-f", "-", stdin=f"add element inet portctl {name} {{ {sources} }}".encode())
+    rules = bundle(NFT, limited(**limits), Ability())["rules.nft"]
+    put(world.machine, limited(**limits))
+    world.machine.put("/run/bundle/rules.nft", rules.replace("size 65536", "size 2").encode())
+    assert sh(world.machine, "/run/bundle/load.sh").ok
+    holding = "print(ask('tcp', '192.0.2.10', 7), flush=True); sys.stdin.read()"
+    for number in range(2):
+        room = world.join(f"holder{number}", f"192.0.2.{60 + number}/24")
+        process = room.start((sys.executable, "-c", ASK + holding))
+        assert process.stdout is not None and process.stdout.readline() == b"accept\n"
     stranger = world.join("stranger", "192.0.2.66/24")
     assert python(stranger, "print(ask('tcp', '192.0.2.10', 7))").strip() == "drop"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from portctl import templating
+from portctl.backends.iptables.claims import claims
 from portctl.backends.iptables.gaps import gaps
 from portctl.backends.iptables.parse import parse
 from portctl.backends.iptables.render import render
@@ -13,7 +14,7 @@ from portctl.command import Command
 NAME: str = "iptables"
 PARTS: tuple[str, ...] = ("sets.ipset", "rules.v4", "rules.v6")
 
-__all__ = ["NAME", "PARTS", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "claims", "gaps", "parse", "questions", "render", "scripts"]
 
 
 def scripts() -> dict[str, str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from portctl.backends.iptables import numbers
 from portctl.backends.iptables.ipsets import LIVE, KernelSets
@@ -134,12 +135,31 @@ def _segments(words: list[str]) -> tuple[list[Option], list[Segment], Segment | 
         elif kind is not None:
             base.append(Option(negated, kind, values))
         else:
-            if current is None:
-                current = Segment(next((o.value for o in reversed(base) if o.name == "-p"), ""))
+            own = word in _PROTOCOL_OPTIONS and (current is None or current.name not in _PROTOCOL_MATCHES)
+            if current is None or (own and current is not target):
+                current = Segment(_protocol_of(words))
                 modules.append(current)
             current.options.append(Option(negated, word, values))
         negated = False
     return base, modules, target
+
+
+_PROTOCOL_MATCHES = ("tcp", "udp", "sctp", "dccp", "udplite", "icmp", "icmp6", "icmpv6", "ipv6-icmp", "")
+_PROTOCOL_OPTIONS = (
+    *("--dport", "--sport", "--destination-port", "--source-port", "--syn", "--tcp-flags"),
+    *("--icmp-type", "--icmpv6-type"),
+)
+"""Options that belong to the protocol's own match, which `-p` alone brings, whatever other match stands before."""
+
+
+def _protocol_of(words: list[str]) -> str:
+    """The word behind `-p`, as the name of its match."""
+    for word, following in pairwise(words):
+        if _BASE.get(word) == "-p" and following != "!":
+            return {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "icmp6"}.get(
+                following, following.lower()
+            )
+    return ""
 
 
 def _values(words: list[str], position: int, word: str, kind: str | None) -> tuple[tuple[str, ...], int]:
@@ -460,9 +480,13 @@ def _time(segment: Segment, context: Context) -> Found:
 
 
 def _recent(segment: Segment, context: Context) -> Found:
-    """`--set` notes the source and always holds; the rest asks the kernel's memory."""
+    """`--set` notes the source and always holds. Where a source's own packets are counted over some seconds it is a
+    limit, that holds for what is beyond it; the rest asks the kernel's memory."""
     del context
     names = {option.name for option in segment.options}
+    counts = {"--seconds", "--hitcount"} <= names and names & {"--update", "--rcheck"}
+    if counts and not names & {"--remove", "--rdest"} and not any(o.negated for o in segment.options):
+        return [Condition(Field.LIMIT, segment.text(), True)]
     asks = names & {"--update", "--rcheck", "--remove"} or any(o.negated for o in segment.options)
     return None if asks or "--set" not in names else []
 

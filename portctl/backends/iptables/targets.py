@@ -26,8 +26,8 @@ def read_target(name: str, goto: bool, options: Options, text: str, chains: set[
     match name:
         case "ACCEPT":
             return (Accept(),)
-        case "DROP":
-            return (Deny(),)
+        case "DROP" | "TARPIT" | "DELUDE" | "CHAOS" | "STEAL":
+            return (Deny(),)  # those of xtables-addons mislead the sender: nothing reaches a socket
         case "REJECT":
             return (Deny(True, " ".join(options.get("--reject-with", ()))),)
         case "RETURN":

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from portctl import templating
+from portctl.backends.nftables.claims import claims
 from portctl.backends.nftables.gaps import gaps
 from portctl.backends.nftables.parse import parse
 from portctl.backends.nftables.render import render
@@ -32,7 +33,7 @@ NAME = "nftables"
 PARTS = ("rules.nft",)
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "claims", "gaps", "parse", "questions", "render", "scripts"]
 
 
 def scripts() -> dict[str, str]:

@@ -1,5 +1,8 @@
-"""What each system's pf can say, as data. Sources: pf.conf(5) of OpenBSD 7.6 and FreeBSD 12.1 and 15.1, and the output
-of their pfctl on rule files of our own (tests/observed/pf)."""
+"""What each system's pf can say, as data: one row a construct, with its source.
+
+The sources are pf.conf(5) of OpenBSD 7.6, FreeBSD 12.1 and 15.1, and what their pfctl took or refused of rule files of
+our own (`tests/observed/pf`, named in brackets). What FreeBSD 12.1 and 15.1 both take is taken for 13 and 14.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,32 @@ class Dialect:
     """One pf. A field that is False is a construct that its pfctl refuses."""
 
     name: str
-    loopback: str
-    """What `set skip on` names: the interface, or OpenBSD's group of them."""
-    translation_in_rules: bool
-    """`rdr-to`, `nat-to` on filter rules (OpenBSD from 4.7, FreeBSD from 15); otherwise `rdr` and `nat` rules."""
-    match: bool
-    """`match` rules (OpenBSD from 4.6, FreeBSD from 14)."""
+    rules_translate: bool
+    """`rdr-to`, `nat-to` and `match` in filter rules: OpenBSD, FreeBSD from 15 [84, 85, 88, 89]. Otherwise `rdr` and
+    `nat` rules before the filter [81, 87], which OpenBSD refuses."""
     reassemble: bool
-    """`set reassemble yes` (OpenBSD, FreeBSD from 14); otherwise `scrub in all fragment reassemble`."""
+    """`set reassemble yes`: OpenBSD, FreeBSD from 14, surely 15 [103]. Otherwise `scrub in all fragment reassemble`
+    [105], which OpenBSD refuses."""
     sctp_ports: bool
-    """`proto sctp … port` (FreeBSD from 15)."""
-    answers_everything: bool
-    """`block return` answers every protocol (OpenBSD, FreeBSD from 15), otherwise TCP and UDP alone."""
+    """`proto sctp … port …`: FreeBSD 15 [28]."""
+    returns_all: bool
+    """`block return` answers every protocol: OpenBSD, FreeBSD from 15 [03]. Otherwise TCP and UDP alone."""
 
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("pf-openbsd", "lo", True, True, True, False, True),
-        Dialect("pf-freebsd13", "lo0", False, False, False, False, False),
-        Dialect("pf-freebsd14", "lo0", False, True, True, False, False),
-        Dialect("pf-freebsd15", "lo0", True, True, True, True, True),
-        Dialect("pf-macos", "lo0", False, False, False, False, False),
+        Dialect("pf-openbsd", rules_translate=True, reassemble=True, sctp_ports=False, returns_all=True),
+        Dialect("pf-freebsd13", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
+        Dialect("pf-freebsd14", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
+        Dialect("pf-freebsd15", rules_translate=True, reassemble=True, sctp_ports=True, returns_all=True),
+        Dialect("pf-macos", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
     )
 }
+
+
+def freebsd(version: str) -> Dialect:
+    """The dialect of a FreeBSD version (`14.2`, `13.1-RELEASE-p3`; empty: the newest)."""
+    digits = version.partition(".")[0].partition("-")[0]
+    major = int(digits) if digits.isdigit() else 15
+    return DIALECTS[f"pf-freebsd{min(max(major, 13), 15)}"]

@@ -1,0 +1,66 @@
+"""pf: OpenBSD, FreeBSD, macOS. One rule set, loaded in one transaction in place of the whole main rule set.
+
+`dialects` says what each system's pf lacks, `render` writes pf.conf, `parse` reads pfctl's listings. Anchors of others
+that the loaded rule set calls are called by the new one too (`load.sh` carries the calls over), after `block`.
+
+Names: tables are `portctl_GROUP`, or `portctl_ENTRY` for what an entry itself lists, and `portctl-live-GROUP`; labels
+are `portctl:KIND:ENTRY`; the tags are listed in `inward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from portctl import templating
+from portctl.backends.base import Ability
+from portctl.backends.pf import gaps, parse, render
+from portctl.backends.pf.dialects import DIALECTS, Dialect, freebsd
+from portctl.command import Command
+from portctl.problems import Problem
+from portctl.program import Program
+from portctl.ruleset import Ruleset
+
+SCRIPTS = ("load.sh", "save.sh", "remove.sh")
+_TABLES = 'pfctl -sT | while read -r t; do echo "table $t"; pfctl -t "$t" -T show; done'
+_SERVICES = "cat /etc/services"
+_QUIET = "{} 2>/dev/null || :"
+
+
+@dataclass(frozen=True, slots=True)
+class Pf:
+    """The back end of one dialect; `pf-freebsd` takes the dialect of the version that `Ability` names."""
+
+    NAME: str
+    PARTS: tuple[str, ...] = ("pf.conf",)
+
+    def dialect(self, ability: Ability) -> Dialect:
+        return DIALECTS.get(self.NAME) or freebsd(ability.version)
+
+    def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
+        return gaps.gaps(ruleset, self.dialect(ability))
+
+    def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:
+        return render.render(ruleset, self.dialect(ability))
+
+    def scripts(self) -> dict[str, str]:
+        return {name: templating.text(f"pf/{name}") for name in SCRIPTS}
+
+    def questions(self) -> Mapping[str, Command]:
+        """Everything that is loaded, anchors included. OpenBSD has no translation rules, and refuses the question."""
+        return {
+            "rules": Command(("pfctl", "-a", "*", "-sr")),
+            "translations": Command(("sh", "-c", _QUIET.format("pfctl -a '*' -sn"))),
+            "tables": Command(("sh", "-c", _TABLES)),
+            "interfaces": Command(("pfctl", "-vs", "Interfaces")),
+            "ifconfig": Command(("ifconfig", "-a")),
+            "services": Command(("sh", "-c", _QUIET.format(_SERVICES))),
+        }
+
+    def parse(self, listings: Mapping[str, str]) -> Program:
+        return parse.parse(listings)
+
+
+def named(name: str) -> Pf:
+    """The back end called `pf-openbsd`, `pf-freebsd`, `pf-freebsd13`, …, `pf-macos`."""
+    return Pf(name)

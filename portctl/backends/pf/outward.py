@@ -1,0 +1,112 @@
+"""The way out: first what passes through, told by the tag that it got on its way in; then what this host sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from portctl.backends.pf.inward import HERE, beyond, classes
+from portctl.backends.pf.lines import (
+    ANY_SIDE,
+    Ends,
+    File,
+    Way,
+    matches,
+    passing,
+    refusing,
+    says_nothing,
+    sides,
+    stateless,
+)
+from portctl.backends.pf.words import devices, label, tag
+from portctl.net import FAMILIES, Family
+from portctl.ruleset import Kind, Masquerade, Rule, Verdict
+
+
+def write(file: File) -> None:
+    """Fills `file.outward`, and `file.translations` for pf that translates before it filters."""
+    lines = file.outward
+    lines += leaving(file)
+    rules = file.ruleset.outbound
+    blocks = [index for index, rule in enumerate(rules) if rule.kind is Kind.BLOCK]
+    others = blocks[-1] + 1 if blocks else next(i for i, rule in enumerate(rules) if rule.kind is not Kind.FIXED)
+    for index, rule in enumerate(rules):
+        if index == others:
+            lines.append("# anchors of others: out")
+        if rule.kind is Kind.BLOCK:
+            lines += refusing(file, rule, Way("out", rule.out_interfaces), sides(file, rule), rule.flows)
+        elif says_nothing(rule):
+            continue
+        elif rule.kind is Kind.FIXED:
+            lines += stateless(rule, Way("out"), sides(file, rule))
+        elif rule.kind is Kind.EGRESS:
+            lines += passing(rule, Way("out", rule.out_interfaces), rule.flows, sides(file, rule))
+        elif rule.kind is Kind.DEFAULT and rule.verdict is Verdict.ACCEPT:
+            lines.append(f"pass out quick from any to any flags any keep state{label('default', rule.name)}")
+        elif rule.kind is Kind.DEFAULT:
+            lines += refusing(file, rule, Way("out"), ANY_SIDE)
+
+
+def leaving(file: File) -> list[str]:
+    """What passes through, by its tags; and the end of each tag, so that nothing that bears one goes on."""
+    ruleset, lines = file.ruleset, []
+    default = ruleset.forwarded[-1]
+    turned = [tag("to", t.name) for t in ruleset.translations if t.target is not None]
+    for rule in beyond(ruleset):
+        for mark in turned:
+            lines += refusing(file, rule, Way("out", tagged=mark), sides(file, rule), rule.flows)
+    known = dict.fromkeys([HERE, *turned])
+    for rule in ruleset.forwarded:
+        if rule.kind is not Kind.FORWARD:
+            continue
+        if rule.original is not None:
+            lines += leave(file, replace(rule, rate=None, max_connections=None), tag("to", rule.name), [*ANY_SIDE])
+            continue
+        for _, mark in classes(ruleset, rule):
+            known[mark] = None
+            lines += leave(file, rule, mark, list(sides(file, rule)))
+    for mark in known:
+        if default.verdict is Verdict.ACCEPT:
+            lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged {mark}")
+        else:
+            lines += refusing(file, default, Way("out", tagged=mark), ANY_SIDE)
+    if default.verdict is Verdict.ACCEPT:
+        lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged portctl_keep")
+    return lines
+
+
+def leave(file: File, rule: Rule, mark: str, ends: list[Ends]) -> list[str]:
+    """One forward on its way out, with its limits and the translation of its source."""
+    flows = None if rule.original is not None else rule.flows
+    masquerade = next((m for m in file.ruleset.masquerades if m.name == rule.name), None)
+    if masquerade is None:
+        return passing(rule, Way("out", rule.out_interfaces, tagged=mark), flows, ends)
+    if file.dialect.rules_translate:
+        lines: list[str] = []
+        for patterns, family, address in sources(rule, masquerade):
+            way = Way("out", patterns, tagged=mark)
+            lines += passing(rule, way, flows, bound(ends, family), f" nat-to {address}")
+        return lines
+    turned = tag("nat", rule.name)
+    for patterns, family, address in sources(rule, masquerade):
+        file.translations += [
+            f"nat{devices(patterns)}{text} tag {turned} tagged {mark} -> {address}"
+            for _, text in matches(flows, bound(ends, family))
+        ]
+    return passing(rule, Way("out", rule.out_interfaces, tagged=turned), None, ANY_SIDE)
+
+
+def bound(ends: list[Ends], family: Family) -> list[Ends]:
+    """The ends of one family."""
+    return [(family, source, destination) for f, source, destination in ends if f in (None, family)]
+
+
+def sources(rule: Rule, masquerade: Masquerade) -> Iterator[tuple[tuple[str, ...], Family, str]]:
+    """(interfaces, family, address) of each way in which a source is translated."""
+    if masquerade.address is not None:
+        version: Family = 4 if masquerade.address.version == 4 else 6
+        yield rule.out_interfaces, version, str(masquerade.address)
+        return
+    for name in rule.out_interfaces:
+        for family in FAMILIES:
+            yield (name,), family, f"({name.removesuffix('*')}:0)"

@@ -1,0 +1,157 @@
+"""What pfctl printed, or what `render` wrote, as a `Program`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from portctl.backends.pf.flow import Reading, chains
+from portctl.backends.pf.grammar import Spec, rule
+from portctl.backends.pf.lexer import Text, Unreadable, lines, tokens, unquoted
+from portctl.backends.pf.names import services
+from portctl.backends.pf.world import LIVE, World, contents, ifconfig
+from portctl.program import Program
+
+SILENT = ("set", "scrub", "no scrub", "scrub-anchor", "queue", "altq", "antispoof", "Loading anchor")
+"""First words of lines that hold no rule that decides."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What was read from all listings."""
+
+    world: World
+    rules: list[Spec] = field(default_factory=list)
+    translations: list[Spec] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    members: dict[str, list[str]] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+
+
+def parse(listings: Mapping[str, str]) -> Program:
+    """The loaded rules. Listings: `rules`, `translations`, `tables`, `interfaces`, `ifconfig`, `services` as asked by
+    `questions`; or `pf.conf` with the files that it names."""
+    found = read(listings)
+    reading = Reading(found.world, tuple(found.skipped))
+    program = chains(reading, found.rules, found.translations)
+    live = {name: tuple(members) for name, members in found.world.live.items()}
+    return Program(tuple(program), tuple(found.foreign), tuple(sorted(live.items())))
+
+
+def read(listings: Mapping[str, str]) -> Found:
+    found = Found(World(ports=services(listings.get("services", ""))))
+    ifconfig(listings.get("ifconfig", ""), found.world)
+    _tables(found, listings.get("tables", ""))
+    for line in listings.get("interfaces", "").splitlines():
+        if line.endswith(" (skip)"):
+            found.skipped.append(line.split()[0])
+    for name in ("translations", "rules", "pf.conf"):
+        _statements(found, listings.get(name, ""), listings)
+    for name, texts in found.members.items():
+        if name.startswith(LIVE):
+            found.world.live[name.removeprefix(LIVE)] = tuple(sorted(texts))
+        try:
+            found.world.tables[name] = contents(texts)
+        except ValueError:
+            found.foreign.append(f"table <{name}>: {' '.join(texts)[:200]}")
+    return found
+
+
+def _tables(found: Found, text: str) -> None:
+    """`table NAME`, then its addresses as `-T show` prints them."""
+    name = ""
+    for line in text.splitlines():
+        if line.startswith("table "):
+            name = line.split()[1]
+            found.members.setdefault(name, [])
+        elif line.strip() and name:
+            found.members[name].append(line.strip().replace("! ", "!"))
+        elif line.strip():
+            found.foreign.append(line)
+
+
+def _statements(found: Found, text: str, files: Mapping[str, str]) -> None:
+    """The lines of a rule set; those between the braces of an anchor are the anchor's."""
+    nested: list[Spec] = []
+    for line in lines(text):
+        try:
+            if line.text == "}":
+                nested.pop()
+                continue
+            spec = _statement(found, line, files)
+        except (Unreadable, IndexError, ValueError):
+            found.foreign.append(line.text)
+            spec = _unknown(line)
+        if spec is None:
+            continue
+        spec.packets, spec.bytes = line.packets, line.bytes
+        if nested:
+            assert nested[-1].inner is not None
+            nested[-1].inner.append(spec)
+        elif spec.action in ("nat", "rdr", "binat", "nat-anchor", "rdr-anchor", "binat-anchor"):
+            found.translations.append(spec)
+        else:
+            found.rules.append(spec)
+        if spec.inner is not None:
+            nested.append(spec)
+    found.foreign += [spec.text for spec in nested]
+
+
+def _unknown(line: Text) -> Spec | None:
+    """A rule that nobody understands, in its place: it might do anything to the packets of its direction."""
+    words = line.text.split()
+    if words[0] not in ("pass", "block", "match", "anchor"):
+        return None
+    return Spec("unknown", line.text, line.number, direction=next((w for w in words[1:4] if w in ("in", "out")), ""))
+
+
+def _statement(found: Found, line: Text, files: Mapping[str, str]) -> Spec | None:
+    """A rule; None for a line that is none."""
+    first = line.text.split()[0]
+    if first == "table":
+        _table(found, line.text, files)
+        return None
+    if first == "set" and line.text.startswith("set skip"):
+        words = tokens(line.text)[3:]
+        found.skipped += [unquoted(word) for word in words if word not in ("{", "}", ",")]
+        return None
+    if line.text.startswith(SILENT) or _definition(line.text):
+        tokens(line.text)
+        return None
+    return rule(line.text, line.number)
+
+
+def _definition(text: str) -> bool:
+    """`name = "value"`: a macro, which -nv prints and uses no more."""
+    words = tokens(text)
+    return len(words) > 2 and words[1] == "=" and words[0][:1].isalpha()
+
+
+def _table(found: Found, text: str, files: Mapping[str, str]) -> None:
+    words = tokens(text)
+    name = words[1][1:-1].partition(":")[0]
+    members = found.members.setdefault(name, [])
+    inside = False
+    index = 2
+    while index < len(words):
+        word = words[index]
+        if word == "file":
+            index += 1
+            path = unquoted(words[index])
+            members += _listed(files.get(path.rpartition("/")[2], ""))
+        elif word in ("{", "}"):
+            inside = word == "{"
+        elif word == "!":
+            index += 1
+            members.append(f"!{words[index]}")
+        elif inside and word != ",":
+            members.append(word)
+        index += 1
+
+
+def _listed(text: str) -> list[str]:
+    """The addresses of a table's file."""
+    found: list[str] = []
+    for line in text.splitlines():
+        found += line.partition("#")[0].partition(";")[0].split()
+    return found

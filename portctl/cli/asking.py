@@ -1,0 +1,236 @@
+"""`portctl explain` and `portctl reach`: what happens to this, and who reaches that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from portctl.cli import sources
+from portctl.problems import Problem, Problems
+
+if TYPE_CHECKING:
+    from portctl.observe import Observed
+    from portctl.ruleset import Ruleset
+    from portctl.space import Space
+    from portctl.space.questions import Outcome, Query
+    from portctl.space.sides import Side
+    from portctl.space.words import Groups
+
+Format = Literal["text", "json"]
+Way = Literal["in", "out", "through"]
+ALLOWED, DENIED = 0, 1
+File = Annotated[
+    str | None,
+    typer.Argument(help="A policy, rule files, a saved rule set. With --host: none.", show_default=False),
+]
+OfHost = Annotated[bool, typer.Option("--host", help="Ask this machine: all that is loaded, and who listens.")]
+Interface = Annotated[str | None, typer.Option("--in", help="The interface it comes in by; default: every one.")]
+Date = Annotated[str | None, typer.Option(help="Judge `until` at this day or moment instead of now.")]
+Root = Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")]
+Form = Annotated[Format, typer.Option("--format", help="text or json.")]
+Toward = Annotated[Way, typer.Option("--direction", help="in to this host, out of it, or through it.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("explain")(explain)
+    app.command("reach")(reach)
+
+
+def explain(
+    file: File = None,
+    source: Annotated[str, typer.Option("--from", metavar="ADDR", help="Who: an address, a network, any.")] = "any",
+    to: Annotated[str, typer.Option("--to", metavar="[ADDR:]PORT/PROTO", help="What: 22/tcp, 192.0.2.1:ssh.")] = "",
+    host: OfHost = False,
+    interface: Interface = None,
+    direction: Toward = "in",
+    form: Form = "text",
+    date: Date = None,
+    root: Root = None,
+) -> None:
+    """Say what happens to a packet, and which line decides: of the policy, and of each packet filter's text.
+
+    Exit status: 0 all that is meant is accepted, 1 some of it is not, 2 the input is wrong, 3 the host cannot be asked.
+    """
+    if not to:
+        raise typer.BadParameter("say what: --to 22/tcp")
+    at = _moment(date)
+    found = _sides(file, host, at, root, texts=True)
+    asked = _asked(source, to, interface, direction, found.groups)
+    outcomes = [(side, _outcomes(side, asked, at)) for side in found.sides]
+    if form == "json":
+        typer.echo(json.dumps({"version": 1, "sides": [_plain(s, o) for s, o in outcomes]}, indent=2))
+    else:
+        for side, answers in outcomes:
+            _say(side, answers, len(outcomes) > 1)
+        for line in found.listening(asked):
+            typer.echo(line)
+    every = all(outcome.verdict == "accept" for _, answers in outcomes for outcome in answers)
+    raise typer.Exit(ALLOWED if every else DENIED)
+
+
+def reach(
+    file: File = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="[ADDR:]PORT/PROTO", help="Who reaches this?")] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="ADDR", help="What does this one reach?")] = None,
+    host: OfHost = False,
+    interface: Interface = None,
+    direction: Toward = "in",
+    form: Form = "text",
+    date: Date = None,
+    root: Root = None,
+) -> None:
+    """Say who reaches a port, or what an address reaches: one line each, with the entry that admits it."""
+    from portctl.space import questions
+
+    if (to is None) == (source is None):
+        raise typer.BadParameter("say one of both: --to 22/tcp (who?) or --from 198.51.100.7 (what?)")
+    at = _moment(date)
+    side = _sides(file, host, at, root, texts=False).sides[0]
+    asked = _asked(source or "any", to, interface, direction, side.groups)
+    outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
+    if form == "json":
+        typer.echo(json.dumps({"version": 1, **_plain(side, outcomes)}, indent=2))
+    else:
+        typer.echo(questions.reach_text(outcomes, side.groups, "who" if to is not None else "what"), nl=False)
+
+
+def _moment(date: str | None) -> datetime:
+    from portctl import pipeline
+
+    return datetime.now(UTC) if date is None else pipeline.moment(date)
+
+
+# ---- what is asked
+
+
+def _asked(source: str, to: str | None, interface: str | None, way: Way, groups: Groups) -> Query:
+    from portctl.net import ANYWHERE
+    from portctl.resolve import spoken
+    from portctl.ruleset import Direction
+    from portctl.space.questions import Query
+
+    direction = {"in": Direction.INBOUND, "out": Direction.OUTBOUND, "through": Direction.FORWARDED}[way]
+    destination, flows = (ANYWHERE, None) if to is None else spoken.target(to, groups)
+    interfaces = (interface,) if interface else ()
+    inward, outward = ((), interfaces) if way == "out" else (interfaces, ())
+    return Query(direction, flows, spoken.addresses(source, groups), destination, inward, outward)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Who is asked: a policy and the texts it renders to, a rule set, a host."""
+
+    sides: tuple[Side, ...]
+    observed: Observed | None = None
+
+    @property
+    def groups(self) -> Groups:
+        return self.sides[0].groups
+
+    def listening(self, asked: Query) -> list[str]:
+        """Who waits behind what was asked, on a live host."""
+        from portctl.ruleset import Direction
+        from portctl.verify.finding import socket_text
+
+        if self.observed is None or asked.direction is not Direction.INBOUND:
+            return []
+        if self.observed.listeners is None:
+            return ["who listens could not be seen"]
+        found = [
+            f"listening: {listener.process or 'somebody'} on "
+            f"{socket_text(listener.address, listener.port, listener.protocol, listener.family)}"
+            for listener in self.observed.listeners
+            if asked.flows is None
+            or any(listener.protocol == f.protocol and listener.port in f.ports for f in asked.flows)
+        ]
+        return found or ["nobody listens there"]
+
+
+def _sides(file: str | None, host: bool, at: datetime, root: Path | None, texts: bool) -> Sides:
+    """`texts`: a policy brings along what it renders to, back end by back end."""
+    from portctl.ruleset import Ruleset
+    from portctl.space import Space
+
+    if file is None and not host:
+        raise typer.BadParameter("name a policy or a rule set, or --host")
+    space = Space()
+    found: list[Side] = []
+    observed = None
+    if file is not None:
+        source = sources.read(file, at, root)
+        observed = source.observed
+        found.append(source.side(space))
+        if texts and isinstance(source.meaning, Ruleset):
+            found += _rendered(space, source.meaning)
+    if host and observed is None:
+        source = sources.live()
+        observed = source.observed
+        side = source.side(space)
+        found.append(replace(side, groups=found[0].groups) if found else side)
+    return Sides(tuple(found), observed)
+
+
+def _rendered(space: Space, ruleset: Ruleset) -> Iterator[Side]:
+    """What each back end that can say a policy makes of it, read back."""
+    from portctl import backends, pipeline
+    from portctl.backends.base import Ability
+    from portctl.problems import has_errors
+    from portctl.space import sides
+
+    for name in backends.NAMES:
+        backend = backends.load(name)
+        if has_errors(pipeline.gaps(ruleset, [name], Ability())):
+            typer.echo(f"{name} cannot say this policy", err=True)
+            continue
+        program = backend.parse(backend.render(ruleset, Ability()))
+        yield replace(sides.of_program(space, program, name), groups=ruleset.groups)
+
+
+def _outcomes(side: Side, asked: Query, at: datetime) -> list[Outcome]:
+    from portctl.space import questions
+    from portctl.space.boxes import TooMany
+
+    try:
+        return questions.explain(side, asked, at)
+    except TooMany:
+        hint = "ask for one address, or one port"
+        message = f"{side.title} judges what was asked by more cases than anybody would read"
+        raise Problems([Problem("too-many-cases", message, None, hint)]) from None
+
+
+def _say(side: Side, outcomes: Sequence[Outcome], titled: bool) -> None:
+    from portctl.space import questions
+
+    if titled:
+        typer.echo(f"{side.title}:")
+    for line in questions.explain_text(side, outcomes).splitlines():
+        typer.echo(f"  {line}" if titled else line)
+
+
+def _plain(side: Side, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    from portctl import report
+    from portctl.space.packets import packet_text
+    from portctl.space.words import box_text
+
+    return {
+        "title": side.title,
+        "outcomes": [
+            {
+                "verdict": each.verdict,
+                "packets": box_text(each.box, side.groups),
+                "entry": each.reason.name,
+                "line": each.reason.line,
+                "place": report.place(each.reason.place),
+                "counter": each.reason.packets,
+                "example": packet_text(each.example),
+                "depends": list(each.depends),
+            }
+            for each in outcomes
+        ],
+    }

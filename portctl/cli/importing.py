@@ -1,0 +1,157 @@
+"""`portctl import` and `portctl init`: a policy of what is there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from portctl.importing import Imported
+
+EQUAL, DIFFERS = 0, 1
+MOST_WORDS = 40
+"""So many lines of differences are printed."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("import")(bring)
+    app.command("init")(init)
+
+
+def bring(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Saved rule sets, `-` for standard input; none: this host.", show_default=False),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the policy here.")] = None,
+    account: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Print what became of every line, instead of the policy.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the policy.")] = "imported",
+    ipv6: Annotated[
+        Literal["alike", "closed"],
+        typer.Option(
+            help="Where the input speaks of IPv4 alone: what it opens to everybody is open in IPv6 too, or not."
+        ),
+    ] = "alike",
+) -> None:
+    """Make a policy of rules that somebody else wrote, account for every line, and prove that both admit the same.
+
+    Reads what iptables-save, ip6tables-save, ipset save, nft list ruleset and nft -j list ruleset print, several
+    files at once. Exit status: 0 the policy admits exactly what the input admits, 1 it differs (standard error says
+    how), 2 the input is no rule set, 3 the host could not be asked.
+    """
+    from portctl import importing
+    from portctl.importing import account as accounts
+
+    _check_name(name)
+    alike = ipv6 == "alike"
+    found = importing.from_texts(_texts(files), name, alike) if files else _of_host(name, alike)
+    if output is not None:
+        _write(output, found.text)
+    if account is not None:
+        typer.echo(accounts.text(found.account) if account == "text" else accounts.as_json(found.account), nl=False)
+    elif output is None:
+        typer.echo(found.text, nl=False)
+    _say(found)
+    raise typer.Exit(EQUAL if found.equal else DIFFERS)
+
+
+def _check_name(name: str) -> None:
+    import re
+
+    from portctl.policy.shape import NAME_PATTERN
+    from portctl.problems import Problem, Problems
+
+    if not re.match(NAME_PATTERN, name):
+        hint = "a lower-case letter, then up to 30 lower-case letters, digits, `-` or `_`"
+        raise Problems([Problem("bad-name", f"`{name}` is no name for a policy", None, hint)])
+
+
+def _texts(files: list[Path]) -> Mapping[str, str]:
+    from portctl.problems import Problem, Problems
+
+    texts: dict[str, str] = {}
+    for path in files:
+        try:
+            data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        except OSError as error:
+            raise Problems([Problem("no-file", f"`{path}` cannot be read: {error.strerror}")]) from None
+        texts["stdin" if str(path) == "-" else str(path)] = data.decode("utf-8", errors="replace")
+    return texts
+
+
+def _write(path: Path, text: str) -> None:
+    """Never over a file that is there."""
+    from portctl.problems import Problem, Problems
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise Problems([Problem("cannot-write", f"`{path}`: {error.strerror}", None, "give a new name")]) from None
+
+
+def _of_host(name: str, alike: bool) -> Imported:
+    from portctl import backends, observe
+    from portctl.command import HostError
+    from portctl.hosts.local import Local
+    from portctl.importing import of_observed
+
+    host = Local()
+    observed = observe.observe(host, [backends.load(each) for each in backends.NAMES])
+    if observed.program is None:
+        raise HostError("; ".join(observed.unknown) or "the loaded rules could not be read")
+    return of_observed(observed, name, alike)
+
+
+def _say(found: Imported) -> None:
+    """The summary, on standard error."""
+    from portctl.importing import account as accounts
+    from portctl.problems import text
+    from portctl.space import report
+
+    say = [accounts.summary(found.account), *accounts.trouble(found.account), *(f"note: {n}" for n in found.notes)]
+    for problem in found.problems:
+        say.append(text(problem))
+    if found.equal:
+        say.append("proved: the policy admits exactly what the input admits")
+    elif found.difference is not None:
+        say.append("the policy does not admit exactly what the input admits:")
+        listed = report.text(found.difference).splitlines()[1:]
+        say += listed[:MOST_WORDS]
+        if len(listed) > MOST_WORDS:
+            say.append(f"  and {len(listed) - MOST_WORDS} lines more")
+    for line in say:
+        typer.echo(line, err=True)
+
+
+def init(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the policy here.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the policy; default: this host's.")] = None,
+) -> None:
+    """Make a first policy of this host: what listens, who talks to it, what its rules admit now; each line with its
+    evidence as a comment. Exit status: 0, or 3 where the host could not be asked.
+    """
+    import platform
+
+    from portctl import backends, observe
+    from portctl.hosts.local import Local
+    from portctl.importing.first import first
+    from portctl.importing.naming import slug
+
+    if name is not None:
+        _check_name(name)
+    observed = observe.observe(Local(), [backends.load(each) for each in backends.NAMES])
+    found = first(observed, name or slug(platform.node().split(".")[0]) or "host")
+    if output is None:
+        typer.echo(found.text, nl=False)
+    else:
+        _write(output, found.text)
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)

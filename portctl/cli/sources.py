@@ -1,0 +1,178 @@
+"""What a person names on the command line to be asked or compared: a policy, rule files, saved rule sets, a live host.
+
+They are told apart by their content; each becomes a `Side` of a space.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from portctl.net import FAMILIES, Address, Family
+from portctl.problems import Problem, Problems
+from portctl.program import Program
+from portctl.ruleset import Packet, Ruleset
+
+if TYPE_CHECKING:
+    from portctl.observe import Observed
+    from portctl.space import Space
+    from portctl.space.sides import Reason, Side
+
+HOST = "host"
+POLICY = re.compile(r"^portctl\s*:", re.M)
+"""The first key of a policy: no fragment and no listing has it."""
+MOST_TEXT = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Either a policy's rule set or a program, with what it was read from. `families` are those that it speaks of."""
+
+    title: str
+    text: str
+    meaning: Ruleset | Program
+    families: tuple[Family, ...] = FAMILIES
+    own_addresses: tuple[Address, ...] = ()
+    observed: Observed | None = None
+    below: str = ""
+    """A folder that is not shown: where an older state was put to be read."""
+
+    def side(self, space: Space) -> Side:
+        from portctl.space import sides
+
+        if isinstance(self.meaning, Program):
+            return sides.of_program(space, self.meaning, self.title, self.own_addresses, self.text)
+        return _shown(sides.of_ruleset(space, self.meaning, self.title, self.text), self.below)
+
+
+def _shown(side: Side, below: str) -> Side:
+    """With places as the person knows them."""
+    if not below:
+        return side
+
+    def reason(packet: Packet) -> Reason:
+        found = side.reason(packet)
+        if found.place is None:
+            return found
+        return replace(found, place=replace(found.place, file=found.place.file.removeprefix(f"{below}/")))
+
+    return replace(side, reason=reason)
+
+
+def read(name: str, at: datetime, root: Path | None = None) -> Source:
+    """What a word on the command line names: `host`, a folder with a bundle, a file, or files joined with commas (the
+    listings of both families and their sets, say). Raises `Problems`, `HostError`."""
+    if name == HOST and not Path(name).exists():
+        return live()
+    path = Path(name)
+    if path.is_dir():
+        return _bundle(path)
+    paths = [path] if path.exists() or "," not in name else [Path(part) for part in name.split(",")]
+    texts = {str(each): _text(each) for each in paths}
+    if not (len(paths) == 1 and POLICY.search(texts[str(path)])) and (found := _listings(texts)):
+        return _program(name, found)
+    if len(paths) > 1:
+        raise Problems([Problem("bad-file", f"`{name}`: only listings are read together", None, "name one policy")])
+    return policy(path, at, root)
+
+
+def policy(path: Path, at: datetime, root: Path | None = None, title: str | None = None, below: str = "") -> Source:
+    """A policy, as it is at a moment. Raises `Problems`."""
+    from portctl import pipeline
+
+    text = _text(path)
+    return Source(title or str(path), text, pipeline.compile(path, at, root).ruleset, below=below)
+
+
+def nothing(title: str) -> Source:
+    """In the place of a policy that is not there: one without entries."""
+    from portctl import pipeline
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nothing.yaml"
+        path.write_text("portctl: 1\nname: nothing\n", encoding="utf-8")
+        return Source(title, "", pipeline.compile(path).ruleset)
+
+
+def live() -> Source:
+    """This machine: all that is loaded, whoever loaded it. Raises `HostError` where it cannot be read."""
+    from portctl import backends, observe
+    from portctl.command import HostError
+    from portctl.hosts.local import Local
+
+    known = observe.facts(Local())
+    observed = observe.observe(Local(), [backends.load(name) for name in backends.NAMES], (), known)
+    if observed.program is None:
+        raise HostError("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
+    rules = {name: text for name, text in observed.listings.items() if not name.endswith("/users")}
+    text = "".join(rules[name] for name in sorted(rules))
+    return Source(HOST, text, observed.program, own_addresses=known.own_addresses(), observed=observed)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_TEXT + 1)
+    except OSError as error:
+        raise Problems([Problem("bad-file", f"cannot read `{path}`: {error.strerror}")]) from None
+    if len(data) > MOST_TEXT:
+        raise Problems([Problem("too-large", f"`{path}` has more than {MOST_TEXT // 1024 // 1024} MiB")])
+    return data.decode("utf-8", "replace")
+
+
+Listings = dict[str, dict[str, str]]
+"""{back end: {listing: text}}."""
+
+
+def _listings(texts: Mapping[str, str]) -> Listings:
+    """The files that are listings, by the back end that knows them. None at all: {}."""
+    from portctl import backends
+
+    found: Listings = {}
+    strange: list[Problem] = []
+    for path, text in texts.items():
+        claims = [(name, claim) for name in backends.NAMES if (claim := backends.load(name).claims(text))]
+        if not claims:
+            strange.append(Problem("bad-file", f"`{path}` is no listing of rules that portctl knows"))
+            continue
+        name, listing = claims[0]
+        if listing in found.setdefault(name, {}):
+            strange.append(Problem("bad-file", f"`{path}` is a second listing of the same kind"))
+        found[name][listing] = text
+    if strange and found:
+        raise Problems(strange)
+    return found
+
+
+def _program(title: str, listings: Listings) -> Source:
+    from portctl import backends
+    from portctl.observe.programs import merge
+
+    program = merge([backends.load(name).parse(texts) for name, texts in listings.items()])
+    families = {chain.family for chain in program.chains}
+    said: tuple[Family, ...] = FAMILIES if None in families else tuple(f for f in FAMILIES if f in families)
+    text = "".join(text for texts in listings.values() for text in texts.values())
+    return Source(title, text, program, said or FAMILIES)
+
+
+def _bundle(folder: Path) -> Source:
+    """A folder that holds the rule files of a back end, or such a folder by its name."""
+    from portctl import backends
+
+    found: Listings = {}
+    for name in backends.NAMES:
+        for place in (folder, folder / name):
+            texts = {part: _text(place / part) for part in backends.load(name).PARTS if (place / part).is_file()}
+            if texts:
+                found[name] = texts
+    if len(found) > 1:
+        hint = " or ".join(f"`{folder / name}`" for name in found)
+        raise Problems([Problem("bad-file", f"`{folder}` holds rules for {' and '.join(found)}", None, f"name {hint}")])
+    if not found:
+        raise Problems([Problem("bad-file", f"`{folder}` holds no rule files", None, "see `portctl render --output`")])
+    return _program(str(folder), found)

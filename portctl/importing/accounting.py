@@ -1,0 +1,190 @@
+"""The account: every line of the input with what became of it, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from portctl.importing import limits
+from portctl.importing.account import Account, Entry, Status
+from portctl.importing.draft import Draft
+from portctl.importing.inputs import Source
+from portctl.importing.naming import Names
+from portctl.importing.prepare import Key, asks_limit, key, marks, reached, says_something
+from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Return, Translate
+from portctl.ruleset import KNOWN, State
+
+Said = tuple[Status, str]
+_STRUCTURE = re.compile(r"^\s*(#.*|\*\S+|COMMIT|\}?|table .*\{|(chain|set|map|flowtable) .*\{|policy .*;)\s*$")
+
+
+def account(draft: Draft, names: Names) -> Account:
+    """One entry for each line of each file."""
+    said = _said(draft, names)
+    foreign = {line.strip() for line in draft.inputs.program.foreign}
+    entries: list[Entry] = []
+    for source in draft.inputs.sources:
+        mine = {line: each for (file, line), each in said.items() if file == source.name}
+        read: dict[int, list[str]] = {}
+        for number, text in source.read:
+            read.setdefault(number, []).append(text)
+        for number, text in enumerate(source.lines, 1):
+            entries.append(_entry(source, number, text, mine.get(number), read.get(number, []), foreign, draft))
+    return Account(tuple(entries))
+
+
+def _entry(
+    source: Source, number: int, text: str, said: Said | None, read: list[str], foreign: set[str], draft: Draft
+) -> Entry:
+    if said is not None:
+        return Entry(source.name, number, *said, text)
+    if any(line.strip() and (line.strip() in foreign or _in_foreign(line, foreign)) for line in read):
+        return Entry(source.name, number, "refused", "this is no rule that portctl can read", text)
+    if source.form == "ipset save":
+        return _of_set(source, number, text, draft)
+    declared = re.match(r":(\S+) (\S+)", (read or [text])[0])
+    if declared:
+        word = "chain" if declared[2] == "-" else f"policy {declared[2]}"
+        return Entry(source.name, number, "modelled", word, text, structure=declared[2] == "-")
+    return Entry(source.name, number, "modelled", _structure(text), text, structure=True)
+
+
+def _in_foreign(line: str, foreign: set[str]) -> bool:
+    return any(each.endswith(f": {line.strip()}") for each in foreign) if len(foreign) < 200 else False
+
+
+def _structure(text: str) -> str:
+    if not text.strip():
+        return "empty"
+    return "comment" if text.lstrip().startswith("#") else "structure"
+
+
+def _of_set(source: Source, number: int, text: str, draft: Draft) -> Entry:
+    words = text.split()
+    if len(words) < 2 or words[0] not in ("create", "add"):
+        return Entry(source.name, number, "modelled", _structure(text), text, structure=True)
+    name = words[1]
+    for condition in _conditions(draft):
+        if condition.field is Field.UNKNOWN and re.search(
+            rf"\b(match-set|set) {re.escape(name)} ", str(condition.value)
+        ):
+            return Entry(source.name, number, "refused", f"a set of a kind that portctl cannot read: `{name}`", text)
+    return Entry(source.name, number, "modelled", f"member of the set `{name}`", text)
+
+
+def _conditions(draft: Draft) -> Iterable[Condition]:
+    for chain in draft.inputs.program.chains:
+        for line in chain.lines:
+            yield from line.conditions
+
+
+def _said(draft: Draft, names: Names) -> dict[tuple[str, int], Said]:
+    entries: dict[Key, list[str]] = {}
+    for entry in names.entries:
+        for step in entry.steps:
+            entries.setdefault(key(step.chain, step.line), []).append(f"{entry.section} `{entry.name}`")
+    hooks = reached(draft.inputs.program)
+    found: dict[tuple[str, int], Said] = {}
+    for chain in draft.inputs.program.chains:
+        for line in chain.lines:
+            place = draft.inputs.place(chain, line.number)
+            if place is not None:
+                said = _of_line(draft, names, chain, line, entries, hooks)
+                before = found.get(place)
+                found[place] = said if before is None or _WORST[said[0]] > _WORST[before[0]] else before
+    return found
+
+
+_WORST: Mapping[Status, int] = {"modelled": 0, "left": 1, "approximated": 2, "refused": 3}
+
+
+def _of_line(
+    draft: Draft,
+    names: Names,
+    chain: Chain,
+    line: Line,
+    entries: Mapping[Key, list[str]],
+    hooks: Mapping[tuple[int | None, str, str], frozenset[str]],
+) -> Said:
+    here = key(chain, line)
+    prepared = draft.prepared
+    if here in prepared.owned:
+        return "left", f"{prepared.owned[here]} keeps it"
+    if here in prepared.settled:
+        return "modelled", prepared.settled[here]
+    if here in prepared.left_out:
+        return "refused", prepared.left_out[here]
+    if here in prepared.assumed:
+        return "approximated", prepared.assumed[here]
+    if here in draft.useless:
+        return "approximated", "it translates connections that nothing admits: no forward"
+    if not hooks[chain.family, chain.table, chain.name]:
+        return "modelled", "nothing jumps to its chain: it is never asked"
+    if prepared.forward_owner and hooks[chain.family, chain.table, chain.name] == {"forward"} and here not in entries:
+        return "left", f"the forward path is left as {prepared.forward_owner} keeps it"
+    return _by_limits(line) or _by_deed(draft, names, line, entries.get(here, ()))
+
+
+def _by_limits(line: Line) -> Said | None:
+    texts = [str(c.value) for c in asks_limit(line.conditions)]
+    if not texts or not says_something(line):
+        return None
+    limit = limits.read(texts[0])
+    if limit is None:
+        return "refused", f"the language has no limit like `{texts[0][:80]}`"
+    what = f"rate: {limit.rate}" if limit.rate else f"max_connections: {limit.connections}"
+    return ("modelled", what) if limit.exact else ("approximated", f"{what}; {limit.note}")
+
+
+def _by_deed(draft: Draft, names: Names, line: Line, entries: Iterable[str]) -> Said:
+    named = ", ".join(dict.fromkeys(entries))
+    if not says_something(line):
+        return _of_note(draft, names, line)
+    acts = line.actions
+    if named:
+        return "modelled", named
+    if any(isinstance(a, Translate) for a in acts):
+        outgoing = any(isinstance(a, Translate) and a.kind in ("source", "masquerade") for a in acts)
+        if outgoing:
+            return (
+                "approximated",
+                "it hides the source of nothing that a forward admits",
+            )
+        return "approximated", "a translation of what this host itself sends is not part of a policy"
+    if any(isinstance(a, Accept) for a in acts):
+        return "modelled", _fixed(line) or "within what other lines and entries admit"
+    if any(isinstance(a, Deny) for a in acts):
+        return "modelled", "what no entry admits is denied"
+    if any(isinstance(a, Jump | Return) for a in acts):
+        return "modelled", "jump" if any(isinstance(a, Jump) for a in acts) else "return"
+    return "modelled", "its effect is in what the entries admit"
+
+
+def _of_note(draft: Draft, names: Names, line: Line) -> Said:
+    words = [a.text.split()[0] for a in line.actions if isinstance(a, Note) and a.text]
+    if marks(line):
+        return (
+            "approximated",
+            "marks packets: what it filters by them is in the entries, routing is no matter of a policy",
+        )
+    if any(word.upper() in ("LOG", "NFLOG", "ULOG", "AUDIT") for word in words):
+        return "modelled", "log_denied: true" if draft.log_denied else "logging: say `log: true` where you want it"
+    if words and words[0] == "TCPMSS" and any(entry.mss for entry in names.entries):
+        return "modelled", "mss: path"
+    if words and words[0].upper() not in ("CONTINUE", "COMMENT", "TRANSLATION"):
+        return "approximated", f"`{words[0]}` changes no verdict, and is not part of a policy"
+    return "modelled", "it only counts"
+
+
+def _fixed(line: Line) -> str | None:
+    """The lines that every policy has by itself."""
+    for condition in line.conditions:
+        if condition.field is Field.STATE and isinstance(condition.value, State) and not condition.value & ~KNOWN:
+            return "known connections are admitted by every policy"
+        if condition.field is Field.IN and condition.value == ("lo",) and not condition.negated:
+            return "loopback is admitted by every policy"
+        if condition.field is Field.OUT and condition.value == ("lo",) and not condition.negated:
+            return "loopback is admitted by every policy"
+        if condition.field is Field.ICMP and not condition.negated:
+            return "ICMP errors, neighbour discovery and the like are admitted by every policy; echo is `ping`"
+    return None

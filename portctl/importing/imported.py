@@ -1,0 +1,169 @@
+"""From the input to the policy, its proof and its account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from portctl import document, policy
+from portctl.files import Files
+from portctl.importing.account import Account
+from portctl.importing.accounting import account
+from portctl.importing.draft import Draft, draft
+from portctl.importing.inputs import Inputs
+from portctl.importing.naming import Names
+from portctl.importing.naming import name as give_names
+from portctl.importing.world import NOBODY, World, families_of, with_values
+from portctl.importing.write import Text, comment_lines, write
+from portctl.net import Address, Ranges
+from portctl.problems import Problem, Problems
+from portctl.resolve import resolve
+from portctl.ruleset import Ruleset
+from portctl.space import sides
+from portctl.space.boxes import Box, TooMany, boxes, set_of
+from portctl.space.difference import Change, Difference, Relation, Way
+from portctl.space.dimensions import PORT, SOURCE, SOURCE_PORT
+from portctl.space.examples import example
+from portctl.space.sets import PacketSet
+from portctl.space.words import tidy, width
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of an input. `problems` are errors of the policy itself, where it cannot be said at all."""
+
+    text: str
+    account: Account
+    difference: Difference | None
+    """Policy against input: what only the policy admits is "opened". None: there is no policy to compare."""
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    ruleset: Ruleset | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Proved: the policy admits exactly what the input admits."""
+        return self.difference is not None and self.difference.relation == "same" and not self.problems
+
+
+def bring(inputs: Inputs, name: str, alike: bool = True, own: Iterable[Address] = ()) -> Imported:
+    """The policy called `name` of an input. `own`: the host's own addresses, where known. Raises `Problems`."""
+    try:
+        found = draft(inputs)
+    except TooMany:
+        hint = "portctl describes up to 20,000; give a part of it"
+        what = "the input admits more different things than can be described"
+        raise Problems([Problem("too-many", what, None, hint)]) from None
+    named = give_names(found, alike)
+    notes = tuple(dict.fromkeys((*found.notes, *named.notes, *_notes(found, alike))))
+    text = write(_text(found, named, name, inputs, notes))
+    try:
+        ruleset, _ = resolve(policy.validate(document.read(text, name)), datetime.now(UTC), Files(Path()))
+    except Problems as wrong:
+        return Imported(text, account(found, named), None, notes, wrong.problems)
+    return Imported(text, account(found, named), compare(found, ruleset, name, text, own), notes, (), ruleset)
+
+
+def _notes(found: Draft, alike: bool) -> Iterator[str]:
+    families = found.inputs.families
+    if len(families) == 1:
+        missing = 6 if families[0] == 4 else 4
+        if alike:
+            yield f"the input says nothing of IPv{missing}: what it opens to everybody is open in both families"
+        else:
+            yield f"the input says nothing of IPv{missing}: the policy admits none of it"
+    if tools := sorted({tool for tool in found.prepared.owned.values()}):
+        yield f"left to {', '.join(tools)}: the rules that they keep themselves"
+    if found.prepared.forward_owner:
+        yield f"the forward path is left as {found.prepared.forward_owner} keeps it (`forward: keep`)"
+    elif ("forward", "keep") in found.defaults:
+        yield "the input does not filter what passes through this host; nor does the policy"
+
+
+def _text(found: Draft, named: Names, name: str, inputs: Inputs, notes: tuple[str, ...]) -> Text:
+    given = ", ".join(f"{source.name} ({source.form})" for source in inputs.sources)
+    head = [f"Imported from {given}. What each line became: portctl import --account text", *notes]
+    return Text(
+        name,
+        tuple(named.entries),
+        found.defaults,
+        tuple(comment_lines(head)),
+        found.log_denied,
+        group_names=tuple(named.groups.items()),
+    )
+
+
+def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[Address] = ()) -> Difference:
+    """The policy against the input, without what tools keep, for every connection that a policy speaks of."""
+    space = found.world.space
+    addresses = tuple(own)
+    old = sides.of_program(space, found.prepared.given, "the input", addresses)
+    new = sides.of_ruleset(space, ruleset, name, text)
+    changes: list[Change] = []
+    said = found.turned or space.nothing()
+    many = False
+    for over in (False, True):
+        parts = {k: p.along(*found.ways) - said for k, p in _parts(found.world, old, new, over).items()}
+        for kind, packets in parts.items():
+            said = said | packets
+            side = new if kind in ("opened", "may open") else old
+            try:
+                changes += _changes(kind, packets, side, (old, new), over)
+            except TooMany:
+                many = True
+    changes.sort(key=_order)
+    kinds = {change.kind for change in changes}
+    return Difference(old, new, _relation(kinds) if not many else "both", tuple(changes), (), (), many)
+
+
+def _order(change: Change) -> tuple[object, ...]:
+    bounds = tuple(bound for _, ranges in change.box.asked for bound in ranges.bounds)
+    return _KINDS.index(change.kind), -width(change.far), change.box.direction.value, bounds
+
+
+_KINDS: tuple[Way, ...] = ("opened", "may open", "closed", "may close")
+
+
+def _relation(kinds: set[Way]) -> Relation:
+    if not kinds:
+        return "same"
+    if "opened" in kinds:
+        return "both" if "closed" in kinds else "widened"
+    return "narrowed" if "closed" in kinds else "uncertain"
+
+
+def _parts(world: World, old: sides.Side, new: sides.Side, over: bool) -> dict[Way, PacketSet]:
+    sure = world.of(old.partition.accepted(), over)
+    maybe = world.of(old.partition.maybe_accepted(), over)
+    mine = world.of(new.partition.accepted(), over)
+    return {
+        "opened": mine - maybe,
+        "closed": sure - mine,
+        "may open": (mine - sure) & maybe,
+        "may close": maybe - sure - mine,
+    }
+
+
+def _plain(box: Box) -> Box:
+    """Without what the world leaves out anyway, which is not worth a word."""
+    source = box.source | NOBODY
+    whole = all(source.is_every(f) for f in families_of(box))
+    plain = (Ranges((1, 65536)), Ranges.single(0))
+    kept = tuple((d, r) for d, r in box.asked if d not in (PORT, SOURCE_PORT) or r not in plain)
+    box = replace(box, asked=kept)
+    return tidy(with_values(box, SOURCE, None) if whole else box)
+
+
+def _changes(
+    kind: Way, packets: PacketSet, side: sides.Side, both: tuple[sides.Side, sides.Side], over: bool
+) -> Iterator[Change]:
+    for box in boxes(packets, 2000):
+        packet = example(set_of(packets.space, box) & packets)
+        assert packet is not None
+        depends: tuple[str, ...] = ()
+        if kind.startswith("may"):
+            steps = [step for each in both for step in each.partition.depends(packet)]
+            depends = tuple(dict.fromkeys(sides.step_text(step) for step in steps))
+        yield Change(kind, _plain(box), side.reason(packet), packet, depends, "beyond the limit" if over else "")

@@ -1,0 +1,70 @@
+"""Limits of a packet filter as those of the language: so many new connections a period, or at once, for a source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_PERIODS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Limit:
+    """One of both is given. `exact`: the policy means the same as the input."""
+
+    rate: str | None = None
+    connections: int | None = None
+    exact: bool = False
+    note: str = ""
+
+
+def read(text: str) -> Limit | None:
+    """The limit that a condition's text says; None where the language has nothing like it."""
+    for reader in (_connections, _recent, _rate):
+        found = reader(text)
+        if found is not None:
+            return found
+    return None
+
+
+def _connections(text: str) -> Limit | None:
+    found = re.search(r"--connlimit-(upto|above) (\d+)", text) or re.search(r"ct (count) (\d+)", text)
+    if found is None:
+        return None
+    number = int(found[2])
+    if number < 1:
+        return None
+    mask = re.search(r"--connlimit-mask (\d+)", text)
+    each = "--connlimit-daddr" not in text and (mask is None or mask[1] in ("32", "64", "128"))
+    said = "" if each else "the input counts whole networks, or all sources together; the policy counts each source"
+    return Limit(None, number, each, said)
+
+
+def _recent(text: str) -> Limit | None:
+    """`--update --seconds S --hitcount H` holds at the H-th packet within S seconds."""
+    seconds, hits = re.search(r"--seconds (\d+)", text), re.search(r"--hitcount (\d+)", text)
+    if not text.startswith("recent") or seconds is None or hits is None:
+        return None
+    number, period = max(1, int(hits[1]) - 1), max(1, int(seconds[1]))
+    said = f"the input counts {number} in {period} seconds, in a window that moves"
+    for name, length in _SECONDS.items():
+        if period <= length:
+            return Limit(f"{max(number, number * length // period)}/{name}", None, False, said)
+    return Limit(f"{number}/day", None, False, said)
+
+
+def _rate(text: str) -> Limit | None:
+    found = re.search(r"(?:--limit|--hashlimit-upto|--hashlimit|rate(?: over)?) (\d+)/(\w+)", text)
+    if found is None or found[2][0] not in _PERIODS or not re.match(r"s|mi|m$|h|d", found[2]):
+        return None
+    number, period = int(found[1]), _PERIODS[found[2][0]]
+    if number < 1:
+        return None
+    burst = re.search(r"(?:-burst|burst) (\d+)", text)
+    each = "srcip" in text or "saddr" in text
+    at_once = int(burst[1]) if burst else 5
+    if each and at_once == number:
+        return Limit(f"{number}/{period}", None, True)
+    counts = "each source" if each else "all sources together"
+    return Limit(f"{number}/{period}", None, False, f"the input counts {counts}, {at_once} at once")

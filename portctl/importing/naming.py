@@ -1,0 +1,517 @@
+"""Names as a person would give them: of entries by service or comment, of address groups and interfaces by what they
+are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from portctl import services
+from portctl.importing.draft import Atom, Draft, Found
+from portctl.importing.limits import Limit
+from portctl.importing.world import NOBODY, families_of
+from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
+from portctl.program import Field, Note, Step, Translate
+from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, TCP, UDP, Direction
+from portctl.space.dimensions import IN, OUT, SOURCE_PORT, USER, number_name, pattern
+
+WORDS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+PORTS: tuple[tuple[str, dict[int, set[int]]], ...] = (
+    ("web", {TCP: {80, 443}, UDP: {443}}),
+    ("mail", {TCP: {25, 465, 587, 110, 143, 993, 995, 4190}}),
+    ("samba", {TCP: {139, 445}, UDP: {137, 138}}),
+    ("nfs", {TCP: {111, 2049, 20048}, UDP: {111, 2049, 20048}}),
+    ("ipsec", {UDP: {500, 4500}}),
+    ("ftp", {TCP: {20, 21}}),
+    ("nodeports", {}),
+)
+"""Services that people open together."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry to be written."""
+
+    section: str
+    name: str
+    ports: list[str]
+    source: Addresses = ANYWHERE
+    destination: Addresses | None = None
+    interfaces: tuple[str, ...] = ()
+    out_interfaces: tuple[str, ...] = ()
+    source_ports: list[str] = field(default_factory=list)
+    user: str | None = None
+    limit: Limit | None = None
+    target: str | None = None
+    masquerade: str | None = None
+    description: str | None = None
+    mss: bool = False
+    steps: tuple[Step, ...] = ()
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What the atoms of one entry share."""
+
+    section: str
+    source: Addresses
+    destination: Addresses | None
+    interfaces: tuple[str, ...]
+    out_interfaces: tuple[str, ...]
+    source_ports: Ranges | None
+    user: str | None
+    limit: Limit | None
+    target: Translate | None
+    masquerade: Translate | None
+
+
+@dataclass(slots=True)
+class Names:
+    """`notes` are what could not be said exactly."""
+
+    entries: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    groups: dict[Addresses, str] = field(default_factory=dict)
+    """Names that the input has for sets of addresses."""
+
+
+def name(draft: Draft, alike: bool) -> Names:
+    """The entries of a draft, sorted as they are written. `alike`: IPv6 is to be as IPv4 where the input is silent."""
+    made = Names()
+    groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]] = {}
+    known = _devices(draft)
+    for found in draft.found:
+        for conditions in _conditions(found, known, made.notes, draft, alike):
+            listed = groups.setdefault(conditions, {})
+            for atom, steps in _said_atoms(found, conditions, draft).items():
+                listed[atom] = tuple(dict.fromkeys((*listed.get(atom, ()), *steps)))
+    _join_pings(groups, alike and len(draft.inputs.families) == 1)
+    taken: set[tuple[str, str]] = set()
+    for conditions, listed in groups.items():
+        for entry in _entries(conditions, listed):
+            if entry.section != "block":
+                unique(entry, taken)
+            made.entries.append(entry)
+    _finish(draft, made)
+    made.entries.sort(key=lambda e: (_SECTIONS.index(e.section), _order(e)))
+    return made
+
+
+def _finish(draft: Draft, made: Names) -> None:
+    """Names that the input has for its sets; clamping; and what is said of forwards that go past a translation."""
+    targets = {entry.target.rpartition(":")[0] or entry.target: entry.name for entry in made.entries if entry.target}
+    clamps = any(
+        isinstance(a, Note) and a.text.startswith(("TCPMSS", "tcp option maxseg")) and "set-mss" not in a.text
+        for chain in draft.prepared.program.chains
+        for line in chain.lines
+        for a in line.actions
+    )
+    for entry in made.entries:
+        for step in entry.steps:
+            _name_set(entry, step, made)
+        if entry.section == "forwards" and entry.target is None:
+            entry.mss = clamps
+            where = _texts(entry.destination) if entry.destination is not None else []
+            if len(where) == 1 and where[0] in targets:
+                entry.evidence = f"directly, past `{targets[where[0]]}`: leave it out if only that is meant"
+
+
+def _name_set(entry: Entry, step: Step, made: Names) -> None:
+    """The name of a set that a line looks its sources up in is the name of an entry's group, if it has the same."""
+    found = re.search(r"match-set (\S+) src|saddr @(\S+)", step.line.text) if step.line is not None else None
+    word = slug(found[1] or found[2]) if found else ""
+    if not word or step.line is None:
+        return
+    for condition in step.line.conditions:
+        if condition.field is Field.SOURCE and condition.family and isinstance(condition.value, Ranges):
+            mine = entry.source.family(condition.family)
+            if (
+                mine
+                and mine == condition.value - NOBODY.family(condition.family)
+                and entry.source.families() == (condition.family,)
+            ):
+                made.groups[entry.source] = word
+
+
+_SECTIONS = ("services", "block", "egress", "forwards")
+
+
+def _order(entry: Entry) -> tuple[object, ...]:
+    return entry.name != "ssh", entry.name.startswith("ping"), entry.name
+
+
+def _devices(draft: Draft) -> list[tuple[str, ...]]:
+    """The interfaces that the input names."""
+    names: dict[str, None] = {}
+    for chain in draft.prepared.program.chains:
+        for line in chain.lines:
+            for condition in line.conditions:
+                if condition.field.name in ("IN", "OUT") and isinstance(condition.value, tuple):
+                    names |= dict.fromkeys(str(n) for n in condition.value if not str(n).startswith("<") and n != "lo")
+    return [(n,) for n in names]
+
+
+def devices(ranges: Ranges | None, known: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:
+    """Interface patterns for a set of names, and whether they are the whole set."""
+    if ranges is None:
+        return (), True
+    found: list[str] = []
+    exact = True
+    for first, last in ranges.pairs():
+        text = number_name(first)
+        if text and text.isprintable() and (first == last or (first, last) == pattern(f"{text}*")):
+            found.append(text if first == last else f"{text}*")
+        else:
+            exact = False
+    if not exact:
+        for (device,) in known:
+            first, last = pattern(device)
+            if Ranges((first, last + 1)) <= ranges and device not in found:
+                found.append(device)
+    ok = [d for d in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\*?|\*", d)]
+    return tuple(sorted(ok)), exact and ok == found
+
+
+def _conditions(
+    found: Found, known: list[tuple[str, ...]], notes: list[str], draft: Draft, alike: bool
+) -> list[_Conditions]:
+    box = found.box
+    coming, exact_in = devices(box.values(IN), known)
+    leaving, exact_out = devices(box.values(OUT), known)
+    if not (exact_in and exact_out):
+        shown = ", ".join(coming + leaving) or "none"
+        notes.append(f"the language cannot say “every interface but”: of those, the ones that the input names: {shown}")
+        if (box.values(IN) is not None and not coming) or (box.values(OUT) is not None and not leaving):
+            return []
+    users: list[str | None] = [None]
+    if (asked := box.values(USER)) is not None:
+        users = [number_name(a) for a, b in asked.pairs() if a == b and re.fullmatch(_USER, number_name(a))]
+        if len(users) < len(list(asked.pairs())):
+            notes.append("a socket owner that is no user's name is left out")
+    source, destination = _wide(box.source, draft, alike), _wide(box.destination, draft, alike)
+    whole = all(box.destination.is_every(f) for f in families_of(box))
+    if found.section == "egress":
+        source_whole = all(box.source.is_every(f) for f in families_of(box))
+        source = ANYWHERE if source_whole else source
+    to = None if whole and found.section in ("services", "forwards", "block") else destination
+    if found.section == "block" and box.direction is Direction.OUTBOUND:
+        source, to = ANYWHERE, destination
+    if found.target is not None and found.target.address is not None:
+        version: Family = found.target.address.version
+        source = ANYWHERE if source.is_every(version) else source.only(version)
+    return [
+        _Conditions(
+            found.section,
+            source,
+            to,
+            coming,
+            leaving,
+            box.values(SOURCE_PORT),
+            user,
+            found.limit,
+            found.target,
+            found.masquerade,
+        )
+        for user in users
+    ]
+
+
+_USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
+
+
+def _wide(addresses: Addresses, draft: Draft, alike: bool) -> Addresses:
+    """The whole of the one family that the input speaks of is everywhere, where the other is to be alike."""
+    if alike and len(draft.inputs.families) == 1:
+        other: Family = 6 if draft.inputs.families[0] == 4 else 4
+        mine = addresses.family(draft.inputs.families[0])
+        if mine.count() >= 1 << (31 if other == 6 else 127) and not addresses.family(other):
+            return addresses | ANYWHERE.only(other)
+    return addresses
+
+
+def _said_atoms(found: Found, conditions: _Conditions, draft: Draft) -> Mapping[Atom, tuple[Step, ...]]:
+    """What a box consists of. Everything for everybody is said at length: the language has no short word for it."""
+    everybody = conditions.source == ANYWHERE and not conditions.interfaces
+    if conditions.section != "services" or Atom(None) not in found.evidence or not everybody:
+        return found.evidence
+    steps = found.evidence[Atom(None)]
+    ported = {Atom(p, 1, 65535): steps for p in PROTOCOLS_WITH_PORTS}
+    return {**ported, **{Atom(p): steps for p in sorted(draft.world.protocols - set(PROTOCOLS_WITH_PORTS))}}
+
+
+def _join_pings(groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]], alike: bool) -> None:
+    """`ping` is echo of both families: of ICMP the source is IPv4, of ICMPv6 it is IPv6; equal otherwise, they join."""
+    pings: dict[_Conditions, tuple[Addresses, tuple[Step, ...]]] = {}
+    for conditions, listed in list(groups.items()):
+        for protocol, family in ((ICMP, FAMILIES[0]), (ICMPV6, FAMILIES[1])):
+            steps = listed.pop(Atom(protocol), None)
+            if steps is None:
+                continue
+            everyone = alike and conditions.source == ANYWHERE
+            here = ANYWHERE if everyone else conditions.source.only(family)
+            blank = replace(conditions, source=ANYWHERE)
+            before, lines = pings.get(blank, (Addresses(), ()))
+            pings[blank] = before | here, (*lines, *steps)
+        if not listed:
+            del groups[conditions]
+    for blank, (source, steps) in pings.items():
+        if source:
+            groups.setdefault(replace(blank, source=source), {})[Atom(ICMP)] = steps
+
+
+def _entries(conditions: _Conditions, listed: dict[Atom, tuple[Step, ...]]) -> list[Entry]:
+    """The atoms of one set of conditions, those that belong together in one entry."""
+    bare = [atom for atom in listed if atom.protocol is not None and atom.protocol not in PROTOCOLS_WITH_PORTS]
+    if conditions.section == "block" or Atom(None) in listed or conditions.target is not None or len(bare) > 8:
+        kept = [Atom(None)] if Atom(None) in listed else list(listed)
+        return [_entry(conditions, _whole_name(conditions, kept, listed), kept, listed)]
+    named: dict[str, list[Atom]] = {}
+    for atom in sorted(listed, key=lambda a: (a.protocol or 0, a.first or 0)):
+        named.setdefault(family_name(atom, listed[atom]), []).append(atom)
+    strangers = named.pop("", [])
+    if len(strangers) == 1:
+        atom = strangers[0]
+        named.setdefault(plain_name(atom), []).append(atom)
+    elif strangers:
+        named.setdefault("ports", []).extend(strangers)
+    return [_entry(conditions, each, kept, listed) for each, kept in named.items()]
+
+
+def _entry(conditions: _Conditions, named: str, kept: list[Atom], listed: dict[Atom, tuple[Step, ...]]) -> Entry:
+    steps = tuple(dict.fromkeys(step for atom in kept for step in listed[atom]))
+    target = conditions.target
+    place = None
+    if target is not None:
+        address = "" if target.address is None else str(target.address)
+        address = f"[{address}]" if ":" in address and target.port is not None else address
+        port = f":{target.port}" if target.port is not None else ""
+        place = (f"{address}{port}" if port else str(target.address or "")) or None
+    hiding = conditions.masquerade
+    return Entry(
+        conditions.section,
+        named,
+        port_words(kept, "" if conditions.section == "block" else named),
+        conditions.source,
+        conditions.destination,
+        conditions.interfaces,
+        conditions.out_interfaces,
+        _source_ports(conditions.source_ports, kept),
+        conditions.user,
+        conditions.limit,
+        place,
+        None if hiding is None else (str(hiding.address) if hiding.address else "true"),
+        _description(steps, named) if _all_of_it(conditions.source, steps) else None,
+        steps=steps,
+    )
+
+
+def _source_ports(ranges: Ranges | None, kept: list[Atom]) -> list[str]:
+    if ranges is None:
+        return []
+    protocols = sorted({a.protocol for a in kept if a.protocol in WORDS})
+    word = "+".join(WORDS[p] for p in protocols if p is not None) or "tcp+udp"
+    return [f"{_span(max(1, a), b)}/{word}" for a, b in ranges.pairs() if b]
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _service(atom: Atom) -> services.Service | None:
+    """The service of portctl's table with just this port, or these."""
+    if atom.first is None or atom.last is None or atom.protocol is None:
+        return None
+    word = WORDS[atom.protocol]
+    for service in services.within(atom.first, atom.last):
+        if (service.first, service.last) == (atom.first, atom.last) and word in service.protocols:
+            return service
+    return None
+
+
+def port_words(kept: Iterable[Atom], named: str = "") -> list[str]:
+    """The items of `ports`: names where the table has one that says no more, numbers else.
+
+    A high port of an entry that has its name from a comment keeps its number: it may be anything.
+    """
+    words: list[str] = []
+    ported: dict[int, list[tuple[int, int]]] = {}
+    for atom in kept:
+        if atom.protocol is None:
+            return ["any"]
+        if atom.protocol in (ICMP, ICMPV6):
+            words.append("ping")
+        elif atom.first is None or atom.last is None:
+            words.append(_protocol_word(atom.protocol))
+        else:
+            ported.setdefault(atom.protocol, []).append((atom.first, atom.last))
+    by_range: dict[tuple[int, int], list[int]] = {}
+    for protocol, pairs in ported.items():
+        for first, last in _merged(pairs):
+            by_range.setdefault((first, last), []).append(protocol)
+    found: list[str] = []
+    for (first, last), protocols in sorted(by_range.items()):
+        speaking = {WORDS[p] for p in protocols}
+        service = next(
+            (
+                s
+                for s in services.within(first, last)
+                if (s.first, s.last) == (first, last) and set(s.protocols) == speaking
+            ),
+            None,
+        )
+        spelled = "+".join(w for w in WORDS.values() if w in speaking)
+        plain = service is not None and first > 1023 and not _says(service, named)
+        found.append(service.name if service and not plain else f"{_span(first, last)}/{spelled}")
+    return list(dict.fromkeys([*found, *words]))
+
+
+def _merged(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges without those that lie within others. What only touches stays apart: those are two services."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
+        if found and last <= found[-1][1]:
+            continue
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
+
+
+def _says(service: services.Service, named: str) -> bool:
+    """Whether an entry's name speaks of the service, or of several."""
+    words = {word for word, _ in PORTS} | {"ports", ""}
+    if any(named.startswith(name) for name in service.names) or "-to-" in named:
+        return True
+    return named.rstrip("-0123456789") in words
+
+
+def _protocol_word(number: int) -> str:
+    return next((word for word, n in services.PROTOCOLS.items() if n == number), f"proto/{number}")
+
+
+def family_name(atom: Atom, steps: tuple[Step, ...]) -> str:
+    """What a person calls it; empty: nothing but a number."""
+    if atom.protocol in (ICMP, ICMPV6):
+        return "ping"
+    if atom.first is None or atom.last is None:
+        return slug(_protocol_word(atom.protocol or 0)) or "other"
+    if (atom.first, atom.last) == (1, 65535):
+        return f"all-{WORDS[atom.protocol or TCP]}"
+    if atom.last - atom.first < 10:
+        for word, ports in PORTS:
+            if set(range(atom.first, atom.last + 1)) <= ports.get(atom.protocol or 0, set()):
+                return word
+    service = _service(atom)
+    said = next((found for step in steps if (found := comment_name(step))), "")
+    if service is not None and (not said or atom.first < 1024):
+        return service.name
+    return said
+
+
+def plain_name(atom: Atom) -> str:
+    word = WORDS.get(atom.protocol or 0, "port")
+    return f"{word}-{_span(atom.first or 0, atom.last or 0)}"
+
+
+_NOISE = re.compile(
+    r"(?i)^(allow|accept|permit|open|enable|incoming|inbound|for|the|rule|port|dapp_|user_rule)\b[\s:_-]*"
+)
+
+
+def comment_name(step: Step) -> str:
+    """A name from a line's comment."""
+    said = step.line.comment if step.line is not None else ""
+    said = re.sub(r"^'|'$", "", said).removeprefix("\\'")
+    said = said.replace("dapp_", "").replace("%20", " ").split("%2")[0]
+    for _ in range(3):
+        said = _NOISE.sub("", said)
+    words = [w for w in re.split(r"[^A-Za-z0-9]+", said) if w]
+    return slug("-".join(words[:3]))
+
+
+def slug(text: str) -> str:
+    """A name of the language from any text; empty where nothing is left."""
+    found = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-_")
+    found = re.sub(r"^[^a-z]+", "", found)[:31].strip("-_")
+    return "" if found in ("any", "none", "self") else found
+
+
+def _whole_name(conditions: _Conditions, kept: list[Atom], listed: dict[Atom, tuple[Step, ...]]) -> str:
+    steps = [step for atom in kept for step in listed.get(atom, ())]
+    said = next((found for step in steps if (found := comment_name(step))), "")
+    if conditions.target is not None:
+        atom = kept[0]
+        if said:
+            return said
+        service = _service(atom) if len(kept) == 1 else None
+        own = service.name if service else ("" if atom.first is None else plain_name(atom))
+        if len(kept) > 1:
+            own = family_name(atom, ()) or "ports"
+        where = str(conditions.target.address or "here").replace(":", "-").replace(".", "-")
+        return slug(f"{own or 'all'}-to-{where}")
+    if conditions.masquerade is not None and conditions.section == "forwards":
+        return "internet" if conditions.destination is None else said or "masquerade"
+    if conditions.section == "forwards":
+        sides = [*(conditions.interfaces[:1] or ("from",)), "to", *(conditions.out_interfaces[:1] or ("all",))]
+        return said or (slug("-".join(sides)) if conditions.interfaces or conditions.out_interfaces else "through")
+    if conditions.section == "egress":
+        return said or "outgoing"
+    if conditions.interfaces and conditions.interfaces != ("*",):
+        return slug(f"all-in-{conditions.interfaces[0].rstrip('*')}") or "inside"
+    return said or ("everything" if _everyone(conditions.source) else "trusted")
+
+
+def _everyone(addresses: Addresses) -> bool:
+    return addresses.is_every(4) or addresses.is_every(6)
+
+
+def _all_of_it(source: Addresses, steps: Iterable[Step]) -> bool:
+    """Whether the lines speak of all sources of an entry, not of one among several."""
+    if source == ANYWHERE or len(_texts(source)) < 2:
+        return True
+    fields = [c.field for step in steps if step.line is not None for c in step.line.conditions]
+    return Field.SOURCE not in fields
+
+
+def _description(steps: Iterable[Step], named: str) -> str | None:
+    """The comments of the lines, where they say more than the name."""
+    said = []
+    for step in steps:
+        comment = step.line.comment if step.line is not None else ""
+        comment = re.sub(r"^'|'$", "", comment).replace("%20", " ").strip()
+        plain = "".join(c if c.isprintable() else " " for c in comment)
+        if (
+            plain
+            and named not in (slug(plain), comment_name(step))
+            and plain not in said
+            and not plain.startswith("dapp_")
+        ):
+            said.append(plain)
+    text = "; ".join(said[:3])
+    return text[:200] or None
+
+
+def unique(entry: Entry, taken: set[tuple[str, str]]) -> None:
+    """Names are taken once a section; services and forwards of one name are confusing, and are told apart, too."""
+    base = entry.name or "entry"
+    device = (entry.interfaces or entry.out_interfaces or ("",))[0].rstrip("*")
+    candidates = [base, *([slug(f"{base}-{device}")] if device else [])]
+    if entry.destination is not None and entry.section != "egress":
+        where = next(iter(_texts(entry.destination)), "")
+        candidates.append(slug(f"{base}-at-{where}".replace(".", "-").replace(":", "-").split("/")[0]))
+    candidates += [f"{base[:27]}-{number}" for number in range(2, 10_000)]
+    for candidate in candidates:
+        if candidate and all((section, candidate) not in taken for section in _SECTIONS):
+            entry.name = candidate
+            taken.add((entry.section, candidate))
+            return
+
+
+def _texts(addresses: Addresses) -> list[str]:
+    return [t for f in FAMILIES for t in network_texts(addresses.family(f), f)]
+
+
+PRIVATE = Addresses.of("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")

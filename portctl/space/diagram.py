@@ -1,0 +1,164 @@
+"""Functions of a packet as shared, ordered diagrams with ranges on their edges: equal functions are one number.
+
+A node asks one dimension; `cuts` are the numbers at which its child changes, so child k is taken from cut k-1 up to
+cut k. Along a path dimensions only grow, and neighbouring children differ: with that every function has one form.
+Nodes are numbers in one `Diagrams`; numbers of two of them must not be mixed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from portctl.net import Ranges
+from portctl.space.dimensions import Dimension
+
+Cuts = tuple[int, ...]
+Operation = Callable[[Hashable, Hashable], Hashable]
+
+
+class Node(NamedTuple):
+    dimension: Dimension
+    cuts: Cuts
+    children: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Diagrams:
+    """All nodes made so far, and what is known of them."""
+
+    nodes: list[Node | None] = field(default_factory=list)
+    """By number; None: a leaf."""
+    values: dict[int, Hashable] = field(default_factory=dict)
+    """What the leaves say, by number."""
+    _leaves: dict[Hashable, int] = field(default_factory=dict)
+    _unique: dict[Node, int] = field(default_factory=dict)
+    _memo: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+    def leaf(self, value: Hashable) -> int:
+        found = self._leaves.get(value)
+        if found is None:
+            found = self._leaves[value] = len(self.nodes)
+            self.nodes.append(None)
+            self.values[found] = value
+        return found
+
+    def make(self, dimension: Dimension, cuts: Sequence[int], children: Sequence[int]) -> int:
+        """The node of some children, in its one form. Equal neighbours may be given."""
+        kept_cuts: list[int] = []
+        kept = [children[0]]
+        for cut, child in zip(cuts, children[1:], strict=True):
+            if child != kept[-1]:
+                kept_cuts.append(cut)
+                kept.append(child)
+        if not kept_cuts:
+            return kept[0]
+        node = Node(dimension, tuple(kept_cuts), tuple(kept))
+        found = self._unique.get(node)
+        if found is None:
+            found = self._unique[node] = len(self.nodes)
+            self.nodes.append(node)
+        return found
+
+    def combine(self, operation: Operation, left: int, right: int) -> int:
+        """The function that says `operation(left, right)` of every packet. The operation must be one lasting object."""
+        key = (operation, left, right)
+        found = self._memo.get(key)
+        if found is None:
+            found = self._memo[key] = self._combine(operation, left, right)
+        return found
+
+    def _combine(self, operation: Operation, left: int, right: int) -> int:
+        a, b = self.nodes[left], self.nodes[right]
+        if a is None and b is None:
+            return self.leaf(operation(self.values[left], self.values[right]))
+        if b is None or (a is not None and a.dimension < b.dimension):
+            assert a is not None
+            return self.make(a.dimension, a.cuts, [self.combine(operation, c, right) for c in a.children])
+        if a is None or b.dimension < a.dimension:
+            return self.make(b.dimension, b.cuts, [self.combine(operation, left, c) for c in b.children])
+        cuts, pairs = _overlay(a, b)
+        return self.make(a.dimension, cuts, [self.combine(operation, x, y) for x, y in pairs])
+
+    def map(self, change: Callable[[Hashable], Hashable], number: int) -> int:
+        """The function with every answer changed. `change` must be one lasting object."""
+        key = (change, number)
+        found = self._memo.get(key)
+        if found is None:
+            node = self.nodes[number]
+            if node is None:
+                found = self.leaf(change(self.values[number]))
+            else:
+                found = self.make(node.dimension, node.cuts, [self.map(change, c) for c in node.children])
+            self._memo[key] = found
+        return found
+
+    def fix(self, number: int, dimension: Dimension, value: int) -> int:
+        """The function with one dimension held at one value: it no longer asks it."""
+        node = self.nodes[number]
+        if node is None or node.dimension > dimension:
+            return number
+        if node.dimension == dimension:
+            return node.children[bisect_right(node.cuts, value)]
+        key = ("fix", number, dimension, value)
+        found = self._memo.get(key)
+        if found is None:
+            children = [self.fix(c, dimension, value) for c in node.children]
+            found = self._memo[key] = self.make(node.dimension, node.cuts, children)
+        return found
+
+    def any(self, number: int, dimension: Dimension, either: Operation) -> int:
+        """The function that joins, by `either`, what is said for all values of a dimension: it no longer asks it."""
+        node = self.nodes[number]
+        if node is None or node.dimension > dimension:
+            return number
+        key = ("any", number, dimension, either)
+        found = self._memo.get(key)
+        if found is None:
+            if node.dimension == dimension:
+                distinct = list(dict.fromkeys(node.children))
+                found = distinct[0]
+                for child in distinct[1:]:
+                    found = self.combine(either, found, child)
+            else:
+                children = [self.any(c, dimension, either) for c in node.children]
+                found = self.make(node.dimension, node.cuts, children)
+            self._memo[key] = found
+        return found
+
+    def at(self, number: int, values: Callable[[Dimension], int]) -> Hashable:
+        """What the function says where each dimension has the value that `values` gives."""
+        while (node := self.nodes[number]) is not None:
+            number = node.children[bisect_right(node.cuts, values(node.dimension))]
+        return self.values[number]
+
+    def branches(self, node: Node, end: int) -> Iterator[tuple[int, Ranges]]:
+        """The distinct children of a node and the values that lead to each, in the order of their first value."""
+        bounds: dict[int, list[int]] = {}
+        start = 0
+        for child, cut in zip(node.children, (*node.cuts, end), strict=True):
+            bounds.setdefault(child, []).extend((start, cut))
+            start = cut
+        for child, found in bounds.items():
+            yield child, Ranges(tuple(found))
+
+
+def _overlay(a: Node, b: Node) -> tuple[list[int], list[tuple[int, int]]]:
+    """The cuts of both nodes, and the pair of children between each two."""
+    cuts: list[int] = []
+    pairs = [(a.children[0], b.children[0])]
+    i = j = 0
+    while i < len(a.cuts) or j < len(b.cuts):
+        if j >= len(b.cuts) or (i < len(a.cuts) and a.cuts[i] <= b.cuts[j]):
+            cut = a.cuts[i]
+            i += 1
+            if j < len(b.cuts) and b.cuts[j] == cut:
+                j += 1
+        else:
+            cut = b.cuts[j]
+            j += 1
+        cuts.append(cut)
+        pairs.append((a.children[i], b.children[j]))
+    return cuts, pairs

@@ -1,0 +1,177 @@
+"""Packets of a set: a usual one, or those at its corners."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+from portctl.net import Address, Family
+from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, PROTOCOLS_WITH_PORTS, SYN, TCP, UDP, Direction, Packet
+from portctl.space.diagram import Node
+from portctl.space.dimensions import (
+    ADDRESSES,
+    DESTINATION,
+    FLAGS,
+    HOP_LIMIT,
+    IN,
+    LIVE_DESTINATION,
+    LIVE_SOURCE,
+    LO,
+    LOCAL,
+    ORIGINAL_DESTINATION,
+    ORIGINAL_PORT,
+    OUT,
+    OVER,
+    PORT,
+    PROTOCOL,
+    PUBLISHED,
+    REPLY,
+    SOURCE,
+    SOURCE_PORT,
+    STATE,
+    STATES,
+    TIME,
+    USER,
+    WAYS,
+    Dimension,
+    Way,
+    moment_text,
+    name_number,
+    number_name,
+    size,
+)
+from portctl.space.sets import PacketSet
+
+Values = dict[Dimension, int]
+
+_USUAL: dict[Dimension, tuple[int, ...]] = {
+    PROTOCOL: (TCP, UDP),
+    LOCAL: (1,),
+    IN: (name_number("eth0"), name_number("eth1"), LO),
+    OUT: (name_number("eth0"), name_number("eth1"), LO),
+    HOP_LIMIT: (64,),
+    FLAGS: (SYN,),
+    SOURCE_PORT: (40000,),
+}
+_PLACES: dict[tuple[Dimension, Family], tuple[str, ...]] = {
+    (SOURCE, 4): ("198.51.100.1", "203.0.113.1", "10.0.0.1"),
+    (SOURCE, 6): ("2001:db8:77::77", "2001:4860:4860::8888"),
+    (DESTINATION, 4): ("192.0.2.1", "8.8.8.8"),
+    (DESTINATION, 6): ("2001:db8::1", "2001:4860:4860::8888"),
+}
+"""Documentation addresses first (RFC 5737, RFC 3849)."""
+
+
+def example(packets: PacketSet) -> Packet | None:
+    """One packet of a set, as usual a one as it holds; None: the set is empty."""
+    return next(examples(packets, 1), None)
+
+
+def examples(packets: PacketSet, most: int = 16) -> Iterator[Packet]:
+    """Up to `most` packets of a set: of each way through its conditions one, at both ends of the address ranges."""
+    empty = packets.space.diagrams.leaf(False)
+    given = 0
+    for way in WAYS:
+        if packets.roots[way] != empty:
+            for values in _paths(packets, way, packets.roots[way], {}):
+                yield packet_of(way, values)
+                given += 1
+                if given == most:
+                    return
+
+
+def _paths(packets: PacketSet, way: Way, number: int, values: Values) -> Iterator[Values]:
+    diagrams = packets.space.diagrams
+    node = diagrams.nodes[number]
+    if node is None:
+        if diagrams.values[number]:
+            yield values
+        return
+    for value in _candidates(node, way, diagrams.leaf(False)):
+        child = node.children[bisect_right(node.cuts, value)]
+        yield from _paths(packets, way, child, {**values, node.dimension: value})
+
+
+def _candidates(node: Node, way: Way, empty: int) -> Iterator[int]:
+    """Values that lead somewhere: the usual one first, then one or two of every other way to go."""
+    usual = [u for u in usual_values(node.dimension, way) if node.children[bisect_right(node.cuts, u)] != empty][:1]
+    yield from usual
+    seen = {node.children[bisect_right(node.cuts, u)] for u in usual}
+    start = 0
+    for child, end in zip(node.children, (*node.cuts, size(node.dimension, way.family)), strict=True):
+        if child != empty and child not in seen:
+            seen.add(child)
+            if node.dimension in (IN, OUT, USER):
+                yield name_within(start, end)
+            else:
+                yield start
+                if node.dimension in ADDRESSES and end - 1 > start:
+                    yield end - 1
+        start = end
+
+
+def usual_values(dimension: Dimension, way: Way) -> tuple[int, ...]:
+    """The values that a packet has where nothing else is asked of it, the most usual first."""
+    places = _PLACES.get((dimension, way.family))
+    if places:
+        return tuple(int(_address_of(text)) for text in places)
+    if dimension == LOCAL:
+        return (0,) if way.direction is Direction.FORWARDED else (1,)
+    return _USUAL.get(dimension, (0,))
+
+
+def _address_of(text: str) -> Address:
+    return IPv6Address(text) if ":" in text else IPv4Address(text)
+
+
+def name_within(start: int, end: int) -> int:
+    """The number of a name that a person could give, from `start` up to `end`; `start` itself where there is none."""
+    first = number_name(start).split("\0")[0]
+    for text in (first, first + "0", first + "x", *(first[:-1] + chr(ord(first[-1]) + 1) if first else ())):
+        if text.isprintable() and start <= name_number(text) < end and (text or start == 0):
+            return name_number(text)
+    return start
+
+
+def packet_of(way: Way, values: Mapping[Dimension, int]) -> Packet:
+    """The packet with some values, and the usual ones for all else."""
+
+    def value(dimension: Dimension) -> int:
+        found = values.get(dimension)
+        return usual_values(dimension, way)[0] if found is None else found
+
+    def address(dimension: Dimension) -> Address:
+        return IPv4Address(value(dimension)) if way.family == 4 else IPv6Address(value(dimension))
+
+    protocol = value(PROTOCOL)
+    made = Packet(
+        way.direction,
+        protocol,
+        address(SOURCE),
+        address(DESTINATION),
+        value(PORT) if protocol in (*PROTOCOLS_WITH_PORTS, ICMP, ICMPV6) else 0,
+        value(SOURCE_PORT),
+        _interface(value(IN)),
+        _interface(value(OUT)),
+        STATES[value(STATE)],
+        bool(value(REPLY)),
+        value(FLAGS),
+        value(HOP_LIMIT),
+        number_name(value(USER)) or None,
+        bool(value(LOCAL)),
+        bool(value(OVER)),
+        frozenset(d.name for d, v in values.items() if d.rank == LIVE_SOURCE and v),
+        frozenset(d.name for d, v in values.items() if d.rank == LIVE_DESTINATION and v),
+        moment_text(value(TIME)) if value(TIME) else None,
+        published=bool(value(PUBLISHED)),
+    )
+    if way.turned:
+        port = made.port if protocol in (ICMP, ICMPV6) else value(ORIGINAL_PORT)
+        return replace(made, original=(address(ORIGINAL_DESTINATION), port))
+    return made
+
+
+def _interface(number: int) -> str:
+    return LOOPBACK if number == LO else number_name(number)

@@ -1,0 +1,242 @@
+"""A loaded program as lists of lines: its base chains in the order of their hooks, one after the other.
+
+A packet that is translated on its way goes on with a body of its own, made for how it looks then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from portctl.net import Address
+from portctl.program import (
+    Accept,
+    Action,
+    Chain,
+    Condition,
+    Deny,
+    HookName,
+    Jump,
+    Lookup,
+    Note,
+    Program,
+    Return,
+    SetMark,
+    Step,
+    Translate,
+    Unknown,
+)
+from portctl.program import Line as ProgramLine
+from portctl.ruleset import Direction, State, Verdict
+from portctl.space.bodies import Act, Body, Line
+from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
+from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
+from portctl.space.lists import Lists
+
+HOOKS: dict[Direction, tuple[HookName, ...]] = {
+    Direction.INBOUND: ("prerouting", "input"),
+    Direction.OUTBOUND: ("output", "postrouting"),
+    Direction.FORWARDED: ("prerouting", "forward", "postrouting"),
+}
+
+
+At = tuple[Chain, ProgramLine]
+
+
+MOST_DEEP = 64
+"""Jumps that nest deeper are not followed (as in `program.evaluate`): what they do is unknown."""
+
+
+class Rest(NamedTuple):
+    """What follows a base chain: the others of its hook from `place` on, then the later hooks."""
+
+    hooks: tuple[HookName, ...]
+    place: int
+    turned: bool
+    """The packet came with its destination translated: no nat chain sees it."""
+
+
+@dataclass(slots=True)
+class Maker:
+    """Makes the bodies of one program. `steps` are the lines that nobody can know, by the numbers that leaves name."""
+
+    lists: Lists
+    program: Program
+    own_addresses: frozenset[Address] = frozenset()
+    named_limits: bool = False
+    """Each limit is a condition of its own that nobody knows, not the packet's one `over_limit`."""
+    steps: list[Step] = field(default_factory=list)
+    numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _chains: dict[tuple[int | None, str, str], Chain] = field(default_factory=dict)
+    _made: dict[tuple[int, View, Rest], Body] = field(default_factory=dict)
+    _open: set[tuple[int, View, Rest]] = field(default_factory=set)
+    _marked: bool = False
+
+    def __post_init__(self) -> None:
+        self._chains = {(c.family, c.table, c.name): c for c in self.program.chains}
+        self._marked = any(
+            sets_marks(line.actions) for chain in self.program.chains for line in chain.lines if line.actions
+        )
+
+    def of_direction(self, direction: Direction, turned: bool) -> Body:
+        """What the program does with the packets of one direction."""
+        return self._from(Rest(HOOKS[direction], 0, turned), first_view(direction, turned))
+
+    def _from(self, rest: Rest, view: View) -> Body:
+        lines: list[Line] = []
+        for number, name in enumerate(rest.hooks):
+            for place, chain in enumerate(self._at(name)):
+                if number == 0 and place < rest.place:
+                    continue
+                assert chain.hook is not None
+                if chain.hook.kind == "nat" and (rest.turned or (view.turned and name != "postrouting")):
+                    continue
+                # What somebody else's DNAT turned still had its own destination before routing.
+                seen = view._replace(local=PUBLISHED) if rest.turned and name == "prerouting" else view
+                lines.append(self._stage(chain, seen, Rest(rest.hooks[number:], place + 1, rest.turned)))
+        return self.lists.body(lines)
+
+    def _at(self, hook: HookName) -> list[Chain]:
+        found = [c for c in self.program.chains if c.hook and c.hook.name == hook]
+        return sorted(found, key=lambda c: c.hook.priority if c.hook else 0)
+
+    def _stage(self, chain: Chain, view: View, rest: Rest) -> Line:
+        assert chain.hook is not None
+        cube: Cube = {}
+        if chain.family is not None:
+            cube[FAMILY] = family_set(chain.family)
+        if chain.hook.kind == "nat":
+            cube[STATE] = states(State.NEW)
+        lines = [self.lists.line({}, [Act("call", body=self._body(chain, view, rest))])]
+        if isinstance(chain.hook.policy, Deny):
+            lines.append(self.lists.line({}, [_denial(chain.hook.policy)]))
+        return self.lists.line(cube, [Act("stage", body=self.lists.body(lines))])
+
+    def _body(self, chain: Chain, view: View, rest: Rest) -> Body:
+        key = (id(chain), view, rest)
+        found = self._made.get(key)
+        if found is None:
+            self._open.add(key)
+            lines: list[Line] = []
+            for line in chain.lines:
+                lines += self._lines(chain, line, view, rest)
+            found = self._made[key] = self.lists.body(lines)
+            self._open.discard(key)
+        return found
+
+    def _lines(self, chain: Chain, line: ProgramLine, view: View, rest: Rest) -> list[Line]:
+        step = (chain, line)
+        acts: list[Act] = []
+        for action in line.actions:
+            acts += self._acts(step, action, view, rest, 0)
+        return self._guarded(step, line.conditions, acts, view, 0) if acts else []
+
+    def _guarded(
+        self, step: At, conditions: Sequence[Condition], acts: Sequence[Act], view: View, level: int
+    ) -> list[Line]:
+        """The line that acts where all of some conditions hold; none if they never do. `level` counts open cases."""
+        asked = ask(conditions, view, self.named_limits)
+        if asked is None:
+            return []
+        marks = asked.marks
+        if not self._marked:
+            if any((0 & test.mask == test.value) == test.negated for test in marks):
+                return []
+            marks = ()
+        for choice in asked.choices:
+            acts = [Act("case", body=self._choice(step, choice, acts, view, level), value=level)]
+            level += 1
+        return [self.lists.line(asked.cube, acts, marks, self._number(step) if asked.unknown else None)]
+
+    def _choice(self, step: At, choice: Choice, acts: Sequence[Act], view: View, level: int) -> Body:
+        lines: list[Line] = []
+        out = Act("break", value=level)
+        for conditions in choice.alternatives:
+            lines += self._guarded(step, conditions, [out] if choice.negated else [*acts, out], view, level + 1)
+        return self.lists.body([*lines, self.lists.line({}, acts)] if choice.negated else lines)
+
+    def _acts(self, step: At, action: Action, view: View, rest: Rest, level: int) -> list[Act]:
+        match action:
+            case Accept():
+                return [Act("pass")]
+            case Deny():
+                return [_denial(action)]
+            case Return():
+                return [Act("return")]
+            case Jump():
+                return [self._jump(step, action, view, rest)]
+            case Lookup():
+                lines: list[Line] = []
+                for conditions, found in action.entries:
+                    acts = [*self._acts(step, found, view, rest, level + 1), Act("break", value=level)]
+                    lines += self._guarded(step, conditions, acts, view, level + 1)
+                return [Act("case", body=self.lists.body(lines), value=level)]
+            case SetMark():
+                return [Act("mark", mask=action.mask, value=action.value)]
+            case Translate():
+                return self._translation(action, view, rest)
+            case Note():
+                return []
+            case Unknown():
+                return [Act("any", value=self._number(step))]
+
+    def _jump(self, step: At, jump: Jump, view: View, rest: Rest) -> Act:
+        chain = step[0]
+        target = self._chains.get((chain.family, chain.table, jump.chain))
+        if target is None or (id(target), view, rest) in self._open or len(self._open) > MOST_DEEP:
+            return Act("any", value=self._number(step))
+        return Act("goto" if jump.goto else "call", body=self._body(target, view, rest))
+
+    def _translation(self, action: Translate, view: View, rest: Rest) -> list[Act]:
+        if action.kind in ("source", "masquerade"):
+            return [Act("pass")]
+        if action.kind == "redirect" or action.address in self.own_addresses:
+            return [self._turned(action, view, rest, True)]
+        if action.address is not None:
+            return [self._turned(action, view, rest, False)]
+        if isinstance(view.local, bool):
+            return [self._turned(action, view, rest, view.local)]
+        here = self.lists.line({LOCAL: YES}, [self._turned(action, view, rest, True)])
+        elsewhere = self.lists.line({}, [self._turned(action, view, rest, False)])
+        return [Act("case", body=self.lists.body([here, elsewhere]))]
+
+    def _turned(self, action: Translate, view: View, rest: Rest, local: bool) -> Act:
+        direction = view.direction
+        if direction is not Direction.OUTBOUND:
+            direction = Direction.INBOUND if local else Direction.FORWARDED
+        after = View(
+            direction,
+            True,
+            view.destination if action.address is None else int(action.address),
+            view.port if action.port is None else action.port,
+            view.destination,
+            view.port,
+            local,
+        )
+        hooks = rest.hooks
+        if hooks[0] == "prerouting":
+            hooks = HOOKS[direction]
+        return Act("become", body=self._from(rest._replace(hooks=hooks), after))
+
+    def _number(self, step: At) -> int:
+        chain, line = step
+        key = (chain.family, chain.table, chain.name, line)
+        found = self.numbers.get(key)
+        if found is None:
+            found = self.numbers[key] = len(self.steps)
+            self.steps.append(Step(*step))
+        return found
+
+
+def _denial(action: Deny) -> Act:
+    return Act("end", verdict=Verdict.REJECT if action.reject else Verdict.DROP)
+
+
+def sets_marks(actions: Iterable[Action]) -> bool:
+    for action in actions:
+        if isinstance(action, SetMark):
+            return True
+        if isinstance(action, Lookup) and sets_marks(found for _, found in action.entries):
+            return True
+    return False

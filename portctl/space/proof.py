@@ -1,0 +1,87 @@
+"""Whether what was rendered does with every packet what the policy says, or a packet with which it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from portctl.net import Address
+from portctl.problems import Problem
+from portctl.program import Answer, Program, evaluate
+from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
+from portctl.space.examples import example
+from portctl.space.packets import packet_text
+from portctl.space.sets import PacketSet, Space, possible
+from portctl.space.sides import deciding
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """A packet with which a policy and a program do different things, and what decides on each side."""
+
+    packet: Packet
+    verdict: Verdict
+    rule: Rule
+    answer: Answer
+
+    @property
+    def uncertain(self) -> bool:
+        """The program's verdict hangs on a line that nobody can know."""
+        return bool(self.answer.depends_on)
+
+    def problem(self, name: str) -> Problem:
+        """In words; `name` is the back end or the file that was read back."""
+        ours = f"`{self.rule.name}` ({self.rule.kind.value}) says {self.verdict.value}"
+        step = deciding(self.answer)
+        theirs = f"{self.answer.verdict.value} by the end of everything"
+        if step is not None:
+            line = step.line.text if step.line else "its policy"
+            theirs = f"{self.answer.verdict.value} by {step.chain.table} {step.chain.name}: {line}"
+        if self.answer.depends_on:
+            hangs = self.answer.depends_on[0]
+            theirs = f"depends on {hangs.chain.table} {hangs.chain.name}: {hangs.line.text if hangs.line else ''}"
+        return Problem(
+            "not-proved",
+            f"{name} does not do what the policy says with {packet_text(self.packet)}",
+            self.rule.span,
+            f"{ours}; {name}: {theirs}",
+            "error",
+        )
+
+
+def prove(
+    ruleset: Ruleset, program: Program, own_addresses: Iterable[Address] = (), space: Space | None = None
+) -> Counterexample | None:
+    """None: the program does exactly what the policy says with every packet that can exist.
+
+    Where the policy translates to other hosts, `own_addresses` are those that count as this host.
+    """
+    space = space or Space()
+    own = tuple(own_addresses)
+    differing = space.of_ruleset(ruleset).differing(space.of_program(program, own)) & possible(space)
+    return judged(ruleset, program, differing, own)
+
+
+def judged(
+    ruleset: Ruleset, program: Program, differing: PacketSet, own_addresses: tuple[Address, ...] = ()
+) -> Counterexample | None:
+    """A packet of the set with which the two differ, judged by both; None: it is empty."""
+    packet = example(differing)
+    if packet is None:
+        return None
+    verdict, rule = decide(ruleset, packet)
+    return Counterexample(packet, verdict, rule, evaluate(program, packet, own_addresses))
+
+
+def problems(ruleset: Ruleset, programs: Mapping[str, Program], own_addresses: Iterable[Address] = ()) -> list[Problem]:
+    """What is not proved of some programs, by the names of what was read back; empty: all is. Lines that the parser did
+    not know are a problem too: nothing can be proved of them."""
+    space = Space()
+    own = tuple(own_addresses)
+    found: list[Problem] = []
+    for name, program in programs.items():
+        for line in program.foreign:
+            found.append(Problem("not-proved", f"{name} holds a line that is not understood: {line}"))
+        if (counterexample := prove(ruleset, program, own, space)) is not None:
+            found.append(counterexample.problem(name))
+    return found

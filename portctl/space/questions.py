@@ -1,0 +1,196 @@
+"""Questions a person asks of a policy or a host: what happens to this, who reaches that, does a test hold.
+
+A `Query` speaks of ordinary new connections. An answer is exact: where the verdict hangs on something that the query
+leaves open (the interface, the other end), there is one answer for each case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, Addresses, Family, Ranges
+from portctl.ruleset import Direction, Expect, Expectation, Flows, Packet
+from portctl.space.boxes import Box, boxes, set_of
+from portctl.space.conditions import Cube
+from portctl.space.dimensions import (
+    DESTINATION,
+    FAMILY,
+    IN,
+    LO,
+    OUT,
+    PORT,
+    PROTOCOL,
+    SOURCE,
+    Dimension,
+    family_set,
+    policy_interfaces,
+)
+from portctl.space.examples import example
+from portctl.space.from_ruleset import flow_cubes, joined
+from portctl.space.ordinary import ordinary, usual
+from portctl.space.packets import packet_text
+from portctl.space.sets import PacketSet, Space, possible
+from portctl.space.sides import Reason, Side, step_text
+from portctl.space.words import Groups, addresses_text, box_text, conditions_text, ports_text, tidy, width, words
+
+Verdicts = Literal["accept", "reject", "drop", "depends"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which packets are meant. `flows` None: of every protocol. Interfaces empty: all but the loopback interface.
+    Where every address is meant, those of loopback are not: on other interfaces they never exist.
+    """
+
+    direction: Direction
+    flows: Flows = None
+    source: Addresses = ANYWHERE
+    destination: Addresses = ANYWHERE
+    interfaces: tuple[str, ...] = ()
+    out_interfaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happens to a part of what was asked."""
+
+    verdict: Verdicts
+    box: Box
+    reason: Reason
+    example: Packet
+    depends: tuple[str, ...] = ()
+    """Lines that nobody can know, where the verdict hangs on some."""
+
+
+_NOT_LOOPBACK = Ranges((0, LO, LO + 1, 1 << 256))
+
+
+def query_set(space: Space, query: Query) -> PacketSet:
+    """The packets that a query means."""
+    base: dict[Dimension, Ranges] = {}
+    if query.direction is not Direction.OUTBOUND:
+        base[IN] = policy_interfaces(query.interfaces) if query.interfaces else _NOT_LOOPBACK
+    if query.direction is not Direction.INBOUND:
+        base[OUT] = policy_interfaces(query.out_interfaces) if query.out_interfaces else _NOT_LOOPBACK
+    cubes: list[tuple[Direction | None, Cube]] = []
+    for family in FAMILIES:
+        source, destination = _meant(query.source, family), _meant(query.destination, family)
+        if source and destination:
+            place = {FAMILY: family_set(family), SOURCE: source, DESTINATION: destination}
+            for flow in flow_cubes(query.flows, PORT):
+                cubes += [(query.direction, cube) for cube in joined(base, place, flow)]
+    return space.boxes(cubes)
+
+
+def _meant(addresses: Addresses, family: Family) -> Ranges:
+    found = addresses.family(family)
+    return found - LOOPBACK_ADDRESSES.family(family) if addresses.is_every(family) else found
+
+
+def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcome]:
+    """The verdict on everything that a query means, cut where it changes; what accepts first, the widest first.
+
+    Raises `TooMany`.
+    """
+    space = side.partition.space
+    meant = query_set(space, query) & possible(space)
+    found: list[Outcome] = []
+    parts: list[tuple[Verdicts, PacketSet]] = [
+        ("accept", side.partition.accepted()),
+        ("depends", side.partition.uncertain()),
+        ("reject", side.partition.rejected()),
+        ("drop", side.partition.dropped()),
+    ]
+    for verdict, all_such in parts:
+        such = all_such & meant
+        now = usual(such, ordinary(such, at))
+        found += sorted(_outcomes(side, verdict, such, now), key=_order)
+    return found
+
+
+def _outcomes(side: Side, verdict: Verdicts, such: PacketSet, now: PacketSet) -> Iterator[Outcome]:
+    for box in boxes(now):
+        packet = example(set_of(such.space, box) & such)
+        assert packet is not None
+        depends = tuple(dict.fromkeys(step_text(step) for step in side.partition.depends(packet)))
+        yield Outcome(verdict, tidy(box), side.reason(packet), packet, depends)
+
+
+def _order(outcome: Outcome) -> tuple[float, int, tuple[int, ...]]:
+    box = outcome.box
+    return (
+        -max(width(box.source), width(box.destination)),
+        -box.source.v4.count() - box.source.v6.count(),
+        tuple(bound for _, ranges in box.asked for bound in ranges.bounds),
+    )
+
+
+def reach(side: Side, query: Query, at: datetime | None = None) -> list[Outcome]:
+    """Who reaches what of all that a query means: its outcomes that accept, or may. Raises `TooMany`."""
+    return [outcome for outcome in explain(side, query, at) if outcome.verdict in ("accept", "depends")]
+
+
+def explain_text(side: Side, outcomes: Iterable[Outcome]) -> str:
+    """For a person: each verdict with what decides it."""
+    lines = []
+    for outcome in outcomes:
+        lines.append(f"{outcome.verdict}: {box_text(outcome.box, side.groups)}")
+        if outcome.depends:
+            lines += [f"  depends on {line}" for line in outcome.depends]
+        else:
+            lines.append(f"  decided by {outcome.reason.name}")
+            lines += _where(outcome.reason)
+        lines.append(f"  such as {packet_text(outcome.example)}")
+    return "".join(f"{line}\n" for line in lines) or "no packet is meant\n"
+
+
+def _where(reason: Reason) -> Iterator[str]:
+    if reason.place:
+        yield f"  {reason.place.file}:{reason.place.line}: {reason.place.text.strip()}"
+    elif reason.line:
+        yield f"  {reason.line}"
+    if reason.packets is not None:
+        yield f"  {reason.packets} packets so far"
+
+
+def reach_text(outcomes: Iterable[Outcome], groups: Groups, asked: Literal["who", "what"]) -> str:
+    """For a person: one line for each who (to one thing), or for each what (from one place)."""
+    lines = []
+    for outcome in outcomes:
+        box = outcome.box
+        said = words(box, groups)
+        if asked == "who":
+            line = said.source if box.direction is not Direction.OUTBOUND else "this host"
+        else:
+            line = ports_text(box.values(PROTOCOL), box.values(PORT))
+            if box.destination != ANYWHERE and box.direction is not Direction.INBOUND:
+                line += f" to {addresses_text(box.destination, groups)}"
+        parts = [line, *conditions_text(box)]
+        if outcome.depends:
+            parts.append(f"depends on {'; '.join(outcome.depends)}")
+        lines.append(f"{', '.join(parts)}  [{outcome.reason.name}]")
+    return "".join(f"{line}\n" for line in lines) or ("nobody\n" if asked == "who" else "nothing\n")
+
+
+def of_expectation(expectation: Expectation) -> Query:
+    """What an entry of `tests` speaks of."""
+    return Query(
+        expectation.direction,
+        expectation.flows,
+        ANYWHERE if expectation.source is None else expectation.source,
+        ANYWHERE if expectation.destination is None else expectation.destination,
+        expectation.interfaces,
+        expectation.out_interfaces,
+    )
+
+
+def broken(side: Side, expectation: Expectation, at: datetime | None = None) -> Packet | None:
+    """A packet for which an entry of `tests` does not hold; None: it holds for all. What is uncertain is not held."""
+    space = side.partition.space
+    meant = query_set(space, of_expectation(expectation)) & possible(space)
+    allowed = expectation.expect is Expect.ALLOW
+    wrong = meant - side.partition.accepted() if allowed else meant & side.partition.maybe_accepted()
+    return example(wrong & cylinder) if (cylinder := usual(wrong, ordinary(wrong, at))) else None

@@ -1,0 +1,335 @@
+"""Exact sets of packets, and what a ruleset or a program does with every packet.
+
+All that is to be compared is made in one `Space`: there, equal sets are equal values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from portctl.net import FAMILIES, Address, Family, Ranges
+from portctl.program import Program, Step
+from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
+from portctl.space.bodies import Act, Body, Leaf
+from portctl.space.diagram import Diagrams, Node
+from portctl.space.dimensions import (
+    DESTINATION,
+    FAMILY,
+    FLAGS,
+    HOP_LIMIT,
+    IN,
+    LIVE_DESTINATION,
+    LIVE_SOURCE,
+    LOCAL,
+    ORIGINAL_DESTINATION,
+    ORIGINAL_PORT,
+    OUT,
+    OVER,
+    PORT,
+    PROTOCOL,
+    PUBLISHED,
+    REPLY,
+    SOURCE,
+    SOURCE_PORT,
+    STATE,
+    STATES,
+    TIME,
+    USER,
+    WAYS,
+    Dimension,
+    Way,
+    moment,
+    name_number,
+    states,
+)
+from portctl.space.from_program import Maker
+from portctl.space.from_ruleset import of_ruleset
+from portctl.space.lists import Lists
+
+
+@dataclass(slots=True)
+class Space:
+    """The tables in which equal sets are the same. Values of two spaces must not be mixed.
+
+    `named_limits`: every limit of a program is a condition of its own, which may hold or not; else all are the one
+    `over_limit` that a `Packet` has. `steps` are the lines of programs that nobody can know, by the numbers in leaves.
+    """
+
+    named_limits: bool = False
+    lists: Lists = field(default_factory=Lists)
+    steps: list[Step] = field(default_factory=list)
+    numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    """The number of each such line: equal lines of equal chains have one."""
+
+    @property
+    def diagrams(self) -> Diagrams:
+        return self.lists.diagrams
+
+    def of_ruleset(self, ruleset: Ruleset) -> Partition:
+        """What `decide` says of every packet."""
+        bodies = of_ruleset(self.lists, ruleset)
+        return self._of(lambda direction, turned: bodies[direction, turned])
+
+    def of_program(self, program: Program, own_addresses: Iterable[Address] = ()) -> Partition:
+        """What `evaluate` says of every packet, with what it cannot know."""
+        maker = Maker(self.lists, program, frozenset(own_addresses), self.named_limits, self.steps, self.numbers)
+        return self._of(maker.of_direction)
+
+    def _of(self, make: Callable[[Direction, bool], Body]) -> Partition:
+        roots = {}
+        for direction in Direction:
+            for turned in (False, True):
+                body = make(direction, turned)
+                for family in FAMILIES:
+                    left = self.lists.of_family(body, family)
+                    roots[Way(direction, turned, family)] = self.lists.diagram(left, family)
+        return Partition(self, roots)
+
+    def everything(self) -> PacketSet:
+        return PacketSet(self, dict.fromkeys(WAYS, self.diagrams.leaf(True)))
+
+    def nothing(self) -> PacketSet:
+        return PacketSet(self, dict.fromkeys(WAYS, self.diagrams.leaf(False)))
+
+    def boxes(self, boxes: Iterable[tuple[Direction | None, Mapping[Dimension, Ranges]]]) -> PacketSet:
+        """The union of some boxes; of a direction, or of all."""
+        listed = list(boxes)
+        inside, outside = Act("end", verdict=Verdict.ACCEPT), Act("end", verdict=Verdict.DROP)
+        roots = {}
+        for way in WAYS:
+            lines = [self.lists.line(cube, [inside]) for d, cube in listed if d in (None, way.direction)]
+            body = self.lists.of_family(self.lists.body([*lines, self.lists.line({}, [outside])]), way.family)
+            roots[way] = self.diagrams.map(_surely_accepted, self.lists.diagram(body, way.family))
+        return PacketSet(self, roots)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketSet:
+    """A set of packets. Equal sets of one `Space` are equal values."""
+
+    space: Space = field(compare=False, repr=False)
+    roots: Mapping[Way, int]
+    """The diagram of each way; its leaves are True and False."""
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.roots[way] for way in WAYS))
+
+    def _with(self, operation: Callable[[Hashable, Hashable], Hashable], other: PacketSet) -> PacketSet:
+        assert self.space is other.space
+        combine = self.space.diagrams.combine
+        return PacketSet(self.space, {w: combine(operation, self.roots[w], other.roots[w]) for w in WAYS})
+
+    def __or__(self, other: PacketSet) -> PacketSet:
+        return self._with(_or, other)
+
+    def __and__(self, other: PacketSet) -> PacketSet:
+        return self._with(_and, other)
+
+    def __sub__(self, other: PacketSet) -> PacketSet:
+        return self._with(_minus, other)
+
+    def __bool__(self) -> bool:
+        empty = self.space.diagrams.leaf(False)
+        return any(root != empty for root in self.roots.values())
+
+    def __le__(self, other: PacketSet) -> bool:
+        return not self - other
+
+    def __contains__(self, packet: Packet) -> bool:
+        return bool(self.space.diagrams.at(self.roots[way_of(packet)], lambda d: value_of(packet, d)))
+
+    def fix(self, values: Mapping[Dimension, int]) -> PacketSet:
+        """The packets that would be in the set if they had these values, which are no longer asked."""
+        roots = dict(self.roots)
+        for dimension, value in values.items():
+            roots = {way: self.space.diagrams.fix(root, dimension, value) for way, root in roots.items()}
+        return PacketSet(self.space, roots)
+
+    def any(self, *dimensions: Dimension) -> PacketSet:
+        """The packets that are in the set for at least one value of some dimensions: those are no longer asked."""
+        roots = dict(self.roots)
+        for dimension in dimensions:
+            roots = {way: self.space.diagrams.any(root, dimension, _or) for way, root in roots.items()}
+        return PacketSet(self.space, roots)
+
+    def along(self, *directions: Direction) -> PacketSet:
+        """Its packets of some directions."""
+        empty = self.space.diagrams.leaf(False)
+        return PacketSet(self.space, {w: r if w.direction in directions else empty for w, r in self.roots.items()})
+
+    def of_families(self, families: tuple[Family, ...]) -> PacketSet:
+        """Its packets of some families."""
+        empty = self.space.diagrams.leaf(False)
+        return PacketSet(self.space, {w: r if w.family in families else empty for w, r in self.roots.items()})
+
+    def dimensions(self) -> set[Dimension]:
+        """What the set asks of a packet."""
+        return {node.dimension for node in self._nodes()}
+
+    def values(self, dimension: Dimension) -> set[int]:
+        """Where its answer changes along a dimension."""
+        return {cut for node in self._nodes() if node.dimension == dimension for cut in node.cuts}
+
+    def _nodes(self) -> Iterator[Node]:
+        nodes = self.space.diagrams.nodes
+        seen: set[int] = set()
+        todo = list(self.roots.values())
+        while todo:
+            number = todo.pop()
+            node = nodes[number]
+            if number not in seen and node is not None:
+                yield node
+                todo += node.children
+            seen.add(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Every packet with its `Leaf`. Equal behaviours of one `Space` are equal values."""
+
+    space: Space = field(compare=False, repr=False)
+    roots: Mapping[Way, int]
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.roots[way] for way in WAYS))
+
+    def at(self, packet: Packet) -> Leaf:
+        """What happens to one packet."""
+        found = self.space.diagrams.at(self.roots[way_of(packet)], lambda d: value_of(packet, d))
+        assert isinstance(found, Leaf)
+        return found
+
+    def where(self, wanted: Callable[[Hashable], bool]) -> PacketSet:
+        """The packets of whose leaf `wanted` holds. `wanted` must be one lasting object."""
+        return PacketSet(self.space, {w: self.space.diagrams.map(wanted, root) for w, root in self.roots.items()})
+
+    def accepted(self) -> PacketSet:
+        """Packets that are accepted whatever the unknown conditions are."""
+        return self.where(_surely_accepted)
+
+    def maybe_accepted(self) -> PacketSet:
+        """Packets that are accepted for some outcome of the unknown conditions."""
+        return self.where(_maybe_accepted)
+
+    def dropped(self) -> PacketSet:
+        return self.where(_surely_dropped)
+
+    def rejected(self) -> PacketSet:
+        return self.where(_surely_rejected)
+
+    def uncertain(self) -> PacketSet:
+        """Packets whose verdict hangs on something unknown."""
+        return self.where(_uncertain)
+
+    def differing(self, other: Partition) -> PacketSet:
+        """The packets with which the two may do different things."""
+        assert self.space is other.space
+        combine = self.space.diagrams.combine
+        return PacketSet(self.space, {w: combine(_differ, self.roots[w], other.roots[w]) for w in WAYS})
+
+    def depends(self, packet: Packet) -> tuple[Step, ...]:
+        """The lines on which a packet's verdict hangs."""
+        return tuple(self.space.steps[number] for number in sorted(self.at(packet).depends))
+
+
+def way_of(packet: Packet) -> Way:
+    return Way(packet.direction, packet.original is not None, packet.source.version)
+
+
+def value_of(packet: Packet, dimension: Dimension) -> int:
+    """What a packet answers to one question."""
+    if dimension.rank == LIVE_SOURCE:
+        return int(dimension.name in packet.live_source)
+    if dimension.rank == LIVE_DESTINATION:
+        return int(dimension.name in packet.live_destination)
+    return _VALUES[dimension](packet)
+
+
+_VALUES: dict[Dimension, Callable[[Packet], int]] = {
+    STATE: lambda p: STATES.index(p.state),
+    PROTOCOL: lambda p: p.protocol,
+    PUBLISHED: lambda p: int(p.published),
+    LOCAL: lambda p: int(p.local),
+    REPLY: lambda p: int(p.reply),
+    IN: lambda p: name_number("lo" if p.interface == LOOPBACK else p.interface),
+    OUT: lambda p: name_number("lo" if p.out_interface == LOOPBACK else p.out_interface),
+    HOP_LIMIT: lambda p: p.hop_limit,
+    FLAGS: lambda p: p.flags,
+    PORT: lambda p: p.port,
+    SOURCE_PORT: lambda p: p.source_port,
+    OVER: lambda p: int(p.over_limit),
+    TIME: lambda p: moment(p.at) if p.at else 0,
+    USER: lambda p: name_number(p.user or ""),
+    ORIGINAL_PORT: lambda p: p.original[1] if p.original else 0,
+    ORIGINAL_DESTINATION: lambda p: int(p.original[0]) if p.original else 0,
+    SOURCE: lambda p: int(p.source),
+    DESTINATION: lambda p: int(p.destination),
+}
+
+
+def _or(a: Hashable, b: Hashable) -> Hashable:
+    return bool(a or b)
+
+
+def _and(a: Hashable, b: Hashable) -> Hashable:
+    return bool(a and b)
+
+
+def _minus(a: Hashable, b: Hashable) -> Hashable:
+    return bool(a and not b)
+
+
+_ACCEPT = frozenset((Verdict.ACCEPT,))
+_DROP = frozenset((Verdict.DROP,))
+_REJECT = frozenset((Verdict.REJECT,))
+
+
+def _surely_accepted(leaf: Hashable) -> bool:
+    return isinstance(leaf, Leaf) and leaf.verdicts == _ACCEPT
+
+
+def _maybe_accepted(leaf: Hashable) -> bool:
+    return isinstance(leaf, Leaf) and Verdict.ACCEPT in leaf.verdicts
+
+
+def _surely_dropped(leaf: Hashable) -> bool:
+    return isinstance(leaf, Leaf) and leaf.verdicts == _DROP
+
+
+def _surely_rejected(leaf: Hashable) -> bool:
+    return isinstance(leaf, Leaf) and leaf.verdicts == _REJECT
+
+
+def _uncertain(leaf: Hashable) -> bool:
+    return isinstance(leaf, Leaf) and len(leaf.verdicts) > 1
+
+
+def _differ(a: Hashable, b: Hashable) -> bool:
+    return a != b
+
+
+def possible(space: Space) -> PacketSet:
+    """The packets that can exist: what no tracker, no host and no wire ever brings forth is left out.
+
+    ICMP of the other family is: no host takes it, and packet filters do not agree on whether they look.
+    """
+    yes = Ranges.single(1)
+    someone = Ranges((1, 1 << 256))
+    first = states(State.NEW | State.INVALID | State.UNTRACKED)
+    impossible: list[tuple[Direction | None, dict[Dimension, Ranges]]] = [
+        (None, {STATE: first, REPLY: yes}),
+        (None, {FAMILY: Ranges.single(0), PROTOCOL: Ranges.single(ICMPV6)}),
+        (None, {FAMILY: Ranges.single(1), PROTOCOL: Ranges.single(ICMP)}),
+        (Direction.INBOUND, {USER: someone}),
+        (Direction.FORWARDED, {USER: someone}),
+        (Direction.FORWARDED, {LOCAL: yes}),
+        (Direction.FORWARDED, {IN: Ranges.single(name_number("lo"))}),
+        (Direction.FORWARDED, {OUT: Ranges.single(name_number("lo"))}),
+    ]
+    found = space.everything() - space.boxes(impossible)
+    fresh = space.boxes([(None, {PUBLISHED: yes})])
+    turned = space.boxes([(None, {STATE: states(State.INVALID | State.UNTRACKED)})])
+    combine = space.diagrams.combine
+    roots = {w: combine(_minus, r, (turned if w.turned else fresh).roots[w]) for w, r in found.roots.items()}
+    return PacketSet(space, roots)

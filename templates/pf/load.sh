@@ -1,0 +1,175 @@
+#!/bin/sh
+# load.sh [check]: loads the rule set lying next to it in place of the main rule set, in one transaction of the kernel;
+# a failure changes nothing. With `check` it is only read. Calls of other programs' anchors are carried over, and their
+# contents stay. Members of live groups and open connections stay, but for connections that `block` names: those are
+# cut. Never flushes, never disables. Safe to run twice.
+set -eu
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+
+case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
+
+case ${1-} in
+'' | check) ;;
+*)
+    echo "usage: $0 [check]" >&2
+    exit 2
+    ;;
+esac
+cd -- "$here" # pfctl looks for the tables' files from where it runs
+[ -r pf.conf ] || {
+    echo "$here/pf.conf cannot be read" >&2
+    exit 1
+}
+command -v pfctl >/dev/null || {
+    echo "pfctl is not installed" >&2
+    exit 1
+}
+first=
+IFS= read -r first <pf.conf || :
+case $first in
+'# '*': written by portctl.'*) ;;
+*)
+    echo "$here/pf.conf was not written by portctl" >&2
+    exit 1
+    ;;
+esac
+
+# The anchors that the loaded rule set calls, by their kinds. Rules in braces are no anchors of others.
+loaded=
+[ ! -c /dev/pf ] || loaded=$(
+    pfctl -s nat 2>/dev/null || :
+    pfctl -s dummynet 2>/dev/null || :
+    pfctl -s rules 2>/dev/null || :
+)
+anchors() {
+    printf '%s\n' "$loaded" | grep "^$1 \"[^_\"]" | grep -v '{$' | sed 's/ fragment reassemble$//' || :
+}
+
+# Calls for one direction: those that name it, and those that name none.
+directed() {
+    anchors anchor | grep -v "^anchor \"[^\"]*\" $2 " | sed "/^anchor \"[^\"]*\" $1 /!s/^\(anchor \"[^\"]*\"\) /\1 $1 /" || :
+}
+
+rules() {
+    while IFS= read -r line || [ -n "$line" ]; do
+        printf '%s\n' "$line"
+        case $line in
+        '# anchors of others: scrub') anchors scrub-anchor ;;
+        '# anchors of others: translation')
+            anchors nat-anchor
+            anchors binat-anchor
+            anchors rdr-anchor
+            anchors dummynet-anchor
+            ;;
+        '# anchors of others: in') directed in out ;;
+        '# anchors of others: out') directed out in ;;
+        esac
+    done <pf.conf
+}
+
+rules | pfctl -nf - >/dev/null
+[ "${1-}" != check ] || exit 0
+[ -c /dev/pf ] || kldload pf
+rules | pfctl -f - >/dev/null
+pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
+
+# Connections that a rule of `block` names pass by their states until those are gone.
+work=$(mktemp -d "${TMPDIR:-/tmp}/portctl.XXXXXX")
+trap 'rm -rf -- "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# direction protocol source destination ports family, "-" for any. States do not tell their interface, so an entry that
+# names one cuts nothing.
+awk '
+    /^block .* label "portctl:block:/ && !/ quick on / {
+        way = $3; proto = from = to = ports = family = "-"
+        for (i = 1; i <= NF && $i != "label"; i++) {
+            if ($i == "inet" || $i == "inet6") family = $i
+            if ($i == "proto") proto = $(i + 1)
+            if ($i == "from" && $(i + 1) != "any") from = $(i + 1)
+            if ($i == "to") {
+                if ($(i + 1) != "any") to = $(i + 1)
+                if ($(i + 2) == "port") {
+                    ports = ""
+                    for (j = i + 3; $j != "label" && $j != "tagged" && j <= NF; j++)
+                        if ($j != "{" && $j != "}") ports = ports "," $j
+                }
+            }
+        }
+        gsub(/[<>]/, "", from); gsub(/[<>]/, "", to)
+        print way, proto, from, to, ports, family
+    }' pf.conf >"$work/blocks"
+[ -s "$work/blocks" ] || exit 0
+pfctl -s states 2>/dev/null >"$work/listed" || exit 0
+
+# direction protocol, who began (address port), who answered (address port), the words of `pfctl -k key`
+awk '
+    function part(text) {
+        if (match(text, /\[[0-9]+\]$/)) {
+            address = substr(text, 1, RSTART - 1)
+            port = substr(text, RSTART + 1, RLENGTH - 2)
+        } else if (match(text, /:[0-9]+$/)) {
+            address = substr(text, 1, RSTART - 1)
+            port = substr(text, RSTART + 1)
+        } else {
+            address = text
+            port = 0
+        }
+    }
+    {
+        arrow = 0
+        for (i = 3; i <= NF; i++) if ($i == "->" || $i == "<-") arrow = i
+        if (!arrow) next
+        part($3); left = address " " port
+        part($(arrow + 1)); right = address " " port
+        key = $2
+        for (i = 3; i < NF; i++) key = key " " $i
+        print ($arrow == "->") ? "out" : "in", $2, ($arrow == "->") ? left " " right : right " " left, key
+    }' "$work/listed" >"$work/states"
+awk '{ print $3; print $5 }' "$work/states" | sort -u >"$work/addresses"
+[ -s "$work/addresses" ] || exit 0
+
+awk '$3 != "-" { print $3 } $4 != "-" { print $4 }' "$work/blocks" | sort -u | while read -r table; do
+    pfctl -v -t "$table" -T test -f "$work/addresses" 2>/dev/null | awk -v table="$table" '{ print table, $NF }' || :
+done >"$work/members"
+
+awk '
+    FILENAME ~ /members$/ { member[$1, $2] = 1; next }
+    FILENAME ~ /blocks$/ {
+        n++
+        way[n] = $1; family[n] = $6
+        proto[n] = $2; from[n] = $3; to[n] = $4; ports[n] = $5
+        if (proto[n] == "icmp6") proto[n] = "ipv6-icmp"
+        next
+    }
+    function inside(table, address) {
+        return table == "-" || (table, address) in member
+    }
+    function listed(text, port,    parts, count, i, ends) {
+        if (text == "-") return 1
+        count = split(text, parts, ",")
+        for (i = 2; i <= count; i++) {
+            if (split(parts[i], ends, ":") == 2) {
+                if (port + 0 >= ends[1] + 0 && port + 0 <= ends[2] + 0) return 1
+            } else if (port + 0 == parts[i] + 0) return 1
+        }
+        return 0
+    }
+    {
+        for (i = 1; i <= n; i++) {
+            cut = 0
+            if (family[i] != "-" && (family[i] == "inet6") != ($3 ~ /:/)) continue
+            if (proto[i] == "-")
+                cut = (inside(from[i], $3) && inside(to[i], $5)) || (inside(from[i], $5) && inside(to[i], $3))
+            else if (proto[i] == $2 && way[i] == $1)
+                cut = inside(from[i], $3) && inside(to[i], $5) && listed(ports[i], $6)
+            if (cut) {
+                print
+                next
+            }
+        }
+    }' "$work/members" "$work/blocks" "$work/states" | while read -r _ _ source _ target _ key; do
+    pfctl -k key -k "$key" >/dev/null 2>&1 || pfctl -k "$source" -k "$target" >/dev/null 2>&1 || :
+done
