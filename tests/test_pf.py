@@ -252,16 +252,15 @@ def test_a_condition_that_is_taken_away_changes_a_verdict() -> None:
 
 def around(name: str, whole: Program) -> tuple[tuple[Packet, Verdict], ...]:
     """Packets at the corners of the entries of that name, as they arrive, leave and pass through; their verdicts."""
-    first = replace(router(), translations=(), forwarded=router().forwarded[-1:])
-    first = replace(first, inbound=_only(name, first.inbound), outbound=_only(name, first.outbound))
-    sent = list(corner_packets(first, 700))
+
+    def kept(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return (*(rule for rule in rules if rule.name == name), rules[-1])
+
+    all_of = router()
+    few = replace(all_of, translations=(), inbound=kept(all_of.inbound), outbound=kept(all_of.outbound))
+    sent = corner_packets(replace(few, forwarded=all_of.forwarded[-1:]), 700)
     sent += [replace(p, direction=Direction.FORWARDED, local=False) for p in sent if p.direction is Direction.INBOUND]
     return tuple((packet, evaluate(whole, packet).verdict) for packet in sent)
-
-
-def _only(name: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The rules of that name, and the default."""
-    return (*(rule for rule in rules if rule.name == name), rules[-1])
 
 
 def _seen(mutant: Program, sent: tuple[tuple[Packet, Verdict], ...]) -> bool:

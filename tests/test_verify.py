@@ -283,6 +283,8 @@ def test_a_rule_added_by_hand_is_drift_with_a_packet_that_shows_it(policy: Calla
     drift = findings[1]
     assert ":5432/tcp, in by eth0" in drift.evidence[0]
     assert any(re.match(r"\+ .*tcp dport 5432 accept", line) for line in drift.evidence)
+    at = drift.evidence.index("beyond the policy (+) and short of it (-):")
+    assert drift.evidence[at + 1].startswith("+ open to the Internet: 5432/tcp (postgresql)")
 
 
 def test_a_rule_that_is_gone_makes_its_service_unreachable(policy: Callable[..., Case]) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 
 from portctl.program import Accept, Answer, Chain, Hook, Jump, Line, Program, evaluate
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict
-from portctl.verify import packets
+from portctl.verify import packets, space
 from portctl.verify.finding import Finding, View, packet_text, step_text
 
 MOST_LINES, MOST_PACKETS = 12, 4000
@@ -114,14 +114,14 @@ def drift(view: View) -> Iterator[Finding]:
             view.ruleset.name,
             "nothing of portctl's is loaded: the policy is not in force",
             "portctl apply",
-            _example(view, loaded, wanted),
+            (*_example(view, loaded, wanted), *_set(view, loaded, wanted)),
         )
         return
     lines = differences(view.program, view.wanted)
     if lines:
-        example = _example(view, loaded, wanted)
+        example = (*_example(view, loaded, wanted), *_set(view, loaded, wanted))
         if not example:
-            example = ("no packet was found of which they say different things",)
+            example = ("they say the same of every packet",)
         rest = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
         yield Finding(
             "drift",
@@ -131,6 +131,10 @@ def drift(view: View) -> Iterator[Finding]:
             "see what changed them, then apply the policy again",
             (*example, "wanted (-) and loaded (+):", *lines[:MOST_LINES], *rest),
         )
+
+
+def _set(view: View, loaded: Program, wanted: Program) -> list[str]:
+    return space.drift(wanted, loaded, view.own, view.ruleset.groups, view.at)
 
 
 def _example(view: View, loaded: Program, wanted: Program) -> tuple[str, ...]:
