@@ -43,8 +43,16 @@ def gaps(ruleset: Ruleset, names: Iterable[str], ability: Ability) -> list[Probl
     """What some back ends, or the settings of a system, cannot say of a rule set."""
     from portctl import backends, sysctl
 
+    names = list(names)
     found = [problem for name in names for problem in backends.load(name).gaps(ruleset, ability)]
-    return found + sysctl.gaps(ruleset)
+    return found + [problem for system in systems(names) for problem in sysctl.gaps(ruleset, system)]
+
+
+def systems(names: Iterable[str]) -> list[str]:
+    """The systems on which some back ends run, each once, as `uname -s` names them."""
+    from portctl import backends
+
+    return list(dict.fromkeys(str(getattr(backends.load(name), "SYSTEM", "Linux")) for name in names)) or ["Linux"]
 
 
 def render(ruleset: Ruleset, names: Iterable[str], ability: Ability, advertised: Iterable[str] = ()) -> dict[str, str]:
@@ -61,8 +69,10 @@ def render(ruleset: Ruleset, names: Iterable[str], ability: Ability, advertised:
     files = {
         f"{name}/{file}": text for name in names for file, text in bundle(backends.load(name), ruleset, ability).items()
     }
-    settings = sysctl.bundle(ruleset, advertised=advertised)
-    return files | {f"{sysctl.NAME}/{file}": text for file, text in settings.items()}
+    for system in systems(names):
+        folder = sysctl.folder(system)
+        files |= {f"{folder}/{file}": text for file, text in sysctl.bundle(ruleset, system, advertised).items()}
+    return files
 
 
 def prove(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str]) -> dict[str, list[Problem]]:

@@ -50,6 +50,7 @@ class Field(Enum):
     HOP_LIMIT = "hop limit"  # (Ranges)
     MARK = "packet mark"  # (tuple mask, value)
     LOCAL = "destination is local"  # (bool)
+    SENT = "sent by this host"  # (bool)
     USER = "socket owner"  # (str: a name or a number)
     UNTIL = "before"  # (datetime, UTC, exclusive)
     LIMIT = "limit"  # (str: its text); true of packets within the limit
@@ -438,6 +439,8 @@ def _truth(walk: _Walk, packet: Packet, condition: Condition) -> bool | _Never |
             # What somebody else's DNAT turned still had its own destination before routing.
             before = walk.hook == "prerouting" and walk.arrived.original is not None
             return (walk.arrived.published if before else packet.local) is value
+        case Field.SENT:
+            return (packet.direction is Direction.OUTBOUND) is value
         case Field.USER:
             return bool(packet.user == value)
         case Field.UNTIL:

@@ -1,7 +1,9 @@
 """Kernel settings: the policy's names and units turned into a system's own, and the bundle that sets them.
 
-The same shape as a back end: `render`, `parse`, `gaps`, `scripts`. Linux alone so far: its names and units are in
-Documentation/networking/ip-sysctl.rst of the kernel.
+The same shape as a back end: `render`, `parse`, `gaps`, `scripts`. Sources of names and units: Linux,
+Documentation/networking/ip-sysctl.rst; FreeBSD, ip(4), tcp(4) and captured output of 15.1; OpenBSD, sysctl(2) and
+tcp_timer.c (keepalive in seconds, or in ticks of `net.inet.tcp.slowhz` where the kernel has that: `load.sh` looks);
+macOS, its tcp(4) and xnu's tcp_timer.c. A system is named as `uname -s` does.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ Kind = Literal["port range", "ports", "seconds", "count", "switch"]
 class Portable:
     """One setting with a name and a unit that are the same on every system.
 
-    `least` and `most` bound the number (seconds, counts) as the kernel does. `linux` are the kernel's names.
+    `least` and `most` bound the number (seconds, counts) as the kernel does. `linux` and the others are the kernels'
+    names; a range has the knobs of its two ends one after the other, and no name means that there is no such setting.
     """
 
     name: str
@@ -39,24 +42,67 @@ class Portable:
     about: str
     least: int = 0
     most: int = 2147483647
+    freebsd: tuple[str, ...] = ()
+    openbsd: tuple[str, ...] = ()
+    macos: tuple[str, ...] = ()
+
+    def names(self, system: str) -> tuple[str, ...]:
+        """The names on a system; the others are none that we know."""
+        return {"linux": self.linux, "freebsd": self.freebsd, "openbsd": self.openbsd, "macos": self.macos}.get(
+            key(system), ()
+        )
 
 
+def key(system: str) -> str:
+    """How policies call a system: `uname -s` in small letters, but `macos`."""
+    return {"darwin": "macos"}.get(system.lower(), system.lower())
+
+
+def _bsd(*names: str) -> tuple[str, ...]:
+    return tuple(f"net.inet{name}" for name in names)
+
+
+_RANGES = _bsd(*(f".ip.portrange.{end}" for end in ("first", "last", "hifirst", "hilast")))
+_OPENBSD_RANGES = _bsd(*(f".ip.port{end}" for end in ("first", "last", "hifirst", "hilast")))
+_B4, _B6 = "net.inet.ip.forwarding", "net.inet6.ip6.forwarding"
 _V4, _V6 = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"
 PORTABLE: tuple[Portable, ...] = (
-    Portable("ephemeral_ports", "port range", ("net.ipv4.ip_local_port_range",), "ports that clients get, `low-high`"),
-    Portable("forwarding", "switch", (_V4, _V6), "pass packets on between interfaces"),
-    Portable("forwarding_v4", "switch", (_V4,), "pass IPv4 packets on between interfaces"),
-    Portable("forwarding_v6", "switch", (_V6,), "pass IPv6 packets on between interfaces"),
-    Portable("reserved_ports", "ports", ("net.ipv4.ip_local_reserved_ports",), "ports that clients never get"),
-    Portable("tcp_keepalive_intvl", "seconds", ("net.ipv4.tcp_keepalive_intvl",), "between two probes", 1, 32767),
-    Portable("tcp_keepalive_probes", "count", ("net.ipv4.tcp_keepalive_probes",), "lost before the end", 1, 127),
     Portable(
-        "tcp_keepalive_time", "seconds", ("net.ipv4.tcp_keepalive_time",), "idle before the first probe", 1, 32767
+        "ephemeral_ports", "port range", ("net.ipv4.ip_local_port_range",), "ports that clients get, `low-high`",
+        freebsd=_RANGES, openbsd=_OPENBSD_RANGES, macos=_RANGES,
     ),
-)
+    Portable(
+        "forwarding", "switch", (_V4, _V6), "pass packets on between interfaces",
+        freebsd=(_B4, _B6), openbsd=(_B4, _B6), macos=(_B4, _B6),
+    ),
+    Portable(
+        "forwarding_v4", "switch", (_V4,), "pass IPv4 packets on between interfaces",
+        freebsd=(_B4,), openbsd=(_B4,), macos=(_B4,),
+    ),
+    Portable(
+        "forwarding_v6", "switch", (_V6,), "pass IPv6 packets on between interfaces",
+        freebsd=(_B6,), openbsd=(_B6,), macos=(_B6,),
+    ),
+    Portable("reserved_ports", "ports", ("net.ipv4.ip_local_reserved_ports",), "ports that clients never get"),
+    Portable(
+        "tcp_keepalive_intvl", "seconds", ("net.ipv4.tcp_keepalive_intvl",), "between two probes", 1, 32767,
+        *(_bsd(".tcp.keepintvl"),) * 3,
+    ),
+    Portable(
+        "tcp_keepalive_probes", "count", ("net.ipv4.tcp_keepalive_probes",), "lost before the end", 1, 127,
+        freebsd=_bsd(".tcp.keepcnt"), macos=_bsd(".tcp.keepcnt"),
+    ),
+    Portable(
+        "tcp_keepalive_time", "seconds", ("net.ipv4.tcp_keepalive_time",), "idle before the first probe", 1, 32767,
+        *(_bsd(".tcp.keepidle"),) * 3,
+    ),
+)  # fmt: skip
 """By name. Keepalive only matters for sockets that ask for it (SO_KEEPALIVE); its bounds are those of tcp.h."""
 
 _BY_NAME = {portable.name: portable for portable in PORTABLE}
+_BSD_NAME = re.compile(r"[a-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_%-]+)+")
+LOWEST_EPHEMERAL = 1024
+"""The BSDs keep ports below it for root: FreeBSD raises a lower end to it without a word."""
 _LINUX_NAME = re.compile(r"[a-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_@:+-][A-Za-z0-9_/@:+-]*)+")
 _SAME = {"net.ipv4.conf.all.forwarding": "net.ipv4.ip_forward"}
 """Two names of one variable."""
@@ -78,6 +124,8 @@ def problem(setting: Setting) -> str | None:
 def _raw_problem(setting: Setting) -> str | None:
     if setting.system == "linux" and (not _LINUX_NAME.fullmatch(setting.name) or "//" in setting.name):
         return f"`{setting.name}` is not the name of a Linux setting, as `sysctl -a` prints them"
+    if setting.system != "linux" and not _BSD_NAME.fullmatch(setting.name):
+        return f"`{setting.name}` is not the name of a setting, as `sysctl -a` prints them"
     if not setting.value.strip() and setting.name != "net.ipv4.ip_local_reserved_ports":
         return "the value is empty"
     if any(not c.isprintable() and c != "\t" for c in setting.value):
@@ -137,6 +185,24 @@ def _linux(setting: Setting) -> list[tuple[str, str]]:
     return [(name, normal(name, value)) for name in portable.linux]
 
 
+def _written(setting: Setting, system: str) -> list[tuple[str, str]]:
+    """The names and values of a setting on a system, in its own units. `N s` is left to `load.sh` on OpenBSD."""
+    if key(system) == "linux":
+        return _linux(setting)
+    portable = _BY_NAME.get(setting.name) if setting.system == "any" else None
+    if portable is None:
+        return [(setting.name, normal(setting.name, setting.value))]
+    names, value = portable.names(system), setting.value
+    if portable.kind == "port range":
+        low, high = next(ports_of(value).pairs())
+        return [(name, str(end)) for name, end in zip(names, (low, high) * (len(names) // 2), strict=True)]
+    if portable.kind == "switch":
+        value = {"true": "1", "false": "0"}.get(value, value)
+    elif portable.kind == "seconds":
+        value = f"{value} s" if key(system) == "openbsd" else str(int(value) * 1000)
+    return [(name, value) for name in names]
+
+
 def normal(name: str, value: str) -> str:
     """A value as the kernel would print it: single blanks, port lists merged and sorted."""
     value = " ".join(value.split())
@@ -155,8 +221,8 @@ def settings(
     """
     found: dict[str, tuple[str, Setting | None]] = {}
     for setting in ruleset.settings:
-        if setting.system == "any" or setting.system == system.lower():
-            found |= {name: (value, setting) for name, value in _linux(setting)}
+        if setting.system in ("any", key(system)):
+            found |= {name: (value, setting) for name, value in _written(setting, system)}
     if found.get("net.ipv6.conf.all.forwarding", ("0", None))[0] == "1":
         for interface in advertised:
             found.setdefault(f"net.ipv6.conf.{interface.replace('.', '/')}.accept_ra", ("2", None))
@@ -174,7 +240,7 @@ def _rank(name: str) -> tuple[int, str]:
         return 2, name
     if re.match(r"net\.ipv[46]\.(conf|neigh)\.default\.", name):
         return 3, name
-    return 4, name
+    return 4, name.replace("first", "0").replace("last", "1")
 
 
 def gaps(ruleset: Ruleset, system: str = "Linux") -> list[Problem]:
@@ -182,12 +248,15 @@ def gaps(ruleset: Ruleset, system: str = "Linux") -> list[Problem]:
     found: list[Problem] = []
     seen: dict[str, tuple[str, Setting]] = {}
     for setting in ruleset.settings:
-        if setting.system not in ("any", system.lower()):
+        if setting.system not in ("any", key(system)):
             continue
         if wrong := problem(setting):
             found.append(Problem("bad-sysctl", wrong, setting.span))
             continue
-        for name, value in _linux(setting):
+        if lacking := _lacking(setting, system):
+            found.append(lacking)
+            continue
+        for name, value in _written(setting, system):
             name = _SAME.get(name, name)
             if name in seen and seen[name][0] != value:
                 first = seen[name][1].span
@@ -196,6 +265,20 @@ def gaps(ruleset: Ruleset, system: str = "Linux") -> list[Problem]:
                 found.append(Problem("sysctl-conflict", message, setting.span, others=others))
             seen.setdefault(name, (value, setting))
     return found + _port_order(seen)
+
+
+def _lacking(setting: Setting, system: str) -> Problem | None:
+    """What a system has no setting for."""
+    portable = _BY_NAME.get(setting.name) if setting.system == "any" else None
+    if portable is None or key(system) == "linux":
+        return None
+    if not portable.names(system):
+        hint = f"say it for the systems that have it: `linux: {{{portable.linux[0]}: …}}`"
+        return Problem("gap", f"{system} has no setting for `{setting.name}`", setting.span, hint)
+    if portable.kind == "port range" and ports_of(setting.value).bounds[0] < LOWEST_EPHEMERAL:
+        message = f"{system} gives clients no ports below {LOWEST_EPHEMERAL}"
+        return Problem("bad-sysctl", message, setting.span)
+    return None
 
 
 def _port_order(seen: Mapping[str, tuple[str, Setting]]) -> list[Problem]:
@@ -222,6 +305,11 @@ def parse(listings: Mapping[str, str]) -> dict[str, str]:
                 name, _, value = line.partition("=")
                 found[name.strip().removeprefix("-")] = " ".join(value.split())
     return found
+
+
+def folder(system: str) -> str:
+    """Where the bundle of a system lies: `sysctl`, `sysctl-freebsd`, …"""
+    return NAME if key(system) == "linux" else f"{NAME}-{key(system)}"
 
 
 def scripts() -> dict[str, str]:

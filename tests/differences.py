@@ -26,6 +26,7 @@ from portctl.ruleset import (
     Verdict,
     translate,
 )
+from tests import ipfw_differences
 
 CAST = MULTICAST | Addresses.of("0.0.0.0", "255.255.255.255", "::")
 MLD = (130, 131, 132, 143)
@@ -33,6 +34,8 @@ MLD = (130, 131, 132, 143)
 
 def forced(backend: str, ruleset: Ruleset, packet: Packet, rule: Rule, answer: Answer) -> str | None:
     """The heading that explains a difference; None: nothing does."""
+    if backend == "ipfw":
+        return ipfw_differences.forced(ruleset, packet, answer.verdict)
     if not backend.startswith("pf-"):
         return None
     return pf(ruleset, packet, rule, answer)

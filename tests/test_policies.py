@@ -21,10 +21,12 @@ def test_an_example_holds_its_tests_and_renders(path: Path) -> None:
     assert compiled.problems == ()
     assert compiled.ruleset.expectations
     assert expectations.evaluate(compiled.ruleset) == []
-    files = pipeline.render(compiled.ruleset, backends.NAMES, Ability())
-    for name in backends.NAMES:
+    for name in (*backends.NAMES, "ipfw"):
         module = backends.load(name)
-        assert not has_errors(module.gaps(compiled.ruleset, Ability()))
+        if has_errors(found := module.gaps(compiled.ruleset, Ability())):
+            assert name == "ipfw" and all(problem.code == "gap" for problem in found)
+            continue
+        files = pipeline.render(compiled.ruleset, (name,), Ability())
         assert set(files) >= {f"{name}/load.sh", f"{name}/save.sh", f"{name}/remove.sh"}
         program = module.parse({part: files[f"{name}/{part}"] for part in module.PARTS if f"{name}/{part}" in files})
         assert not program.foreign

@@ -52,7 +52,7 @@ def test_several_files_have_headings(policy: Path) -> None:
 def test_bundles_are_written_and_written_again(policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(str(policy), "--backend", "all", "--output", str(out)).exit_code == 0
-    assert {path.name for path in out.iterdir()} == {*backends.OFFERED, "sysctl"}
+    assert {path.name for path in out.iterdir()} == {*backends.OFFERED, "sysctl", "sysctl-freebsd"}
     for folder in out.iterdir():
         assert os.access(folder / "load.sh", os.X_OK)
         assert {"load.sh", "save.sh", "remove.sh"} < {path.name for path in folder.iterdir()}

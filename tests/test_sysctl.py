@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from portctl import sysctl
@@ -108,3 +112,131 @@ def test_an_ephemeral_range_below_the_unprivileged_ports_is_refused() -> None:
     start = Setting("net.ipv4.ip_unprivileged_port_start", "5000", "linux")
     (problem,) = sysctl.gaps(policy(Setting("ephemeral_ports", "4000-6000"), start))
     assert "4000-6000 begins below 5000" in problem.message
+
+
+BSD = (
+    Setting("ephemeral_ports", "20000-30000"),
+    Setting("tcp_keepalive_time", "2000"),
+    Setting("forwarding", "true"),
+    Setting("net.inet.tcp.blackhole", "2", "freebsd"),
+)
+
+
+@pytest.mark.parametrize(
+    ("system", "wanted"),
+    [
+        (
+            "FreeBSD",
+            ["net.inet.ip.forwarding = 1", "net.inet.ip.portrange.first = 20000",
+             "net.inet.ip.portrange.hifirst = 20000", "net.inet.ip.portrange.hilast = 30000",
+             "net.inet.ip.portrange.last = 30000", "net.inet.tcp.blackhole = 2",
+             "net.inet.tcp.keepidle = 2000000", "net.inet6.ip6.forwarding = 1"],
+        ),
+        (
+            "OpenBSD",
+            ["net.inet.ip.forwarding = 1", "net.inet.ip.portfirst = 20000", "net.inet.ip.porthifirst = 20000",
+             "net.inet.ip.porthilast = 30000", "net.inet.ip.portlast = 30000", "net.inet.tcp.keepidle = 2000 s",
+             "net.inet6.ip6.forwarding = 1"],
+        ),
+        (
+            "Darwin",
+            ["net.inet.ip.forwarding = 1", "net.inet.ip.portrange.first = 20000",
+             "net.inet.ip.portrange.hifirst = 20000", "net.inet.ip.portrange.hilast = 30000",
+             "net.inet.ip.portrange.last = 30000",
+             "net.inet.tcp.keepidle = 2000000", "net.inet6.ip6.forwarding = 1"],
+        ),
+    ],
+)  # fmt: skip
+def test_each_system_has_its_own_names_and_units(system: str, wanted: list[str]) -> None:
+    assert not sysctl.gaps(policy(*BSD), system)
+    text = sysctl.render(policy(*BSD), system)[sysctl.FILE]
+    assert sorted(line for line in text.splitlines() if not line.startswith("#")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("system", "setting"),
+    [
+        ("FreeBSD", Setting("reserved_ports", "8080")),
+        ("OpenBSD", Setting("tcp_keepalive_probes", "9")),
+        ("FreeBSD", Setting("ephemeral_ports", "1000-30000")),
+        ("FreeBSD", Setting("net.inet tcp", "1", "freebsd")),
+    ],
+)
+def test_what_a_system_has_no_setting_for_is_refused(system: str, setting: Setting) -> None:
+    assert sysctl.gaps(policy(setting), system) and not sysctl.gaps(policy(Setting("forwarding", "1")), system)
+
+
+FAKE = """
+uname() { echo FreeBSD; }
+id() { echo 0; }
+sysctl() {
+    if [ "$1" = -n ]; then cat "$STATE/$2" 2>/dev/null; return; fi
+    name=${1%%=*}; value=${1#*=}
+    [ -e "$STATE/$name" ] || return 1
+    case $name in
+        *first|*last) [ "$value" -ge 1024 ] || value=1024; [ "$value" -le 65535 ] || value=65535 ;;
+        *keepidle) value=$((value / ROUND * ROUND)) ;;
+    esac
+    echo "$value" >"$STATE/$name"
+    case $name in
+        *portrange.first|*portrange.last)
+            [ "$(cat "$STATE/net.inet.ip.portrange.first")" -le "$(cat "$STATE/net.inet.ip.portrange.last")" ] ||
+                echo "$name" >>"$STATE/crossed" ;;
+    esac
+}
+sh() { file=$1; shift; (set -- "$@"; . "$file"); }
+"""
+
+
+def _bsd_machine(
+    folder: Path, *settings: Setting, system: str = "FreeBSD", values: dict[str, int] | None = None
+) -> Callable[..., tuple[int, str]]:
+    state, bundle = folder / "state", folder / "bundle"
+    for path in (state, bundle):
+        path.mkdir()
+    known = {"net.inet.ip.portrange.first": 10000, "net.inet.ip.portrange.last": 65535,
+             "net.inet.tcp.keepidle": 7200000, "net.inet.ip.portrange.hifirst": 49152,
+             "net.inet.ip.portrange.hilast": 65535}  # fmt: skip
+    for name, value in (known | (values or {})).items():
+        (state / name).write_text(f"{value}\n")
+    for name, text in sysctl.bundle(policy(*settings), system).items():
+        (bundle / name).write_text(text)
+
+    def load(*arguments: str, rounding: int = 10) -> tuple[int, str]:
+        # save.sh finds the conf file beside itself, by $0.
+        (bundle / "save.sh").write_text((bundle / "save.sh").read_text().replace('"$(dirname "$0")"', f'"{bundle}"'))
+        command = ["dash", "-c", f'{FAKE}\n. "$0"', str(bundle / "load.sh"), *arguments]
+        environment = {"STATE": str(state), "ROUND": str(rounding), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return done.returncode, done.stderr
+
+    return load
+
+
+def test_a_range_moves_without_its_ends_crossing(tmp_path: Path) -> None:
+    for number, (first, last, wanted) in enumerate([(10000, 20000, "30000-40000"), (30000, 40000, "10000-20000")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        load = _bsd_machine(
+            folder, Setting("ephemeral_ports", wanted),
+            values={"net.inet.ip.portrange.first": first, "net.inet.ip.portrange.last": last},
+        )  # fmt: skip
+        assert load() == (0, "")
+        assert (folder / "state/net.inet.ip.portrange.last").read_text() == f"{wanted[6:]}\n"
+        assert not (folder / "state" / "crossed").exists()
+
+
+def test_a_value_that_the_kernel_rounds_is_refused_and_everything_put_back(tmp_path: Path) -> None:
+    load = _bsd_machine(tmp_path, Setting("tcp_keepalive_time", "7"), Setting("ephemeral_ports", "20000-30000"))
+    status, said = load(rounding=4000)
+    assert status == 1 and "wanted 7000, reads 4000" in said and "as it was before" in said
+    assert (tmp_path / "state/net.inet.tcp.keepidle").read_text() == "7200000\n"
+    assert (tmp_path / "state/net.inet.ip.portrange.first").read_text() == "10000\n"
+
+
+@pytest.mark.parametrize(("ticks", "wanted"), [(2, "4000"), (None, "2000")])
+def test_openbsd_counts_ticks_where_its_kernel_does(tmp_path: Path, ticks: int | None, wanted: str) -> None:
+    known = {} if ticks is None else {"net.inet.tcp.slowhz": ticks}
+    load = _bsd_machine(tmp_path, Setting("tcp_keepalive_time", "2000"), system="OpenBSD", values=known)
+    assert load(rounding=1) == (0, "")
+    assert (tmp_path / "state/net.inet.tcp.keepidle").read_text() == f"{wanted}\n"

@@ -10,13 +10,13 @@ from portctl.backends.base import Backend
 NAMES: tuple[str, ...] = ("nftables", "iptables")
 """Those of Linux."""
 DIALECTS: tuple[str, ...] = ("pf-openbsd", "pf-freebsd13", "pf-freebsd14", "pf-freebsd15", "pf-macos")
-EVERY: tuple[str, ...] = (*NAMES, *DIALECTS)
+EVERY: tuple[str, ...] = (*NAMES, *DIALECTS, "ipfw")
 """Each with one language, whatever `Ability` says."""
-OFFERED: tuple[str, ...] = (*NAMES, "pf-openbsd", "pf-freebsd", "pf-macos")
+OFFERED: tuple[str, ...] = (*NAMES, "pf-openbsd", "pf-freebsd", "pf-macos", "ipfw")
 """What `--backend all` means. `pf-freebsd` is the dialect of the version that `Ability` names."""
 SYSTEMS: dict[str, tuple[str, ...]] = {
     "linux": NAMES,
-    "freebsd": ("pf-freebsd",),
+    "freebsd": ("pf-freebsd", "ipfw"),
     "openbsd": ("pf-openbsd",),
     "macos": ("pf-macos",),
 }

@@ -25,7 +25,10 @@ def render(
     file: Annotated[Path, typer.Argument(help="The policy.")],
     backend: Annotated[str, typer.Option("--backend", help="nftables, iptables, pf-freebsd, …, or all.")] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write DIR/BACKEND/ and DIR/sysctl/ instead of printing.")
+        Path | None,
+        typer.Option(
+            "--output", help="Write DIR/BACKEND/ and DIR/sysctl/ (ipfw: DIR/sysctl-freebsd/) instead of printing."
+        ),
     ] = None,
     date: Annotated[str | None, typer.Option("--date", help="Render for that day or moment, not for now.")] = None,
     root: Annotated[
@@ -62,7 +65,7 @@ def render(
     if output is None:
         _print({name: content for name, content in files.items() if name.partition("/")[0] in names})
     else:
-        _write_all(output, files)
+        _write_all(output, files, pipeline.systems(names))
     if backend == "all" and len(names) < len(backends.OFFERED):
         raise typer.Exit(2)
 
@@ -82,8 +85,8 @@ def _sayable(ruleset: Ruleset, names: tuple[str, ...], ability: Ability) -> tupl
     return able
 
 
-def _write_all(output: Path, files: dict[str, str]) -> None:
-    from portctl import backends
+def _write_all(output: Path, files: dict[str, str], systems: list[str]) -> None:
+    from portctl import backends, sysctl
     from portctl.backends.base import is_part
 
     for folder, content in _by_folder(files).items():
@@ -92,8 +95,8 @@ def _write_all(output: Path, files: dict[str, str]) -> None:
             there = [path.name for path in (output / folder).glob("*")]
             known = {name for name in there if is_part(backends.load(folder), name)} | set(_SCRIPTS)
         write_folder(output / folder, content, known)
-    if "sysctl" not in _by_folder(files):
-        write_folder(output / "sysctl", {}, {"60-portctl.conf", *_SCRIPTS})
+    for folder in {sysctl.folder(system) for system in systems} - set(_by_folder(files)):
+        write_folder(output / folder, {}, {"60-portctl.conf", *_SCRIPTS})
 
 
 def _print(files: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ LC_ALL=C
 export PATH LC_ALL
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
 conf=$here/60-portctl.conf
+case $(uname -s) in Linux) proc=yes ;; *) proc=no ;; esac
 
 # one NAME: sets $may_fail, $key and $file; the name of an interface may hold a dot, which is written as a slash
 one() {
@@ -22,9 +23,36 @@ one() {
     case $file in */../* | */./*) echo "load.sh: not the name of a setting: $key" >&2; exit 1 ;; esac
 }
 
-# current: the value in $file, its blanks as the file has them written
+# exists, changeable: whether the kernel has the setting, whether we may write it
+exists() {
+    if [ $proc = yes ]; then [ -e "$file" ]; else sysctl -n "$key" >/dev/null 2>&1; fi
+}
+changeable() {
+    if [ $proc = yes ]; then [ -w "$file" ]; else [ "$(id -u)" = 0 ]; fi
+}
+
+# put VALUE
+put() {
+    if [ $proc = yes ]; then printf '%s\n' "$1" 2>/dev/null >"$file"; else sysctl "$key=$1" >/dev/null 2>&1; fi
+}
+
+# units: $want in the kernel's own; "N s" is seconds, or ticks where OpenBSD's kernel counts those
+units() {
+    case $want in
+        *' s')
+            ticks=$(sysctl -n net.inet.tcp.slowhz 2>/dev/null) || ticks=1
+            want=$((${want% s} * ${ticks:-1}))
+            ;;
+    esac
+}
+
+# current: the present value, its blanks as the file has them written
 current() {
-    value=$(tr -s '[:space:]' ' ' <"$file") || return 1
+    if [ $proc = yes ]; then
+        value=$(tr -s '[:space:]' ' ' <"$file") || return 1
+    else
+        value=$(sysctl -n "$key") || return 1
+    fi
     value=${value# }
     value=${value% }
 }
@@ -38,11 +66,11 @@ failed=0
 while read -r name want; do
     [ -n "$name" ] || continue
     one "$name"
-    if [ ! -e "$file" ]; then
+    if ! exists; then
         [ "$may_fail" = yes ] && continue
         echo "load.sh: this kernel has no setting $key" >&2
         failed=1
-    elif [ ! -w "$file" ]; then
+    elif ! changeable; then
         [ "$may_fail" = yes ] && continue
         echo "load.sh: $key cannot be changed here (needs root, or is read-only in this container)" >&2
         failed=1
@@ -61,13 +89,26 @@ trap 'rm -rf "$scratch"' EXIT
 sh "$here/save.sh" "$scratch" || exit 1
 before=$(lines "$scratch/60-portctl.conf") || exit 1
 
-# write LIST: one pass over "name value" lines; what already reads as wanted is left alone
+# widen LIST: the upper ends of port ranges that grow, so that no lower end is ever above its upper one
+widen() {
+    while read -r name want; do
+        case $name in *last) ;; *) continue ;; esac
+        one "$name"
+        current 2>/dev/null || continue
+        [ "$want" -le "$value" ] || put "$want"
+    done <<END
+$1
+END
+}
+
+# write LIST: one pass over "name value" lines; what already reads as wanted is left alone. Lower ends come first.
 write() {
     while read -r name want; do
         [ -n "$name" ] || continue
         one "$name"
+        units
         current 2>/dev/null || continue
-        [ "$value" = "$want" ] || printf '%s\n' "$want" 2>/dev/null >"$file"
+        [ "$value" = "$want" ] || put "$want"
     done <<END
 $1
 END
@@ -79,6 +120,7 @@ differ() {
         [ -n "$name" ] || continue
         one "$name"
         [ "$may_fail" = yes ] && continue
+        units
         current 2>/dev/null || value='(unreadable)'
         [ "$value" = "$want" ] || echo "load.sh: $key: wanted $want, reads $value"
     done <<END
@@ -87,11 +129,13 @@ END
 }
 
 # Twice: ip_local_port_range and ip_unprivileged_port_start each refuse what the other's old value forbids.
+[ $proc = yes ] || widen "$wanted" 2>/dev/null
 write "$wanted" 2>/dev/null
 write "$wanted" 2>/dev/null
 wrong=$(differ "$wanted")
 [ -z "$wrong" ] && exit 0
 printf '%s\n' "$wrong" >&2
+[ $proc = yes ] || widen "$before" 2>/dev/null
 write "$before" 2>/dev/null
 write "$before" 2>/dev/null
 wrong=$(differ "$before")

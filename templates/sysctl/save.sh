@@ -10,11 +10,16 @@ here=$(cd "$(dirname "$0")" && pwd) || exit 1
 mkdir -p "$1" || exit 1
 target=$(cd "$1" && pwd) || exit 1
 out=$target/60-portctl.conf
+case $(uname -s) in Linux) proc=yes ;; *) proc=no ;; esac
 
 # keep PREFIX NAME: one line for the value that a setting has now; a setting that is not there has none
 keep() {
-    file=/proc/sys/$(printf %s "$2" | tr ./ /.)
-    value=$(tr -s '[:space:]' ' ' 2>/dev/null <"$file") || return 0
+    if [ $proc = yes ]; then
+        file=/proc/sys/$(printf %s "$2" | tr ./ /.)
+        value=$(tr -s '[:space:]' ' ' 2>/dev/null <"$file") || return 0
+    else
+        value=$(sysctl -n "$2" 2>/dev/null) || return 0
+    fi
     value=${value# }
     printf '%s%s = %s\n' "$1" "$2" "${value% }"
 }

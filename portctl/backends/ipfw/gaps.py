@@ -1,0 +1,146 @@
+"""What ipfw cannot say, each at its place in the policy. Nothing is left out of a rule: the policy is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from portctl.backends.base import Ability
+from portctl.backends.ipfw.nat import MOST_ALIASES, leaving_by
+from portctl.problems import Problem, Span, order
+from portctl.ruleset import (
+    EVERY_PORT,
+    ICMP,
+    ICMPV6,
+    LOOPBACK,
+    PROTOCOLS_WITH_PORTS,
+    TCP,
+    UDP,
+    Direction,
+    Flows,
+    Kind,
+    Masquerade,
+    Rule,
+    Ruleset,
+    Translation,
+)
+
+INTERFACE_LENGTH = 15
+MOST_CONNECTIONS = 65534
+"""`limit` takes 16 bits, of which 65535 means `tablearg`."""
+LONGEST_CONFIG = 900
+"""Bytes of a `nat` line; ipfw reads lines of 1,024."""
+_INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\*?|\*")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*\$?|[0-9]{1,10}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+
+
+def gaps(ruleset: Ruleset, ability: Ability) -> list[Problem]:
+    """What this back end refuses to render."""
+    del ability
+    found: list[Problem] = []
+    for direction in Direction:
+        for rule in ruleset.rules(direction):
+            found += _rule(rule, direction)
+    for translation in ruleset.translations:
+        found += _translation(translation)
+    for masquerade in ruleset.masquerades:
+        found += _masquerade(ruleset, masquerade)
+    for name in ruleset.clamps:
+        found.append(_gap("clamping the segment size (`mss: path`)", _span(ruleset, name), "leave `mss` out"))
+    if ruleset.published_governed:
+        found.append(_gap("which packets somebody else's DNAT turned (`published: govern`)", _published(ruleset)))
+    found += [_gap(f"a live group called {n!r}", None) for n in ruleset.live if not _NAME.fullmatch(n)]
+    return order(found)
+
+
+def _gap(what: str, span: Span | None, hint: str | None = None) -> Problem:
+    return Problem("gap", f"ipfw cannot say this: {what}", span, hint)
+
+
+def _span(ruleset: Ruleset, name: str) -> Span | None:
+    return next((r.span for r in ruleset.forwarded if r.name == name and r.kind is Kind.FORWARD), None)
+
+
+def _published(ruleset: Ruleset) -> Span | None:
+    return next((rule.span for rule in ruleset.forwarded if rule.kind is Kind.PUBLISHED), None)
+
+
+def _rule(rule: Rule, direction: Direction) -> Iterator[Problem]:
+    if rule.rate is not None:
+        yield _gap("how often somebody may connect (`rate`)", rule.span, "`max_connections` limits how many at a time")
+    if rule.max_connections is not None and rule.max_connections > MOST_CONNECTIONS:
+        yield _gap(f"a limit above {MOST_CONNECTIONS}", rule.span)
+    yield from _interfaces((*rule.interfaces, *rule.out_interfaces), rule.span)
+    yield from _flows(rule.flows, rule.span)
+    if direction is Direction.OUTBOUND and rule.interfaces:
+        yield _gap("an incoming interface of what this host sends", rule.span)
+    if direction is Direction.INBOUND and rule.out_interfaces:
+        yield _gap("an outgoing interface of what this host receives", rule.span)
+    if rule.user is not None:
+        yield from _user(rule, direction)
+
+
+def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
+    if direction is not Direction.OUTBOUND:
+        yield _gap("the user of a packet that this host did not send", rule.span)
+    elif not _USER.fullmatch(rule.user or ""):
+        yield _gap(f"a user called {rule.user!r}", rule.span)
+    elif any(flow.protocol not in (TCP, UDP) for flow in rule.flows or ()) or rule.flows is None:
+        yield _gap("the user who sends other packets than TCP and UDP", rule.span, "name the ports: `443/tcp`")
+
+
+def _interfaces(names: tuple[str, ...], span: Span | None) -> Iterator[Problem]:
+    for name in names:
+        if name != LOOPBACK and not (_INTERFACE.fullmatch(name) and len(name.rstrip("*")) <= INTERFACE_LENGTH):
+            yield _gap(f"an interface called {name!r}", span, f"at most {INTERFACE_LENGTH} letters, digits and . _ -")
+
+
+def _flows(flows: Flows, span: Span | None) -> Iterator[Problem]:
+    for flow in flows or ():
+        if flow.protocol in (ICMP, ICMPV6):
+            yield from _types(flow.ports.bounds, flow.protocol, span)
+        elif flow.protocol not in PROTOCOLS_WITH_PORTS and flow.ports != EVERY_PORT:
+            yield _gap(f"ports of protocol {flow.protocol}, which has none", span)
+
+
+def _types(bounds: tuple[int, ...], protocol: int, span: Span | None) -> Iterator[Problem]:
+    if bounds == EVERY_PORT.bounds:
+        return
+    if any(bound % 256 for bound in bounds):
+        yield _gap("codes of ICMP", span, "name whole types")
+    if protocol == ICMP and bounds[-1] > 32 * 256:
+        yield _gap("ICMP types above 31", span)
+
+
+def _translation(item: Translation) -> Iterator[Problem]:
+    yield from _interfaces(item.interfaces, item.span)
+    yield from _flows(item.flows, item.span)
+    if item.flows is None or any(flow.protocol not in (TCP, UDP) for flow in item.flows):
+        yield _gap("a target for other packets than TCP and UDP", item.span, "name the ports: `80/tcp`")
+        return
+    if item.target is None:
+        return
+    if item.target.version == 6:
+        yield _gap("a target on another host, for IPv6: its NAT is for IPv4 alone", item.span)
+        return
+    if item.destination is not None and item.destination.v4.count() > MOST_ALIASES:
+        yield _gap(f"a target for more than {MOST_ALIASES} addresses", item.span)
+    ports = [flow.ports for flow in item.flows]
+    pieces = sum(p.count() if item.target_port is not None else len(p.bounds) // 2 for p in ports)
+    aliases = 1 if item.destination is None else max(1, item.destination.v4.count())
+    if pieces * aliases * 60 > LONGEST_CONFIG:
+        yield _gap("a target for so many ports and addresses", item.span, "make several entries of it")
+
+
+def _masquerade(ruleset: Ruleset, item: Masquerade) -> Iterator[Problem]:
+    span = _span(ruleset, item.name)
+    rule = next((r for r in ruleset.forwarded if r.name == item.name and r.kind is Kind.FORWARD), None)
+    if rule is None:
+        return
+    if 6 in rule.families() or (item.address is not None and item.address.version == 6):
+        hint = "list IPv4 addresses alone in `from`"
+        yield _gap("masquerade for IPv6: its NAT is for IPv4 alone", span, hint)
+    devices = leaving_by(ruleset, item.name)
+    if item.address is None and (not devices or any("*" in name for name in devices)):
+        yield _gap("masquerade by an interface that is not named", span, "name it: `out`, a group without `*`")

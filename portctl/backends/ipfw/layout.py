@@ -1,0 +1,105 @@
+"""The list of rules under way: blocks that `skipto` can reach, tables, and at the end their numbers.
+
+A rule is text without number and set. `@name@` in it stands for the number of the first rule of the block `name`;
+blocks are numbered in the order in which they were opened, so a jump goes forward where its block was opened later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from portctl.backends.ipfw import words
+from portctl.net import Addresses
+from portctl.ruleset import Ruleset
+
+FIRST, LAST = 20000, 60000
+"""Numbers of portctl's rules. Rules of others come before or after."""
+SET = 20
+"""The set of portctl's rules; `load.sh` fills 21, disabled, and swaps."""
+GENERATION = "portctl0_"
+"""Prefix of the tables that belong to one load; `load.sh` takes `portctl1_` where these are in use."""
+LIVE = "portctl_live_"
+BROADCAST = "portctl_broadcast"
+"""This host's broadcast addresses, which `me` does not mean: `load.sh` fills it. Kept by a load, as live groups are."""
+CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "ff00::/8")
+"""What may be addressed to this host and is no address of an interface."""
+LONGEST_TABLE = 60
+
+
+@dataclass(slots=True)
+class Layout:
+    """What one rules file is made of."""
+
+    ruleset: Ruleset
+    blocks: dict[str, list[str]] = field(default_factory=dict)
+    tables: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """{name: (type, entries)}; entries may hold `@name@`."""
+    sets: dict[Addresses, str] = field(default_factory=dict)
+    nat: list[str] = field(default_factory=list)
+    """`nat N config …`."""
+
+    def block(self, name: str) -> str:
+        """Opens a block, under that name or one like it; the name it got."""
+        wanted, count = name, 1
+        while name in self.blocks:
+            count += 1
+            name = f"{wanted}~{count}"
+        self.blocks[name] = []
+        return name
+
+    def add(self, block: str, action: str, body: str, note: str = "") -> None:
+        self.blocks[block].append(f"{action} {body}{note}")
+
+    def table(self, name: str, kind: str, entries: Sequence[str]) -> str:
+        """A table that belongs to this load, under a name like `name`."""
+        name = GENERATION + words.identifier(name)
+        if len(name) > LONGEST_TABLE or name in self.tables:
+            digest = sha256("\n".join([name, kind, *entries[:50], str(len(self.tables))]).encode()).hexdigest()[:6]
+            name = f"{name[: LONGEST_TABLE - 7]}_{digest}"
+        self.tables[name] = (kind, tuple(entries))
+        return name
+
+    def addresses(self, wanted: Addresses, hint: str) -> str:
+        """How a rule names a set of addresses."""
+        if (text := words.inline(wanted)) is not None:
+            return text
+        if wanted not in self.sets:
+            groups = {members: name for name, members in self.ruleset.groups}
+            name = groups.get(wanted)
+            self.sets[wanted] = self.table(f"group-{name}" if name else hint, "addr", words.networks(wanted))
+        return f"table({self.sets[wanted]})"
+
+    def numbers(self) -> dict[str, int]:
+        """The number of each block's first rule."""
+        total = sum(max(1, len(lines)) for lines in self.blocks.values())
+        step = 10 if total * 10 <= LAST - FIRST else 1
+        shared = total > LAST - FIRST
+        found: dict[str, int] = {}
+        number = FIRST
+        for name, lines in self.blocks.items():
+            found[name] = number
+            number += 1 if shared else max(1, len(lines)) * step
+        return found
+
+    def rules(self) -> list[str]:
+        """All rules with number and set, in order."""
+        numbers = self.numbers()
+        total = sum(max(1, len(lines)) for lines in self.blocks.values())
+        step = 0 if total > LAST - FIRST else 10 if total * 10 <= LAST - FIRST else 1
+        return [
+            f"add {numbers[name] + k * step} set {SET} {_filled(line, numbers)}"
+            for name, lines in self.blocks.items()
+            for k, line in enumerate(lines)
+        ]
+
+    def entries(self, name: str) -> list[str]:
+        numbers = self.numbers() if self.tables[name][0].endswith("skipto") else {}
+        return [_filled(entry, numbers) for entry in self.tables[name][1]]
+
+
+def _filled(line: str, numbers: dict[str, int]) -> str:
+    rule, mark, text = line.partition(" // ")
+    return re.sub(r"@([^@]+)@", lambda found: str(numbers[found[1]]), rule) + mark + text

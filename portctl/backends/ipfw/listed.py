@@ -1,0 +1,137 @@
+"""What ipfw prints, and what `render` wrote, as rules, tables and nat instances still in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from portctl.net import Family, Ranges
+
+_LISTED = re.compile(r"(\d{5}) +(?:(\d+) +(\d+) +)?(?:set (\d+) )?(\S.*?) *$")
+_ADDED = re.compile(r"add (\d+) (?:set (\d+) )?(\S.*?) *$")
+_TABLE = re.compile(r"--- table\((\S+)\), set\((\d+)\) ---$")
+_DISABLED = "# DISABLED "
+GENERATION = re.compile(r"\bportctl[01]_")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One rule. `body` is without its comment; the generation of tables is left out of it."""
+
+    number: int
+    set: int
+    body: str
+    comment: str
+    text: str
+    line: int
+    packets: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Table:
+    """`kind`: addr, number, iface, flow:…; `entries` in words, with their values."""
+
+    kind: str = "addr"
+    entries: list[tuple[str, str]] = field(default_factory=list)
+    made: dict[str | None, dict[Family, Ranges]] = field(default_factory=dict)
+    """Sets already read, by the value asked for."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """Everything of some listings. `dynamic` are states, `disabled` rules of disabled sets: neither judges a packet
+    by itself. `foreign` is what nobody understands."""
+
+    rules: list[Listed] = field(default_factory=list)
+    disabled: list[str] = field(default_factory=list)
+    dynamic: list[str] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
+    nat: dict[str, str] = field(default_factory=dict)
+    one_pass: bool = False
+    foreign: list[str] = field(default_factory=list)
+
+    def table(self, name: str) -> Table:
+        return self.tables.setdefault(GENERATION.sub("portctl_", name), Table())
+
+
+def read(listings: Mapping[str, str]) -> Listing:
+    """All listings together, by what their lines look like."""
+    listing = Listing()
+    for text in listings.values():
+        current = ""
+        for number, line in enumerate(text.splitlines(), 1):
+            current = _line(listing, line.rstrip(), number, current)
+    listing.rules.sort(key=lambda rule: rule.number)
+    return listing
+
+
+def _line(listing: Listing, line: str, number: int, current: str) -> str:
+    """Reads one line; the table whose entries follow."""
+    if line.startswith(_DISABLED):
+        listing.disabled.append(line)
+    elif found := _TABLE.match(line):
+        listing.table(found[1])
+        return found[1]
+    elif line.startswith("## Dynamic rules"):
+        listing.dynamic.append(line)
+    elif line.startswith("#me "):
+        _written(listing, line.removeprefix("#me "), number)
+    elif not line.strip() or line.lstrip().startswith("#"):
+        pass
+    elif current and not re.match(r"\d{5} ", line):
+        _of_table(listing, line, current)
+        return current
+    elif found := _LISTED.match(line):
+        _listed(listing, line, found, number)
+    else:
+        _written(listing, line, number)
+    return ""
+
+
+def _listed(listing: Listing, line: str, found: re.Match[str], number: int) -> None:
+    if listing.dynamic or re.match(r"(\(\d+s\) )?(STATE|LIMIT|PARENT) ", found[5]):
+        listing.dynamic.append(line)
+        return
+    counters = (None, None) if found[2] is None else (int(found[2]), int(found[3]))
+    listing.rules.append(_rule(found[1], found[4], found[5], number, *counters))
+
+
+def _rule(
+    number: str, place: str | None, text: str, at: int, packets: int | None = None, size: int | None = None
+) -> Listed:
+    text = re.sub(r"^([^/]*(?:/(?!/)[^/]*)*)", lambda m: GENERATION.sub("portctl_", m[0]), text, count=1)
+    body, mark, comment = (f" {text} ").partition(" // ")
+    return Listed(int(number), int(place or 0), body.strip(), comment.strip() if mark else "", text, at, packets, size)
+
+
+def _of_table(listing: Listing, line: str, name: str) -> None:
+    table = listing.table(name)
+    if line.startswith(" "):
+        if found := re.match(r" kindex: \d+, type: (\S+)", line):
+            table.kind = found[1]
+        elif not re.match(r" +(references|algorithm|items|IPv[46] algorithm|items|buckets|hsize)", line):
+            listing.foreign.append(line)
+        return
+    key, _, value = line.partition(" ")
+    table.entries.append((key, value))
+
+
+def _written(listing: Listing, line: str, number: int) -> None:
+    """A line of the file `rules`, or of `ipfw nat show config`, or of sysctl."""
+    words = line.split()
+    if found := _ADDED.match(line):
+        listing.rules.append(_rule(found[1].zfill(5), found[2], found[3], number))
+    elif words[0] == "table" and len(words) > 3 and words[2] == "create":
+        listing.table(words[1]).kind = words[words.index("type") + 1] if "type" in words else "addr"
+    elif words[0] == "table" and len(words) > 3 and words[2] == "add":
+        entries = listing.table(words[1]).entries
+        entries += [(words[3], words[4] if len(words) > 4 else "0")]
+        entries += zip(words[5::2], words[6::2], strict=True)
+    elif found := re.match(r"(?:ipfw )?nat (\S+) config (.*)", line):
+        listing.nat[found[1]] = found[2]
+    elif found := re.match(r"net\.inet\.ip\.fw\.one_pass[:=] ?(\d)", line):
+        listing.one_pass = found[1] != "0"
+    else:
+        listing.foreign.append(line)

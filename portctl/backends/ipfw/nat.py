@@ -1,0 +1,233 @@
+"""Translations: `nat` instances for other hosts and for masquerade (IPv4), `fwd` for ports of this host.
+
+A state is the action of the rule that made it, so what is translated on its way out makes its states with a `skipto`
+to a block that translates. What came in translated is known by its tag, so that direct access to the target stays shut.
+An instance's number is a digest of its configuration: the same one is not configured again, and keeps its connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from portctl.backends.ipfw import words
+from portctl.backends.ipfw.layout import Layout
+from portctl.backends.ipfw.matching import note
+from portctl.net import Addresses, address_text
+from portctl.ruleset import TCP, Flow, Kind, Masquerade, Rule, Ruleset, Translation
+
+if TYPE_CHECKING:
+    from portctl.backends.ipfw.starts import Pass
+
+FIRST_TAG = 20001
+FIRST_INSTANCE, INSTANCES = 10000, 50000
+MOST_ALIASES = 32
+
+
+def arriving(layout: Layout, block: str) -> None:
+    """The first thing that happens to a packet: its destination is translated (back)."""
+    for masquerade in layout.ruleset.masquerades:
+        for number, text in _sources(layout, masquerade):
+            where = f"ip4 from any to {text.removeprefix('ip ')} in"
+            if text.startswith("if "):
+                where = f"ip4 from any to any in recv {text.removeprefix('if ')}"
+            rule = f"nat {number} {where}{_why(masquerade.name)}"
+            if rule not in layout.blocks[block]:
+                layout.blocks[block].append(rule)
+    for translation in _elsewhere(layout.ruleset):
+        for number, device in _instances(layout, translation):
+            for body in _bodies(layout, translation, device):
+                layout.add(block, f"count tag {tag(layout.ruleset, translation.name)}", body, _why(translation.name))
+                layout.add(block, f"nat {number}", body, _why(translation.name))
+
+
+def _why(name: str) -> str:
+    return words.comment(f"portctl:{Kind.FORWARD.value}:{name}")
+
+
+def _elsewhere(ruleset: Ruleset) -> list[Translation]:
+    return [translation for translation in ruleset.translations if translation.target is not None]
+
+
+def tag(ruleset: Ruleset, name: str) -> int:
+    return FIRST_TAG + [translation.name for translation in ruleset.translations].index(name)
+
+
+def _bodies(layout: Layout, translation: Translation, device: str | None, flags: str = "") -> Iterator[str]:
+    """What a translation means, before it is translated."""
+    # Its NAT would take an IPv6 packet for one of IPv4.
+    source = layout.addresses(
+        translation.source if translation.target is None else translation.source.only(4), f"from-{translation.name}"
+    )
+    there = "me" if translation.destination is None else layout.addresses(translation.destination, translation.name)
+    devices = translation.interfaces if device is None else (device,)
+    for flow in translation.flows or ():
+        asked = flags if flow.protocol == TCP else ""
+        for source_ports, ports in words.port_lists(flow):
+            parts = [words.protocol(flow.protocol), "from", source, source_ports, "to", there, ports, "in"]
+            yield " ".join(part for part in (*parts, words.interfaces("recv", devices), asked) if part)
+
+
+def aliases(translation: Translation) -> list[str]:
+    """The addresses before translation, one by one; none where it is whatever the interface has."""
+    if translation.destination is None:
+        return []
+    return list(_each(translation.destination))
+
+
+def _each(addresses: Addresses) -> Iterator[str]:
+    for first, last in addresses.v4.pairs():
+        for number in range(first, min(last, first + MOST_ALIASES) + 1):
+            yield address_text(number, 4)
+
+
+def _instances(layout: Layout, translation: Translation) -> Iterator[tuple[int, str | None]]:
+    """The instances of a translation, with the interface that each is for (None: as the translation says)."""
+    before = aliases(translation)
+    if before:
+        clauses = [clause for alias in before for clause in _redirects(translation, f"{alias}:")]
+        yield _instance(layout, f"config ip {before[0]} deny_in reset {' '.join(clauses)}"), None
+        return
+    if own_addresses(translation):
+        yield _instance(layout, f"config ip me deny_in reset {' '.join(_redirects(translation, 'me:'))}"), None
+        return
+    for device in translation.interfaces:
+        yield _instance(layout, f"config if {device} deny_in reset {' '.join(_redirects(translation, ''))}"), device
+
+
+def own_addresses(translation: Translation) -> bool:
+    """Whether only the host knows which addresses are translated: `load.sh` fills them in, where the file says `me`."""
+    devices = translation.interfaces
+    return translation.destination is None and (not devices or any("*" in name for name in devices))
+
+
+def _redirects(translation: Translation, alias: str) -> Iterator[str]:
+    for flow in translation.flows or ():
+        word = f"redirect_port {words.protocol(flow.protocol)} {translation.target}"
+        for first, last in flow.ports.pairs():
+            if translation.target_port is None:
+                text = words.ports([(first, last)])
+                yield f"{word}:{text} {alias}{text}"
+            else:
+                for port in range(first, last + 1):
+                    yield f"{word}:{translation.target_port} {alias}{port}"
+
+
+def _instance(layout: Layout, config: str) -> int:
+    taken = {line.split()[1]: line for line in layout.nat}
+    number = FIRST_INSTANCE + int(sha256(config.encode()).hexdigest()[:8], 16) % INSTANCES
+    while taken.get(str(number), f"nat {number} {config}") != f"nat {number} {config}":
+        number = FIRST_INSTANCE + (number + 1 - FIRST_INSTANCE) % INSTANCES
+    line = f"nat {number} {config}"
+    if line not in layout.nat:
+        layout.nat.append(line)
+    return number
+
+
+def _sources(layout: Layout, masquerade: Masquerade) -> Iterator[tuple[int, str]]:
+    """The instances of a masquerade: (number, `if wan0` or `ip 192.0.2.1`)."""
+    if masquerade.address is not None:
+        yield _instance(layout, f"config ip {masquerade.address} same_ports reset"), f"ip {masquerade.address}"
+        return
+    for device in leaving_by(layout.ruleset, masquerade.name):
+        yield _instance(layout, f"config if {device} same_ports reset"), f"if {device}"
+
+
+def leaving_by(ruleset: Ruleset, name: str) -> tuple[str, ...]:
+    """The interfaces by which what a forward admits leaves."""
+    rules = [rule for rule in ruleset.forwarded if rule.kind is Kind.FORWARD and rule.name == name]
+    return rules[0].out_interfaces if rules else ()
+
+
+def leave_block(name: str) -> str:
+    return f"leave-{name}"
+
+
+def turned(layout: Layout, at: Pass, block: str, rules: Sequence[Rule]) -> None:
+    """Entries whose packets have been translated, or are to be served by another port of this host."""
+    by_name = {translation.name: translation for translation in layout.ruleset.translations}
+    for rule in rules:
+        translation = by_name[rule.name]
+        if translation.target is None:
+            for body in _bodies(layout, translation, None, words.START):
+                if rule.log:
+                    layout.add(block, "count log", body, note(rule))
+                layout.add(block, f"skipto @to-{rule.name}@", f"{body} {_state(rule, at)}", note(rule))
+            continue
+        for flow in translation.flows or ():
+            action, body, state = _tagged(layout, at, rule, flow)
+            if rule.log and state:
+                layout.add(block, "count log", body, note(rule))
+            layout.add(block, action, f"{body} {state}".rstrip(), note(rule))
+
+
+def _tagged(layout: Layout, at: Pass, rule: Rule, flow: Flow) -> tuple[str, str, str]:
+    """Action, body, state."""
+    out = words.interfaces("xmit", rule.out_interfaces) if at.way == "out" else ""
+    asked = words.START if flow.protocol == TCP else ""
+    marked = f"tagged {tag(layout.ruleset, rule.name)}"
+    source = layout.addresses(rule.source, f"from-{rule.name}")
+    parts = [words.protocol(flow.protocol), "from", source, "to any", at.way, out, asked, marked]
+    body = " ".join(part for part in parts if part)
+    if not at.state:
+        return "allow", body, ""
+    return f"skipto @{leave_block(rule.name)}@", body, _state(rule, at)
+
+
+def _state(rule: Rule, at: Pass) -> str:
+    if rule.max_connections is None:
+        return f"record-state :{at.state}"
+    return f"set-limit src-addr {rule.max_connections} :{at.state}"
+
+
+def local_targets(layout: Layout) -> None:
+    """`fwd` changes no address: the socket of the other port sees the connection as it came."""
+    used = {line for lines in layout.blocks.values() for line in lines}
+    for translation in layout.ruleset.translations:
+        name = f"to-{translation.name}"
+        if translation.target is not None or not any(f"@{name}@" in line for line in used):
+            continue
+        block = layout.block(name)
+        for flow in translation.flows or ():
+            word = words.protocol(flow.protocol)
+            for family, (me, loopback) in {6: ("me6", "::1"), 4: ("me", "127.0.0.1")}.items():
+                if family in translation.families():
+                    action = f"fwd {loopback},{translation.target_port}"
+                    layout.add(block, action, f"{word} from any to {me} in", _why(translation.name))
+        layout.add(block, "allow", "ip from any to any", _why(translation.name))
+
+
+def leaving(layout: Layout) -> None:
+    """What is translated on its way out: answers of redirected connections, and sources that are masqueraded."""
+    targets = {translation.name: translation for translation in _elsewhere(layout.ruleset)}
+    masquerades = {masquerade.name: masquerade for masquerade in layout.ruleset.masquerades}
+    for name in sorted({*targets, *masquerades}):
+        if not any(f"@{leave_block(name)}@" in line for lines in layout.blocks.values() for line in lines):
+            continue
+        block = layout.block(leave_block(name))
+        if name in targets:
+            _answers(layout, block, targets[name])
+        if name in masquerades:
+            devices = leaving_by(layout.ruleset, name)
+            for number, text in _sources(layout, masquerades[name]):
+                out = f" xmit {text.removeprefix('if ')}" if text.startswith("if ") else ""
+                if not out and devices:
+                    out = f" {words.interfaces('xmit', devices)}"
+                source = _masqueraded(layout, name)
+                layout.add(block, f"nat {number}", f"ip4 from {source} to any out{out}", _why(name))
+        layout.add(block, "allow", "ip from any to any", _why(name))
+
+
+def _masqueraded(layout: Layout, name: str) -> str:
+    rule = next(r for r in layout.ruleset.forwarded if r.kind is Kind.FORWARD and r.name == name)
+    return layout.addresses(rule.source, f"from-{name}")
+
+
+def _answers(layout: Layout, block: str, translation: Translation) -> None:
+    for number, _ in _instances(layout, translation):
+        for flow in translation.flows or ():
+            ports = words.ports(flow.ports.pairs()) if translation.target_port is None else str(translation.target_port)
+            word = words.protocol(flow.protocol)
+            body = f"{word} from {translation.target} {ports} to any out"
+            layout.add(block, f"nat {number}", body, _why(translation.name))

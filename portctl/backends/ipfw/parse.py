@@ -1,0 +1,229 @@
+"""What a host has loaded as a program: the list of rules twice, once for each way, cut where a jump may land.
+
+A `nat` rule translates and goes on with the next one (`net.inet.ip.fw.one_pass` 0): the packet is marked with the
+place, and a second and a third chain at the same hook take it up there. States are not known here: `check-state` holds
+for packets that are, whatever the state's name, but that our own names tell who began a connection.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from portctl.backends.ipfw import parse_nat
+from portctl.backends.ipfw.layout import SET
+from portctl.backends.ipfw.listed import Listed, Listing, read
+from portctl.backends.ipfw.parse_rule import Reader, Rule, Way
+from portctl.backends.ipfw.tables import LIVE
+from portctl.net import Ranges
+from portctl.program import (
+    Accept,
+    Action,
+    Chain,
+    Condition,
+    Deny,
+    Field,
+    Hook,
+    Jump,
+    Line,
+    Lookup,
+    Note,
+    Program,
+    SetMark,
+    Translate,
+    Unknown,
+)
+from portctl.ruleset import State
+
+RESUME = 1 << 32
+"""Marks above the tags': where to go on after a translation."""
+_ALLOW = ("allow", "accept", "pass", "permit")
+_NOTES = ("count", "setfib", "setdscp", "reass", "setmark")
+_REJECTS = ("reset", "reset6", "reject", "unreach", "unreach6", "abort", "abort6")
+
+
+def parse(listings: Mapping[str, str]) -> Program:
+    """What `questions` answered, or the file that `render` wrote."""
+    listing = read(listings)
+    tags: dict[str, int] = {}
+    chains: list[Chain] = []
+    ways: tuple[Way, Way] = ("in", "out")
+    for way in ways:
+        chains += _Way(listing, way, tags).chains()
+    live = {name.removeprefix(LIVE): t.entries for name, t in sorted(listing.tables.items()) if name.startswith(LIVE)}
+    members = {name: (_member(key) for key, _ in entries) for name, entries in live.items()}
+    return Program(
+        tuple(chains), tuple(listing.foreign), tuple((name, tuple(sorted(each))) for name, each in members.items())
+    )
+
+
+def _member(key: str) -> str:
+    return key.removesuffix("/128" if ":" in key else "/32")
+
+
+@dataclass(slots=True)
+class _Way:
+    """The whole list for packets on one way."""
+
+    listing: Listing
+    way: Way
+    tags: dict[str, int]
+    resumed: list[int] = field(default_factory=list)
+    """Positions after which a translated packet goes on."""
+    names: list[str] = field(default_factory=list)
+    """The name of the chain that begins at each position; "" inside of one."""
+
+    def chains(self) -> list[Chain]:
+        listed = self.listing.rules
+        rules = [Reader(self.listing, each.body.split(), self.way, self.tags).rule() for each in listed]
+        self._cut(listed, rules)
+        found: list[Chain] = []
+        name, lines, probed = "", list[Line](), False
+        for k, (each, rule) in enumerate(zip(listed, rules, strict=True)):
+            if self.names[k]:
+                name, lines = self.names[k], []
+            if not probed and rule.state in ("keep-state", "limit"):
+                # It looks for a state before anything else, for packets of either way.
+                lines.append(Line((Condition(Field.STATE, State.ESTABLISHED),), (Accept(),), each.text, each.comment))
+            if not rule.never:
+                lines += self._lines(k, each, rule)
+            probed = probed or rule.action[0] == "check-state" or rule.state in ("keep-state", "limit")
+            if k + 1 == len(listed) or self.names[k + 1]:
+                ours = each.set == SET
+                if ours and (k + 1 == len(listed) or listed[k + 1].set != SET):
+                    found += self._left(name, lines, k + 1)
+                else:
+                    found.append(self._chain(name, lines, k + 1, own=ours))
+        return [*self._bases(found), *found]
+
+    def _cut(self, listed: list[Listed], rules: list[Rule]) -> None:
+        cuts = {0} if listed else set()
+        for k, rule in enumerate(rules):
+            for number in _targets(rule):
+                cuts.add(self._position(number))
+            if rule.action[0] == "nat":
+                cuts.add(k + 1)
+            if k and (listed[k].set == SET) != (listed[k - 1].set == SET):
+                cuts.add(k)
+        self.names = [""] * len(listed)
+        seen: dict[str, int] = {}
+        for k in sorted(cut for cut in cuts if cut < len(listed)):
+            name = f"{self.way} {listed[k].number}"
+            seen[name] = seen.get(name, 0) + 1
+            self.names[k] = name if seen[name] == 1 else f"{name} {seen[name]}"
+
+    def _position(self, number: int) -> int:
+        return bisect_left(self.listing.rules, number, key=lambda rule: rule.number)
+
+    def _goto(self, position: int) -> tuple[Action, ...]:
+        if position >= len(self.names):
+            return (Unknown("a jump beyond the last rule"),)
+        return (Jump(self.names[position], goto=True),)
+
+    def _chain(self, name: str, lines: list[Line], after: int, *, own: bool) -> Chain:
+        last = lines[-1] if lines else None
+        ends = last is not None and not last.conditions and isinstance(last.actions[-1], Accept | Deny | Jump)
+        if not ends and after < len(self.names):
+            lines = [*lines, Line((), self._goto(after), text="the next rule")]
+        return Chain("ipfw", name, tuple(lines), own=own)
+
+    def _left(self, name: str, lines: list[Line], after: int) -> list[Chain]:
+        """A chain after which portctl's rules end: it reads the same whatever follows."""
+        beyond = f"after {name}"
+        own = Chain("ipfw", name, (*lines, Line((), (Jump(beyond, goto=True),), text="the next rule")), own=True)
+        return [own, self._chain(beyond, [], after, own=False)]
+
+    def _bases(self, found: list[Chain]) -> list[Chain]:
+        hook = "prerouting" if self.way == "in" else "postrouting"
+        first = (Line((), (Jump(found[0].name, goto=True),)),) if found else ()
+        bases = [Chain("ipfw", self.way, first, Hook(hook, 0))]  # type: ignore[arg-type]
+        for again in (1, 2) if self.resumed else ():
+            lines = tuple(
+                Line(
+                    (Condition(Field.MARK, (RESUME * 0xFFFF, RESUME * (k + 1))),),
+                    (SetMark(RESUME * 0xFFFF, 0), *self._goto(position)),
+                )
+                for k, position in enumerate(self.resumed)
+            )
+            bases.append(Chain("ipfw", f"{self.way} after nat {again}", lines, Hook(hook, again)))  # type: ignore[arg-type]
+        return bases
+
+    def _lines(self, at: int, each: Listed, rule: Rule) -> list[Line]:
+        def line(conditions: Iterable[Condition], *actions: Action) -> Line:
+            return Line(tuple(conditions), actions, each.text, each.comment, each.line, each.packets, each.bytes)
+
+        notes: list[Action] = [Note("log")] if rule.log else []
+        if rule.tag:
+            bit = 1 << self.tags.setdefault(rule.tag, len(self.tags))
+            notes.append(SetMark(bit, bit))
+        conditions = rule.conditions
+        word = rule.action[0]
+        if word == "check-state":
+            return [line(_known(rule.name, self.way), Accept())]
+        if word == "nat":
+            to_me = Condition(Field.LOCAL, True) in conditions
+            turned = self._nat(at, rule.action[1], to_me=to_me)
+            return [line([*conditions, *more], *notes, *actions) for more, actions in turned]
+        action = self._action(rule)
+        if isinstance(action, Note) and not rule.tag:
+            conditions = [c for c in conditions if c.field is not Field.UNKNOWN]
+        if rule.limit:
+            within = line([*conditions, Condition(Field.LIMIT, rule.limit)], *notes, action)
+            return [within, line(conditions, Deny(False, "limit"))]
+        if isinstance(action, Deny) and action.answer.endswith("6"):
+            six = Condition(Field.FAMILY, Ranges.single(6))
+            return [line([*conditions, six], *notes, action), line(conditions, *notes, Deny(False, action.answer))]
+        return [line(conditions, *notes, action)]
+
+    def _action(self, rule: Rule) -> Action:
+        word, *rest = rule.action
+        if word in _ALLOW:
+            return Accept()
+        if word in ("deny", "drop"):
+            return Deny()
+        if word in _REJECTS:
+            return Deny(True, word)
+        if word in _NOTES:
+            return Note(" ".join(rule.action))
+        if word == "skipto" and rest[0].isdigit():
+            return self._goto(self._position(int(rest[0])))[0]
+        if word == "skipto" and rule.argument:
+            entries = [((where,), self._goto(self._position(int(v.split(",")[0])))[0]) for where, v in rule.argument]
+            return Lookup(tuple(entries))
+        if word in ("fwd", "forward"):
+            return parse_nat.forwarded(rest[0], self.way)
+        return Unknown(" ".join(rule.action))
+
+    def _nat(self, at: int, instance: str, *, to_me: bool) -> list[tuple[tuple[Condition, ...], tuple[Action, ...]]]:
+        config = self.listing.nat.get(instance)
+        if not instance.isdigit():
+            return [((), (Unknown(f"nat {instance}"),))]
+        if config is None:
+            return [((), (Deny(False, "nat without an instance"),))]
+        found: list[tuple[tuple[Condition, ...], tuple[Action, ...]]] = []
+        for conditions, action in parse_nat.translations(config, self.way, to_me=to_me):
+            if isinstance(action, Translate) and not self.listing.one_pass:
+                if at + 1 not in self.resumed:
+                    self.resumed.append(at + 1)
+                mark = RESUME * (self.resumed.index(at + 1) + 1)
+                found.append((conditions, (SetMark(RESUME * 0xFFFF, mark), action)))
+            else:
+                found.append((conditions, (action,)))
+        if self.listing.one_pass:
+            found.append(((), (Accept(),)))
+        return found
+
+
+def _known(name: str, way: Way) -> list[Condition]:
+    known = Condition(Field.STATE, State.ESTABLISHED)
+    began = {"portctl_in": "in", "portctl_out": "out"}.get(name)
+    return [known] if began is None else [known, Condition(Field.REPLY, began != way)]
+
+
+def _targets(rule: Rule) -> list[int]:
+    if rule.action[0] != "skipto":
+        return []
+    if rule.action[1].isdigit():
+        return [int(rule.action[1])]
+    return [int(value.split(",")[0]) for _, value in rule.argument]

@@ -1,0 +1,78 @@
+"""`nat` instances and `fwd` as translations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from portctl.backends.ipfw.tables import network
+from portctl.net import Ranges
+from portctl.program import Accept, Action, Condition, Deny, Field, Note, Translate, Unknown
+
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+
+def forwarded(target: str, way: str) -> Action:
+    """`fwd`: to a port of this host, or by another next hop."""
+    address, _, port = target.partition(",")
+    if target == "tablearg":
+        return Unknown("fwd tablearg")
+    if ip_address(address).is_loopback and way == "in":
+        return Translate("redirect", None, int(port) if port else None)
+    return Accept()
+
+
+def translations(config: str, way: str, *, to_me: bool) -> Iterator[tuple[tuple[Condition, ...], Action]]:
+    """What an instance does with the packets that a rule hands to it, in order.
+
+    Which connections it has translated before is not known: their answers are left as they are. `to_me`: the rule asks
+    for this host's addresses, so that those of the instance, which the host filled in, need not be asked again.
+    """
+    words = config.split()
+    if way == "out":
+        yield (), Note(f"nat {config}")
+        return
+    if "redirect_addr" in words or "redirect_proto" in words:
+        yield (), Unknown(f"nat {config}")
+        return
+    instance = words[words.index("ip") + 1] if "ip" in words else ""
+    clauses = sorted(" ".join(words[k + 1 : k + 4]) for k, word in enumerate(words) if word == "redirect_port")
+    found = [each for clause in clauses for each in _redirected(clause, "" if to_me else instance, to_me=to_me)]
+    yield from dict.fromkeys(found)
+    if "deny_in" in words:
+        yield (), Deny(False, "nat deny_in")
+    yield (), Note(f"nat {config}")
+
+
+def _redirected(clause: str, instance: str, *, to_me: bool) -> Iterator[tuple[tuple[Condition, ...], Action]]:
+    """`tcp 10.0.0.20:5000-5010 [192.0.2.10:]6000-6010`."""
+    word, target, alias = clause.split()
+    if "," in target or word not in _PROTOCOLS:
+        yield (), Unknown(f"redirect_port {clause}")
+        return
+    address, _, to = target.partition(":")
+    before, _, ports = alias.rpartition(":")
+    where = _at("" if to_me else before or instance)
+    first, last = _range(ports)
+    start, _ = _range(to)
+    proto = Condition(Field.PROTOCOL, Ranges.single(_PROTOCOLS[word]))
+    if first == start:
+        asked = Condition(Field.PORT, Ranges.of([(first, last)]))
+        yield (proto, where, asked), Translate("destination", ip_address(address))
+        return
+    for port in range(first, last + 1):
+        asked = Condition(Field.PORT, Ranges.single(port))
+        yield (proto, where, asked), Translate("destination", ip_address(address), port - first + start)
+
+
+def _at(alias: str) -> Condition:
+    """The address that is translated; that of an interface is not known, but is this host's."""
+    found = network(alias) if alias else None
+    if found is None:
+        return Condition(Field.LOCAL, True)
+    return Condition(Field.DESTINATION, Ranges.of([found[1:]]), family=found[0])
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    return int(low), int(high or low)

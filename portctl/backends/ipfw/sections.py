@@ -1,0 +1,223 @@
+"""The passes through the rules: what comes in for this host, what it sends, and what passes through it, twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from portctl.backends.ipfw import nat, words
+from portctl.backends.ipfw.layout import BROADCAST, CAST, Layout
+from portctl.backends.ipfw.matching import bodies, note
+from portctl.backends.ipfw.starts import Pass, Starts
+from portctl.net import Ranges
+from portctl.ruleset import (
+    ICMP,
+    ICMPV6,
+    KNOWN,
+    LOOPBACK,
+    TCP,
+    Flow,
+    Kind,
+    Rule,
+    State,
+    Verdict,
+)
+
+IN_STATE, OUT_STATE, THROUGH_STATE = "portctl_in", "portctl_out", "portctl_through"
+"""Names of states: connections that others began with this host, that it began, and that pass through it."""
+FORWARDED_TAG = 20000
+"""Marks a packet, once it is in, that leaves again."""
+LOW_PORTS = Ranges((0, 1024))
+ANSWERS = "icmptypes 0,14,16,18", "icmp6types 129"
+"""The answers to requests: the only ICMP that a state may admit, since a state covers every type between two hosts."""
+
+INBOUND = Pass("in", "in", IN_STATE)
+OUTBOUND = Pass("out", "out", OUT_STATE)
+THROUGH_IN = Pass("through-in", "in", "")
+THROUGH_OUT = Pass("through-out", "out", THROUGH_STATE)
+
+
+def sections(layout: Layout) -> None:
+    """All blocks, in the order of their numbers."""
+    ruleset = layout.ruleset
+    _head(layout)
+    layout.block(THROUGH_IN.name)
+    layout.add(THROUGH_IN.name, f"count tag {FORWARDED_TAG}", "ip from any to any in")
+    _section(layout, THROUGH_IN, ruleset.forwarded)
+    layout.block(INBOUND.name)
+    _section(layout, INBOUND, ruleset.inbound)
+    layout.block(THROUGH_OUT.name)
+    _section(layout, THROUGH_OUT, ruleset.forwarded)
+    layout.block(OUTBOUND.name)
+    _section(layout, OUTBOUND, ruleset.outbound)
+    nat.local_targets(layout)
+    nat.leaving(layout)
+    _reject(layout)
+
+
+def _head(layout: Layout) -> None:
+    head = layout.block("head")
+    layout.add(head, "allow", "ip from any to any via lo0", words.comment("portctl:fixed:loopback"))
+    layout.add(head, f"skipto @{THROUGH_OUT.name}@", f"ip from any to any out tagged {FORWARDED_TAG}")
+    layout.add(head, f"skipto @{OUTBOUND.name}@", "ip from any to any out")
+    layout.add(head, "reass", "ip4 from any to any in")
+    nat.arriving(layout, head)
+    cast = layout.addresses(CAST, "cast")
+    for target in ("me", cast, f"table({BROADCAST})"):
+        layout.add(head, f"skipto @{INBOUND.name}@", f"ip from any to {target} in")
+
+
+def _section(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
+    """Every rule of a direction, first match first."""
+    *before, last = [rule for rule in rules if _said(rule)]
+    tracked = last.verdict is not Verdict.ACCEPT or at.name in (INBOUND.name, OUTBOUND.name)
+    early: list[Rule] = []
+    for kind, run in groupby(before, _phase):
+        several = list(run)
+        if kind == "known":
+            if tracked:
+                _known(layout, at, early)
+            early = []
+        elif kind == "starts":
+            _starts(layout, at, several)
+        else:
+            for rule in several:
+                if rule.original_direction:
+                    early += _unless_plain(layout, at, rule, tracked)
+                else:
+                    _plain(layout, at, rule)
+    _default(layout, at, last)
+
+
+def _said(rule: Rule) -> bool:
+    """Whether ipfw has a notion of what a rule asks for: nothing bypasses its tracker or is published by others."""
+    loopback = rule.interfaces == (LOOPBACK,) or rule.out_interfaces == (LOOPBACK,)
+    return not rule.published and bool(rule.states & (State.NEW | KNOWN)) and not (loopback and rule.kind is Kind.FIXED)
+
+
+def _phase(rule: Rule) -> str:
+    if not rule.states & State.NEW:
+        return "known"
+    return "starts" if rule.syn and rule.verdict is Verdict.ACCEPT else "plain"
+
+
+def _plain(
+    layout: Layout, at: Pass, rule: Rule, flows: tuple[Flow, ...] | None = None, *, starts: bool = False
+) -> None:
+    """A rule that looks at nothing but the packet, at the end of the pass so far."""
+    for body in bodies(layout, rule, at.way, starts=starts, flows=flows):
+        layout.add(_open(layout), _action(layout, rule), body.text, note(rule))
+
+
+def _open(layout: Layout) -> str:
+    return next(reversed(layout.blocks))
+
+
+def _action(layout: Layout, rule: Rule) -> str:
+    if rule.verdict is Verdict.ACCEPT:
+        return "allow"
+    if rule.verdict is Verdict.REJECT:
+        return "skipto @reject@"
+    return "deny log" if layout.ruleset.log_denied else "deny"
+
+
+def _unless_plain(layout: Layout, at: Pass, rule: Rule, tracked: bool) -> list[Rule]:
+    """Says a rule that means one direction of a connection, as far as a packet alone tells it; the rest, for later.
+
+    The type tells the direction of ICMP. Of what passes through no state tells who began it: there a low port does,
+    and of TCP the start. See docs/platforms.md.
+    """
+    flows = rule.flows or ()
+    icmp = tuple(f for f in flows if f.protocol in (ICMP, ICMPV6))
+    if icmp:
+        _plain(layout, at, rule, icmp)
+    others = tuple(f for f in flows if f.protocol not in (ICMP, ICMPV6))
+    if not others and rule.flows is not None:
+        return []
+    if rule.flows is None and not tracked:
+        _plain(layout, at, rule)
+        return []
+    if at.name in (INBOUND.name, OUTBOUND.name):
+        return [rule]
+    low = tuple(f for f in others if f.ports <= LOW_PORTS or (not tracked and f.protocol != TCP))
+    if low:
+        _plain(layout, at, rule, low)
+    high = tuple(f for f in others if f not in low)
+    starts = tuple(f for f in high if f.protocol == TCP)
+    if starts:
+        _plain(layout, at, rule, starts, starts=True)
+    return [rule] if high or rule.flows is None else []
+
+
+def _after(layout: Layout, name: str) -> str:
+    """A name for a block to come."""
+    count = 2
+    wanted = name
+    while name in layout.blocks:
+        name = f"{wanted}~{count}"
+        count += 1
+    return name
+
+
+def _known(layout: Layout, at: Pass, early: Sequence[Rule]) -> None:
+    """Connections that are known. `early`: rules on one direction of a connection, before the other may pass."""
+    block = _open(layout)
+    asked, after = f"{at.name}-known", f"{at.name}-unknown"
+    for protocol, types in zip(("icmp", "ipv6-icmp"), ANSWERS, strict=True):
+        layout.add(block, f"skipto @{asked}@", f"{protocol} from any to any {at.way} {types}")
+    for protocol in ("icmp", "ipv6-icmp"):
+        layout.add(block, f"skipto @{after}@", f"{protocol} from any to any {at.way}")
+    layout.block(asked)
+    own = at.name in (INBOUND.name, OUTBOUND.name)
+    if early and own:
+        layout.add(asked, "check-state", f":{OUT_STATE if at is INBOUND else IN_STATE}")
+        for rule in early:
+            _plain(layout, at, rule, _not_icmp(rule))
+    layout.add(asked, "check-state", ":any")
+    layout.block(after)
+    for rule in early:
+        if rule.flows is None:
+            _plain(layout, at, rule)
+        elif not own:
+            _plain(layout, at, rule, _not_icmp(rule))
+
+
+def _not_icmp(rule: Rule) -> tuple[Flow, ...] | None:
+    if rule.flows is None:
+        return None
+    return tuple(f for f in rule.flows if f.protocol not in (ICMP, ICMPV6))
+
+
+def _starts(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
+    after = _after(layout, f"{at.name}-default")
+    block = layout.block(f"{at.name}-starts")
+    turned = [rule for rule in rules if rule.original is not None]
+    nat.turned(layout, at, block, turned)
+    direct = [rule for rule in rules if rule.original is None]
+    leaves = {m.name: nat.leave_block(m.name) for m in layout.ruleset.masquerades} if at is THROUGH_OUT else {}
+    named = Pass(block, at.way, at.state)
+    Starts(layout, named, direct, after, leaves).render()
+    layout.block(after)
+
+
+def _default(layout: Layout, at: Pass, rule: Rule) -> None:
+    block = _open(layout)
+    if rule.verdict is Verdict.ACCEPT and at.name in (INBOUND.name, OUTBOUND.name):
+        layout.add(block, "allow", f"ip from any to any {at.way} keep-state :{at.state}", note(rule))
+    else:
+        _plain(layout, at, rule)
+
+
+def _reject(layout: Layout) -> None:
+    """RST for TCP, port unreachable for the rest. The forms of each family answer that family alone."""
+    if not any("@reject@" in line for lines in layout.blocks.values() for line in lines):
+        return
+    block, six = layout.block("reject"), "reject-6"
+    why = words.comment("portctl:reject")
+    if layout.ruleset.log_denied:
+        layout.add(block, "count log", "ip from any to any", why)
+    layout.add(block, f"skipto @{six}@", "ip6 from any to any")
+    layout.add(block, "reset", "tcp from any to any", why)
+    layout.block(six)
+    layout.add(six, "reset6", "tcp from any to any", why)
+    layout.add(six, "unreach port", "ip from any to any", why)

@@ -1,0 +1,83 @@
+"""Single words of ipfw(8), in the form in which `ipfw list` of FreeBSD 15.1 prints them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from portctl.net import ANYWHERE, FAMILIES, Addresses, network_texts
+from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, LOOPBACK, SCTP, TCP, UDP, Flow
+
+PROTOCOLS = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "ipv6-icmp", SCTP: "sctp"}
+"""Names of protocols that `ipfw list` prints whatever the services database says; the rest go by number."""
+START = "tcpflags syn,!fin,!ack,!rst"
+"""`setup` would admit SYN with FIN or RST."""
+MOST_PORTS = 30
+"""Ports or ranges in one rule; the kernel refuses more."""
+LONGEST_COMMENT = 80
+"""Bytes; ipfw takes 83."""
+
+_UNSAFE = re.compile(r"[#\x00-\x20\x7f-\x9f\u2028\u2029]+")
+
+
+def comment(*texts: str | None) -> str:
+    """` // …`. A `#` would cut the line of the file, and runs of blanks become one in the listing."""
+    whole = _UNSAFE.sub(" ", "; ".join(text for text in texts if text)).strip()
+    cut = whole.encode()[:LONGEST_COMMENT].decode(errors="ignore").strip()
+    return f" // {cut}" if cut else ""
+
+
+def identifier(text: str) -> str:
+    """A part of the name of a table: letters, digits, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", text)
+
+
+def protocol(number: int) -> str:
+    return PROTOCOLS.get(number, str(number))
+
+
+def ports(pairs: Iterable[tuple[int, int]]) -> str:
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in pairs)
+
+
+def port_lists(flow: Flow) -> list[tuple[str, str]]:
+    """(source ports, destination ports) of one flow, in as many rules as their number asks for; "" is every port."""
+    sides = [
+        [""] if ranges == EVERY_PORT else [ports(part) for part in _parts(list(ranges.pairs()))]
+        for ranges in (flow.source_ports, flow.ports)
+    ]
+    return [(source, target) for source in sides[0] for target in sides[1]]
+
+
+def _parts(pairs: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
+    return [pairs[k : k + MOST_PORTS] for k in range(0, len(pairs), MOST_PORTS)]
+
+
+def types(flow: Flow) -> str:
+    """The option for the ICMP types of a flow; "" for every type. Types are whole here: see `gaps`."""
+    if flow.ports == EVERY_PORT:
+        return ""
+    numbers = [number for first, last in flow.ports.pairs() for number in range(first >> 8, (last >> 8) + 1)]
+    return f"{'icmptypes' if flow.protocol == ICMP else 'icmp6types'} {','.join(map(str, numbers))}"
+
+
+def interfaces(word: str, names: tuple[str, ...]) -> str:
+    """`recv em0`, `{ recv em0 or recv em1 }`."""
+    parts = [f"{word} {'lo0' if name == LOOPBACK else name}" for name in names]
+    if not parts:
+        return ""
+    return parts[0] if len(parts) == 1 else "{ " + " or ".join(parts) + " }"
+
+
+def inline(addresses: Addresses) -> str | None:
+    """A set of addresses that needs no table: `any`, one address, one network. `::/0` would mean `me6`."""
+    if addresses == ANYWHERE:
+        return "any"
+    found = [t for family in FAMILIES for t in islice(network_texts(addresses.family(family), family), 2)]
+    return found[0] if len(found) == 1 and not found[0].endswith("/0") else None
+
+
+def networks(addresses: Addresses) -> list[str]:
+    """The entries of a table."""
+    return [text for family in FAMILIES for text in network_texts(addresses.family(family), family)]

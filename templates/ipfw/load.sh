@@ -1,0 +1,188 @@
+#!/bin/sh
+# load.sh [check]: loads the file `rules` beside it in place of whatever portctl had loaded. Everything goes into a
+# disabled set and into tables of its own first, and is counted; then the sets change places at once. A failure changes
+# nothing. `check` takes it out again before that. Safe to run twice. Members of live groups and connections are kept.
+set -u
+PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin
+LC_ALL=C
+export PATH LC_ALL
+
+case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
+rules=$here/rules
+live=20
+next=21
+
+fail() {
+    echo "load.sh: $*" >&2
+    exit 1
+}
+
+case ${1-} in
+'' | check) ;;
+*)
+    echo "usage: $0 [check]" >&2
+    exit 2
+    ;;
+esac
+[ -r "$rules" ] || fail "$rules cannot be read"
+command -v ipfw >/dev/null || fail "ipfw is not installed"
+one_pass=$(sysctl -n net.inet.ip.fw.one_pass 2>/dev/null) ||
+    fail "ipfw is not in the kernel. As it begins it denies everything, unless: kenv net.inet.ip.fw.default_to_accept=1; then: kldload ipfw"
+IFS= read -r first <"$rules" || :
+case $first in
+'# nothing was loaded')
+    [ "${1-}" = check ] && exit 0
+    exec sh "$here/remove.sh"
+    ;;
+'# Rules of portctl.'*) ;;
+*) fail "$rules does not begin as portctl writes it" ;;
+esac
+
+scratch=$(mktemp -d) || fail "no place for temporary files"
+trap 'rm -rf "$scratch"' EXIT
+
+# listed: the rules of all sets, with their sets
+listed() {
+    ipfw -S list
+}
+
+# tables PREFIX: names of the tables that begin so
+tables() {
+    ipfw table all info 2>/dev/null | sed -n "s/^--- table(\\($1[^)]*\\)), set(.*/\\1/p"
+}
+
+# destroy PREFIX: the tables that begin so, which no rule names any more
+destroy() {
+    tables "$1" >"$scratch/tables"
+    while read -r name; do
+        ipfw -q table "$name" destroy || return 1
+    done <"$scratch/tables"
+}
+
+# instances SET: the numbers of the nat instances that the rules of a set name
+instances() {
+    listed | awk -v set="$1" '{ sub(/^# DISABLED /, "") } $2 == "set" && $3 == set && $4 == "nat" { print $5 }' | sort -u
+}
+
+# clear_away: what an unfinished load left
+clear_away() {
+    ipfw -q set disable $next && ipfw -q delete set $next 2>/dev/null
+    destroy "portctl${new}_"
+}
+
+give_up() {
+    clear_away
+    fail "$*; the rules from before are still there"
+}
+
+listed >"$scratch/before" || fail "ipfw cannot list what is loaded (needs root)"
+case $(awk -v set=$live '$2 == "set" && $3 == set' "$scratch/before") in
+*portctl0_*) old=0 new=1 ;;
+*) old=1 new=0 ;;
+esac
+clear_away || fail "tables of an unfinished load cannot be taken away"
+
+# The kernel's table of tables may be too small; it can grow at any time.
+needed=$(($(tables '' | wc -l) + $(grep -c '^table [^ ]* create' "$rules") + 1))
+most=$(sysctl -n net.inet.ip.fw.tables_max) || most=$needed
+if [ "$needed" -ge "$most" ]; then
+    sysctl net.inet.ip.fw.tables_max=$((needed + 64)) >/dev/null || fail "net.inet.ip.fw.tables_max cannot be raised"
+fi
+
+# Instances that are there already are the same: their numbers are digests. To configure one again may cut what it holds.
+ipfw nat show config 2>/dev/null | sed -n 's/^ipfw nat \([0-9]*\) config .*/\1/p' >"$scratch/nat"
+own=$(ifconfig -a | awk '$1 == "inet" && $2 !~ /^127\./ { sub(/\/.*/, "", $2); print $2 }' | sort -u | tr '\n' ' ')
+awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl${new}_" '
+    FNR == NR && FILENAME != rules { there[$1] = 1; next }
+    # What is translated for any address of this host: once for each that it has.
+    $1 == "#me" {
+        count = split(own, each, " ")
+        line = "nat " $3 " config ip " each[1]
+        for (k = 7; k <= NF; k++) {
+            if ($k != "redirect_port") { line = line " " $k; continue }
+            for (n = 1; n <= count; n++) {
+                alias = $(k + 3)
+                sub(/^me/, each[n], alias)
+                line = line " " $k " " $(k + 1) " " $(k + 2) " " alias
+            }
+            k += 3
+        }
+        print line >instances
+        next
+    }
+    /^#/ { next }
+    $1 == "nat" { if (!($2 in there)) print >instances; next }
+    {
+        text = $0
+        comment = ""
+        if (at = index(text, " // ")) {
+            comment = substr(text, at)
+            text = substr(text, 1, at - 1)
+        }
+        gsub(/portctl0_/, new, text)
+        if ($1 == "add") sub(" set " live " ", " set " next_set " ", text)
+        print text comment
+    }' instances="$scratch/instances" rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
+: >>"$scratch/instances"
+while read -r line; do
+    # shellcheck disable=SC2086 # words of one command, which may be longer than a line of a file
+    ipfw -q $line || give_up "ipfw refuses: $line"
+done <"$scratch/instances"
+ipfw -q "$scratch/rules" || give_up "ipfw refuses the rules"
+
+# Nothing may be missing: ipfw stops reading at the first line that it does not take.
+wanted=$(grep -c '^add ' "$rules")
+got=$(listed | grep -c "^# DISABLED [0-9]* set $next ")
+[ "$wanted" = "$got" ] || give_up "of $wanted rules only $got were loaded"
+{
+    awk '$1 == "table" && $3 == "create" { n[$2] += 0 }
+        $1 == "table" && $3 == "add" { n[$2] += NF == 4 ? 1 : int((NF - 3) / 2) }
+        END { for (name in n) if (name ~ /^portctl[01]_/) print name, n[name] }' "$scratch/rules" | sort
+} >"$scratch/wanted"
+ipfw table all info | awk -v "new=portctl${new}_" '
+    /^--- table\(/ { name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name) }
+    / items: / && index(name, new) == 1 { for (k = 1; k < NF; k++) if ($k == "items:") print name, $(k + 1) + 0 }
+' | sort >"$scratch/got"
+cmp -s "$scratch/wanted" "$scratch/got" || give_up "the tables do not hold what the file says"
+instances $next >"$scratch/asked"
+ipfw nat show config 2>/dev/null | sed -n 's/^ipfw nat \([0-9]*\) config .*/\1/p' | sort -u >"$scratch/nat"
+[ -z "$(comm -23 "$scratch/asked" "$scratch/nat")" ] || give_up "an instance of nat is missing"
+
+if [ "${1-}" = check ]; then
+    clear_away || fail "the rules are good, but cannot be taken away again"
+    exit 0
+fi
+
+# set_to NAME VALUE: changes a setting and reads it back
+set_to() {
+    sysctl "$1=$2" >/dev/null && [ "$(sysctl -n "$1")" = "$2" ]
+}
+# Without this a connection ends with the rule that let it in.
+set_to net.inet.ip.fw.dyn_keep_states 1 || give_up "net.inet.ip.fw.dyn_keep_states cannot be 1: connections would be cut"
+# With 1 whatever nat or reass have looked at is accepted.
+[ "$one_pass" = 0 ] || set_to net.inet.ip.fw.one_pass 0 || give_up "net.inet.ip.fw.one_pass cannot be 0"
+if grep -q '^add [^/]* log ' "$rules"; then
+    set_to net.inet.ip.fw.verbose 1 || give_up "net.inet.ip.fw.verbose cannot be 1: nothing would be logged"
+fi
+
+# `me` is no broadcast address. Those of today are added, others taken away, so that there is no moment without.
+ifconfig -a | awk '$1 == "inet" { for (k = 2; k < NF; k++) if ($k == "broadcast") print $(k + 1) }' | sort -u >"$scratch/cast"
+while read -r address; do
+    ipfw -q table portctl_broadcast add "$address" || give_up "the table of broadcast addresses cannot be filled"
+done <"$scratch/cast"
+ipfw table portctl_broadcast list | awk '/^[0-9]/ { sub(/\/32$/, "", $1); print $1 }' | sort -u >"$scratch/known"
+comm -13 "$scratch/cast" "$scratch/known" | while read -r address; do
+    ipfw -q table portctl_broadcast delete "$address"
+done
+
+instances $live >"$scratch/used"
+ipfw -q set enable $live || give_up "the set of the rules cannot be enabled"
+ipfw -q set swap $live $next || give_up "the sets cannot change places"
+ipfw -q delete set $next
+destroy "portctl${old}_" || echo "load.sh: tables of the rules from before are still there" >&2
+comm -23 "$scratch/used" "$scratch/asked" | while read -r number; do
+    ipfw -q nat "$number" delete
+done
+for name in net.inet.ip.fw.enable net.inet6.ip6.fw.enable; do
+    [ "$(sysctl -n $name)" = 1 ] || set_to $name 1 || fail "the rules are loaded, but $name is not 1: they judge nothing"
+done

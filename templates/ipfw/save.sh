@@ -1,0 +1,79 @@
+#!/bin/sh
+# save.sh DIR: writes into DIR a bundle that brings back what portctl has loaded now: `sh DIR/load.sh`. Run-time
+# contents (live groups, broadcast addresses, connections) are not part of it.
+set -u
+PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin
+LC_ALL=C
+export PATH LC_ALL
+
+case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
+[ $# -eq 1 ] || {
+    echo "usage: $0 DIR" >&2
+    exit 2
+}
+mkdir -p "$1" || exit 1
+target=$1/rules
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+
+if sysctl -n net.inet.ip.fw.one_pass >/dev/null 2>&1; then
+    ipfw -S list >"$scratch/list" || {
+        echo "ipfw cannot list what is loaded" >&2
+        exit 1
+    }
+else
+    : >"$scratch/list"
+fi
+awk '$2 == "set" && $3 == 20' "$scratch/list" >"$scratch/rules"
+if [ -s "$scratch/rules" ]; then
+    ipfw table all info >"$scratch/info" || exit 1
+    ipfw table all list >"$scratch/tables" || exit 1
+    ipfw nat show config >"$scratch/nat" 2>/dev/null
+    # Only tables and instances that the rules name.
+    {
+        echo '# Rules of portctl. Saved.'
+        awk '
+            FILENAME ~ /\/rules$/ {
+                text = $0
+                if (at = index(text, " // ")) text = substr(text, 1, at - 1)
+                named = named " " text " "
+                if ($4 == "nat") instance[$5] = 1
+                next
+            }
+            FILENAME ~ /\/info$/ {
+                if (/^--- table\(/) { name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name) }
+                if (/ type: /) for (k = 1; k < NF; k++) if ($k == "type:") { kind = $(k + 1) }
+                if (/ valtype: /) {
+                    for (k = 1; k < NF; k++) if ($k == "valtype:") value = $(k + 1)
+                    used = index(named, "table(" name ")") || index(named, " " name " ")
+                    if (!used) next
+                    if (name !~ /^portctl[01]_/) print "table " name " create type " kind " missing"
+                    else {
+                        print "table " name " create type " kind (value == "legacy" ? "" : " valtype " value)
+                        wanted[name] = value == "legacy" ? 1 : 2
+                    }
+                }
+                next
+            }
+            FILENAME ~ /\/tables$/ {
+                if (/^--- table\(/) { name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name); next }
+                if (name in wanted) print "table " name " add " $1 (wanted[name] == 2 ? " " $2 : "")
+                next
+            }
+            $1 == "ipfw" && $2 == "nat" && ($3 in instance) { sub(/^ipfw /, ""); print }
+        ' "$scratch/rules" "$scratch/info" "$scratch/tables" "$scratch/nat"
+        sed 's/^/add /' "$scratch/rules"
+    } | awk '{
+        text = $0
+        comment = ""
+        if (at = index(text, " // ")) { comment = substr(text, at); text = substr(text, 1, at - 1) }
+        gsub(/portctl1_/, "portctl0_", text)
+        print text comment
+    }' >"$target.new" || exit 1
+else
+    echo '# nothing was loaded' >"$target.new"
+fi
+mv -f "$target.new" "$target" || exit 1
+if [ "$(cd "$here" && pwd -P)" != "$(cd "$1" && pwd -P)" ]; then
+    cp "$here/load.sh" "$here/save.sh" "$here/remove.sh" "$1/"
+fi
