@@ -183,6 +183,8 @@ def _subject(condition: Condition, view: View) -> tuple[int | Dimension, Ranges]
             return HOP_LIMIT, _ranges(value)
         case Field.LOCAL:
             return view.local, YES if value else NO
+        case Field.SENT:
+            return int(view.direction is Direction.OUTBOUND), YES if value else NO
         case Field.USER:
             return USER, Ranges.single(name_number(str(value)))
         case Field.UNTIL:

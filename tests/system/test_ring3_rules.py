@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from pwd import getpwnam
 from socket import getprotobyname
 
 import pytest
@@ -52,7 +51,7 @@ def compare(box: Sandbox, tried: Filter, ruleset: Ruleset) -> None:
     assert loaded.own() == tried.module.parse(rendered).own(), "what is read back is not what was rendered"
     printed = listed(box, tried)
     for name, text in rendered.items():
-        assert printed[name] == shape(name, text), f"the tool prints {name} otherwise"
+        assert printed[name] == shape(name, text, users(box)), f"the tool prints {name} otherwise"
     before = rings.everything(box)
     run(box, tried, "load.sh")
     assert rings.everything(box) == before, "a second load changes something"
@@ -90,19 +89,25 @@ def listed(box: Sandbox, tried: Filter) -> dict[str, str]:
     """portctl's part of what the tools list, in the form of its files."""
     if tried.backend == "nftables":
         printed = rings.said(box, "env", "TZ=UTC", "nft", "-u", "list", "table", "inet", "portctl")
-        return {"rules.nft": shape("rules.nft", rings.still(printed))}
+        return {"rules.nft": shape("rules.nft", rings.still(printed), users(box))}
     save = dict(tried.programs)
     asked: dict[str, tuple[str, ...]] = {
         "rules.v4": (f"{save['IPTABLES']}-save",),
         "rules.v6": (f"{save['IP6TABLES']}-save",),
     }
     asked["sets.ipset"] = ("ipset", "save")
-    return {name: shape(name, rings.said(box, *argv)) for name, argv in asked.items()}
+    return {name: shape(name, rings.said(box, *argv), users(box)) for name, argv in asked.items()}
 
 
-def named(line: str) -> str:
-    """The line with users and protocols by number: listings write them as this host calls them."""
-    line = re.sub(r"(?<=uid-owner )[a-z_]\S*", lambda found: str(getpwnam(found[0]).pw_uid), line)
+def users(box: Sandbox) -> dict[str, str]:
+    """The numbers of the users of the sandbox: a policy may name some that this machine does not have."""
+    entries = (line.split(":") for line in rings.said(box, "getent", "passwd").splitlines())
+    return {entry[0]: entry[2] for entry in entries}
+
+
+def named(line: str, known: dict[str, str]) -> str:
+    """The line with users and protocols by number: listings write them as the host calls them."""
+    line = re.sub(r"(?<=uid-owner )[a-z_]\S*", lambda found: known[found[0]], line)
     return re.sub(r"( -p |l4proto )([a-z]\S*)", number, line)
 
 
@@ -110,20 +115,20 @@ def number(found: re.Match[str]) -> str:
     return f"{found[1]}{getprotobyname(found[2])}"
 
 
-def shape(name: str, text: str) -> str:
+def shape(name: str, text: str, known: dict[str, str]) -> str:
     """The text of `rules.nft` as it is; of the others portctl's lines, table by table in the order of their names.
 
     The chain of the connections that were open at the first load belongs to the host.
     """
     if name == "rules.nft":
-        return "".join(named(line) + "\n" for line in text.splitlines())
+        return "".join(named(line, known) + "\n" for line in text.splitlines())
     tables: dict[str, list[str]] = {}
     table = ""
     for line in text.splitlines():
         table = line if line.startswith("*") else table
         if "PORTCTL-OPEN" not in line and re.match(r":PORTCTL|-A PORTCTL|(create|add) portctl", line):
             line = re.sub(r" (initval \S+|bucketsize \d+)", "", line)
-            tables.setdefault(table, []).append(named(line))
+            tables.setdefault(table, []).append(named(line, known))
     return "\n".join("\n".join((name, *sorted(lines, key=order))) for name, lines in sorted(tables.items()))
 
 
