@@ -205,7 +205,7 @@ def condition(random: Random, unknown: bool, depth: int = 0) -> Condition:  # no
             return Condition(kind, tuple(random.sample(PATTERNS, random.randint(1, 2))), negated)
         case Field.STATE:
             return Condition(kind, some_states(random), negated)
-        case Field.REPLY | Field.TRANSLATED | Field.LOCAL:
+        case Field.REPLY | Field.TRANSLATED | Field.LOCAL | Field.SENT:
             return Condition(kind, random.random() < 0.5, negated)
         case Field.FLAGS:
             return Condition(kind, random.choice([(0x17, 0x02), (0x02, 0x02), (0x3F, 0), (0x10, 0x10)]), negated)
