@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from portctl import document, policy
+from portctl import document, pipeline, policy
 from portctl.files import Files
 from portctl.net import Addresses, Ranges
 from portctl.policy.items import AddressRange
@@ -212,3 +212,13 @@ def test_an_empty_list_closes_nothing_unless_that_is_said(tmp_path: Path) -> Non
     assert ruleset.entry("s", Kind.SERVICE) is None
     _, problems = meaning(tmp_path, block=[{"from": {**empty, "may_be_empty": True}}])
     assert problems == ()
+
+
+def test_a_misspelt_any_is_told_as_any(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    text = "portctl: 1\nname: p\naddresses: {bans: [192.0.2.1]}\nservices: {web: {ports: http, from: anny}}\n"
+    policy.write_text(text)
+        "portctl: 1\nname: p\naddresses: {bans: [192.0.2.1]}\nservices: {web: {ports: http, from: anny}}\n"
+    )
+    with pytest.raises(Problems, match="did you mean `any`"):
+        pipeline.compile(policy, None, None)

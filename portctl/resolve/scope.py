@@ -189,7 +189,7 @@ def _named(scope: Scope, entry: Entry[object], where: Where, name: str, group: b
             "unknown-group",
             f"no address group is called `{name}`",
             entry.span(*where),
-            suggestion(name, scope.policy.addresses),
+            suggestion(name, (*scope.policy.addresses, "any")),
         )
         return NOWHERE
     if name in scope.hollow:
