@@ -216,9 +216,7 @@ def test_an_empty_list_closes_nothing_unless_that_is_said(tmp_path: Path) -> Non
 
 def test_a_misspelt_any_is_told_as_any(tmp_path: Path) -> None:
     policy = tmp_path / "p.yaml"
-    text = "portctl: 1\nname: p\naddresses: {bans: [192.0.2.1]}\nservices: {web: {ports: http, from: anny}}\n"
-    policy.write_text(text)
-        "portctl: 1\nname: p\naddresses: {bans: [192.0.2.1]}\nservices: {web: {ports: http, from: anny}}\n"
-    )
+    services = "services: {web: {ports: http, from: anny}}\n"
+    policy.write_text("portctl: 1\nname: p\naddresses: {bans: [192.0.2.1]}\n" + services)
     with pytest.raises(Problems, match="did you mean `any`"):
         pipeline.compile(policy, None, None)
