@@ -284,6 +284,12 @@ def evaluate(program: Program, packet: Packet, own_addresses: Iterable[Address] 
     return Answer(Verdict.ACCEPT, last, tuple(walk.trace), tuple(walk.depends), walk.packet)
 
 
+def holds(conditions: Iterable[Condition], packet: Packet) -> bool:
+    """Whether a packet, as it arrives, fulfils all of some conditions; unknown ones it does not."""
+    walk = _Walk(packet, packet, {}, within_limits=not packet.over_limit, translated=packet.original is not None)
+    return _all(walk, conditions) is True
+
+
 def _turn(walk: _Walk, action: Translate, own: frozenset[Address]) -> None:
     packet = walk.packet
     local = action.kind == "redirect" or (action.address is None and packet.local) or action.address in own

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from portctl.backends.base import Ability
+from portctl.backends.base import Ability, Difference
 from portctl.command import Command, HostError, Result
 from portctl.observe import Facts, Interface, choose_backend, facts, observe
 from portctl.observe.boot import boot_state
@@ -181,6 +181,9 @@ class Listing:
     PARTS: tuple[str, ...] = ()
 
     def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
+        raise AssertionError
+
+    def differences(self, ruleset: Ruleset, ability: Ability) -> tuple[Difference, ...]:
         raise AssertionError
 
     def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:

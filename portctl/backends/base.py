@@ -6,14 +6,14 @@ A back end is a module (or package) of `portctl.backends` with the names of `Bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from portctl.command import Command
 from portctl.problems import Problem
-from portctl.program import Program
-from portctl.ruleset import Ruleset
+from portctl.program import Condition, Program, holds
+from portctl.ruleset import Direction, Packet, Ruleset, Verdict, decide
 
 PUBLISHED_MARK = 0x01000000
 """Bit of the packet mark: addressed to this host before destination NAT. Kubernetes uses 0x4000 and 0x8000,
@@ -34,6 +34,60 @@ class Ability:
     """The system's version (`14.2`), for back ends whose language changed; empty: the newest that is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Packets of some directions of which all conditions hold, as they arrive: before portctl translates them."""
+
+    conditions: tuple[Condition, ...] = ()
+    directions: tuple[Direction, ...] = tuple(Direction)
+
+    def __contains__(self, packet: Packet) -> bool:
+        return packet.direction in self.directions and holds(self.conditions, packet)
+
+
+EVERY_VERDICT = frozenset(Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a platform forces another verdict than the policy's, on the packets of any of its regions.
+
+    There are two kinds. With `seen` the platform cannot tell something of a packet, and the verdict is the policy's on
+    the packet with those fields of `Packet` changed (`(("state", State.NEW),)`): exactly that one, no other. Without
+    it, a verdict among `wanted` may have become one among `got`, as the platform itself decides before or after any
+    rule. Regions of the first kind do not ask what another difference of that kind changes.
+    """
+
+    name: str
+    """A word or two, for a table (`no clock`)."""
+    heading: str
+    """In docs/platforms.md, without its `## `."""
+    where: tuple[Region, ...]
+    seen: tuple[tuple[str, Any], ...] = ()
+    wanted: frozenset[Verdict] = EVERY_VERDICT
+    got: frozenset[Verdict] = EVERY_VERDICT
+
+    def covers(self, packet: Packet) -> bool:
+        return any(packet in region for region in self.where)
+
+    def holds(self, packet: Packet, wanted: Verdict, got: Verdict) -> bool:
+        """Whether it explains `got` where the policy, read as all those with `seen` say, wants `wanted`."""
+        return not self.seen and wanted in self.wanted and got in self.got and self.covers(packet)
+
+
+def explained(ruleset: Ruleset, differences: Iterable[Difference], packet: Packet, got: Verdict) -> Difference | None:
+    """The difference because of which a back end's rules answer a packet with `got`, other than the policy; None:
+    nothing explains it, the back end is wrong."""
+    listed, seen, by = tuple(differences), packet, None
+    for each in listed:
+        if each.seen and each.covers(packet):
+            seen, by = replace(seen, **dict(each.seen)), each
+    wanted, _ = decide(ruleset, seen)
+    if wanted is got:
+        return by
+    return next((each for each in listed if each.holds(packet, wanted, got)), None)
+
+
 class Backend(Protocol):
     """The names that a back end module offers."""
 
@@ -43,6 +97,13 @@ class Backend(Protocol):
 
     def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
         """What this back end cannot say, each at its place in the YAML. Anything unlisted it cannot say."""
+        ...
+
+    def differences(self, ruleset: Ruleset, ability: Ability) -> tuple[Difference, ...]:
+        """Where the platform forces another verdict on what this rule set says: those differences, and no others, that
+        `evaluate(parse(render(ruleset)), packet)` may have from `decide(ruleset, packet)`. None where it is exact.
+
+        A test asks `explained` of one packet; the packet space asks the regions (`Condition`s, as in a `Program`)."""
         ...
 
     def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:

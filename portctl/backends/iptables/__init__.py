@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from portctl import templating
+from portctl.backends.base import Ability, Difference
 from portctl.backends.iptables.claims import claims
 from portctl.backends.iptables.gaps import gaps
 from portctl.backends.iptables.parse import parse
 from portctl.backends.iptables.render import render
 from portctl.command import Command
+from portctl.ruleset import Ruleset
 
 NAME: str = "iptables"
 PARTS: tuple[str, ...] = ("sets.ipset", "rules.v4", "rules.v6")
 
-__all__ = ["NAME", "PARTS", "claims", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "claims", "differences", "gaps", "parse", "questions", "render", "scripts"]
+
+
+def differences(_ruleset: Ruleset, _ability: Ability) -> tuple[Difference, ...]:
+    """None: what is rendered means what the policy says, packet by packet."""
+    return ()
 
 
 def scripts() -> dict[str, str]:

@@ -23,17 +23,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from portctl import templating
+from portctl.backends.base import Ability, Difference
 from portctl.backends.nftables.claims import claims
 from portctl.backends.nftables.gaps import gaps
 from portctl.backends.nftables.parse import parse
 from portctl.backends.nftables.render import render
 from portctl.command import Command
+from portctl.ruleset import Ruleset
 
 NAME = "nftables"
 PARTS = ("rules.nft",)
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "claims", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "claims", "differences", "gaps", "parse", "questions", "render", "scripts"]
+
+
+def differences(_ruleset: Ruleset, _ability: Ability) -> tuple[Difference, ...]:
+    """None: what is rendered means what the policy says, packet by packet."""
+    return ()
 
 
 def scripts() -> dict[str, str]:
