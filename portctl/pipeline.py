@@ -52,7 +52,7 @@ def systems(names: Iterable[str]) -> list[str]:
     """The systems on which some back ends run, each once, as `uname -s` names them."""
     from portctl import backends
 
-    return list(dict.fromkeys(str(getattr(backends.load(name), "SYSTEM", "Linux")) for name in names)) or ["Linux"]
+    return list(dict.fromkeys(backends.system(name) for name in names)) or ["Linux"]
 
 
 def render(ruleset: Ruleset, names: Iterable[str], ability: Ability, advertised: Iterable[str] = ()) -> dict[str, str]:

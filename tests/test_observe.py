@@ -151,8 +151,8 @@ def test_which_back_end(tools: object, works: bool, last: str | None, asked: str
 def test_no_back_end_fits() -> None:
     with pytest.raises(HostError, match="install nftables"):
         choose_backend(Facts("Linux", tools=NONE))
-    with pytest.raises(HostError, match="FreeBSD"):
-        choose_backend(Facts("FreeBSD"))
+    with pytest.raises(HostError, match="SunOS"):
+        choose_backend(Facts("SunOS"))
 
 
 NOT_FOUND = Result(127, "", "not found\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from portctl import backends, cli
+from portctl import backends, cli, sysctl
 from portctl.cli.render import write_folder
 from portctl.problems import Problems
 
@@ -52,7 +52,10 @@ def test_several_files_have_headings(policy: Path) -> None:
 def test_bundles_are_written_and_written_again(policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(str(policy), "--backend", "all", "--output", str(out)).exit_code == 0
-    assert {path.name for path in out.iterdir()} == {*backends.OFFERED, "sysctl", "sysctl-freebsd"}
+    assert {path.name for path in out.iterdir()} == {
+        *backends.OFFERED,
+        *(sysctl.folder(system) for system in ("linux", "freebsd", "openbsd", "macos")),
+    }
     for folder in out.iterdir():
         assert os.access(folder / "load.sh", os.X_OK)
         assert {"load.sh", "save.sh", "remove.sh"} < {path.name for path in folder.iterdir()}

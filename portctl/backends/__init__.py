@@ -21,6 +21,25 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "macos": ("pf-macos",),
 }
 """The back ends of each system, its usual one first."""
+LANGUAGES: tuple[str, ...] = (*NAMES, "pf-freebsd", "ipfw")
+"""One back end for each language: what its `parse` and `claims` know, those of its dialects know."""
+_UNAME = {"linux": "Linux", "freebsd": "FreeBSD", "openbsd": "OpenBSD", "macos": "Darwin"}
+
+
+def package(name: str) -> str:
+    """The packet filter of a back end, whatever its dialect: `pf` of `pf-openbsd`."""
+    return name.partition("-")[0]
+
+
+def of_system(uname: str) -> tuple[str, ...]:
+    """The back ends of a system, named as `uname -s` does; none for one that we do not know."""
+    return next((SYSTEMS[key] for key, name in _UNAME.items() if name == uname), ())
+
+
+def system(name: str) -> str:
+    """The system of a back end, as `uname -s` names it."""
+    key = next(key for key, names in SYSTEMS.items() if any(name.startswith(each) for each in names))
+    return _UNAME[key]
 
 
 def load(name: str) -> Backend:

@@ -98,13 +98,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _of_host(name: str, alike: bool) -> Imported:
-    from portctl import backends, observe
+    from portctl import observe
     from portctl.command import HostError
     from portctl.hosts.local import Local
     from portctl.importing import of_observed
 
     host = Local()
-    observed = observe.observe(host, [backends.load(each) for each in backends.NAMES])
+    known = observe.facts(host)
+    observed = observe.observe(host, observe.readers(known), (), known)
     if observed.program is None:
         raise HostError("; ".join(observed.unknown) or "the loaded rules could not be read")
     return of_observed(observed, name, alike)
@@ -140,14 +141,15 @@ def init(
     """
     import platform
 
-    from portctl import backends, observe
+    from portctl import observe
     from portctl.hosts.local import Local
     from portctl.importing.first import first
     from portctl.importing.naming import slug
 
     if name is not None:
         _check_name(name)
-    observed = observe.observe(Local(), [backends.load(each) for each in backends.NAMES])
+    known = observe.facts(Local())
+    observed = observe.observe(Local(), observe.readers(known), (), known)
     found = first(observed, name or slug(platform.node().split(".")[0]) or "host")
     if output is None:
         typer.echo(found.text, nl=False)

@@ -101,12 +101,12 @@ def nothing(title: str) -> Source:
 
 def live() -> Source:
     """This machine: all that is loaded, whoever loaded it. Raises `HostError` where it cannot be read."""
-    from portctl import backends, observe
+    from portctl import observe
     from portctl.command import HostError
     from portctl.hosts.local import Local
 
     known = observe.facts(Local())
-    observed = observe.observe(Local(), [backends.load(name) for name in backends.NAMES], (), known)
+    observed = observe.observe(Local(), observe.readers(known), (), known)
     if observed.program is None:
         raise HostError("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
     rules = {name: text for name, text in observed.listings.items() if not name.endswith("/users")}
@@ -136,7 +136,7 @@ def _listings(texts: Mapping[str, str]) -> Listings:
     found: Listings = {}
     strange: list[Problem] = []
     for path, text in texts.items():
-        claims = [(name, claim) for name in backends.NAMES if (claim := backends.load(name).claims(text))]
+        claims = [(name, claim) for name in backends.LANGUAGES if (claim := backends.load(name).claims(text))]
         if not claims:
             strange.append(Problem("bad-file", f"`{path}` is no listing of rules that portctl knows"))
             continue
@@ -163,13 +163,16 @@ def _program(title: str, listings: Listings) -> Source:
 def _bundle(folder: Path) -> Source:
     """A folder that holds the rule files of a back end, or such a folder by its name."""
     from portctl import backends
+    from portctl.backends.base import is_part
 
     found: Listings = {}
-    for name in backends.NAMES:
-        for place in (folder, folder / name):
-            texts = {part: _text(place / part) for part in backends.load(name).PARTS if (place / part).is_file()}
-            if texts:
-                found[name] = texts
+    for name in dict.fromkeys((*backends.LANGUAGES, *backends.OFFERED, *backends.EVERY)):
+        backend = backends.load(name)
+        for place in (folder, folder / name) if name in backends.LANGUAGES else (folder / name,):
+            if any((place / part).is_file() for part in backend.PARTS):
+                found[name] = {
+                    path.name: _text(path) for path in sorted(place.iterdir()) if is_part(backend, path.name)
+                }
     if len(found) > 1:
         hint = " or ".join(f"`{folder / name}`" for name in found)
         raise Problems([Problem("bad-file", f"`{folder}` holds rules for {' and '.join(found)}", None, f"name {hint}")])

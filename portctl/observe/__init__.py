@@ -6,22 +6,41 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from portctl import sysctl
+from portctl import backends, sysctl
 from portctl.backends.base import Backend
 from portctl.command import Command, Host, HostError, Result
 from portctl.listeners import Connection, Listener, proc, ss
-from portctl.observe import linux
+from portctl.observe import bsd, linux
 from portctl.observe.programs import merge
 from portctl.observe.types import Facts, Interface, Observed
 from portctl.program import Program
 
-__all__ = ["Facts", "Interface", "Observed", "choose_backend", "facts", "observe"]
+__all__ = ["Facts", "Interface", "Observed", "choose_backend", "facts", "observe", "readers"]
+
+_START = """PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:$PATH
+LC_ALL=C
+export PATH LC_ALL
+exec 2>/dev/null </dev/null
+"""
+
+
+def question() -> Command:
+    """What to ask a host of any system; its answer goes to `read`."""
+    names = " | ".join(bsd.SYSTEMS)
+    script = f"{_START}case $(uname -s) in {names})\n{bsd.ask()}exit 0 ;;\nesac\n{linux.ASK}"
+    return Command(("sh", "-c", script))
+
+
+def read(answer: str) -> Facts:
+    """The facts in the answer to `question`."""
+    found = linux.read(answer)
+    return bsd.read(answer) if found.system in bsd.SYSTEMS else found
 
 
 def facts(host: Host) -> Facts:
     """What a host is, in one round trip. Raises HostError where it cannot be asked."""
-    answer = host.run(Command(("sh", "-c", linux.ASK)))
-    found = linux.read(answer.stdout)
+    answer = host.run(question())
+    found = read(answer.stdout)
     if not answer.ok or found.system == "unknown":
         raise HostError(f"{host.name}: asked what it is, it said: {_said(answer)}")
     return found
@@ -35,12 +54,32 @@ def choose_backend(known: Facts, last: str | None = None, asked: str | None = No
     if asked or last:
         return asked or last or ""
     if known.system != "Linux":
-        raise HostError(f"there is no back end for {known.system} yet")
+        return _of_bsd(known)
     if known.tool("nft") is not None and known.nft_works:
         return "nftables"
     if known.tool("iptables") is not None:
         return "iptables"
     raise HostError("neither nft nor iptables is there: install nftables")
+
+
+def _of_bsd(known: Facts) -> str:
+    """The packet filter in use; where none is, or both are, the one that the boot starts; else the usual one."""
+    names = backends.of_system(known.system)
+    if not names:
+        raise HostError(f"there is no back end for {known.system}")
+    for wanted in (known.filters, known.boot_filters):
+        found = [name for name in names if backends.package(name) in wanted]
+        if len(found) == 1:
+            return found[0]
+    return names[0]
+
+
+def readers(known: Facts) -> list[Backend]:
+    """The back ends that read all rules that judge packets on a host: of Linux every one, else those in use."""
+    names = backends.of_system(known.system)
+    if known.system != "Linux":
+        names = tuple(name for name in names if backends.package(name) in known.filters)
+    return [backends.load(name) for name in names]
 
 
 def observe(

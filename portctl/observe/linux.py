@@ -1,4 +1,4 @@
-"""The facts of a Linux host: one fixed script for sh, and its answer read."""
+"""The facts of a Linux host: a fixed part of the question's script for sh, and its answer read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ INITIAL_PROCESSES, INITIAL_USERS = "pid:[4026531836]", "user:[4026531837]"
 """The machine's own namespaces have fixed numbers (include/linux/proc_ns.h)."""
 
 ASK = (
-    r"""PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:$PATH
-LC_ALL=C
-export PATH LC_ALL
-exec 2>/dev/null </dev/null
-say() { printf '\001%s\n' "$1"; }
+    r"""say() { printf '\001%s\n' "$1"; }
 say system; uname -s
 say release; uname -r
 say distribution; cat /etc/os-release || cat /usr/lib/os-release

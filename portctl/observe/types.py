@@ -24,9 +24,10 @@ class Facts:
     system: str
     """`Linux`, `FreeBSD`, `OpenBSD`, `Darwin` (uname -s)."""
     release: str = ""
+    """`uname -r`; of macOS the version of the product (`15.1`)."""
     distribution: str = ""
     init: str = "other"
-    """`systemd`, `openrc`, `other`."""
+    """`systemd`, `openrc`, `freebsd-rc`, `openbsd-rc`, `launchd`, `other`."""
     root: bool = False
     tools: tuple[tuple[str, str], ...] = ()
     """(name, version) of the tools found, see `linux.TOOLS`; of iptables with its variant, `1.8.9 (nf_tables)`."""
@@ -42,6 +43,16 @@ class Facts:
     sees_processes: bool = False
     """Root, outside every container, and allowed to look at process 1 (some security modules forbid it): a socket
     whose owner cannot be seen then belongs to the kernel."""
+    filters: tuple[str, ...] = ()
+    """BSD, macOS: the packet filters (`pf`, `ipfw`) that judge packets now, or may, where only root could tell."""
+    boot_filters: tuple[str, ...] = ()
+    """BSD: those that rc.conf(5) starts."""
+    modules: tuple[str, ...] = ()
+    """FreeBSD: those of `pf`, `ipfw`, `ipfw_nat` that are in the kernel."""
+    securelevel: int | None = None
+    """`kern.securelevel`: security(7) of FreeBSD, securelevel(7) of OpenBSD."""
+    slowhz: int | None = None
+    """OpenBSD, older kernels: ticks a second in which keepalive times are counted."""
 
     def tool(self, name: str) -> str | None:
         return dict(self.tools).get(name)

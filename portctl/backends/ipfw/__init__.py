@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from portctl import templating
+from portctl.backends.ipfw.claims import claims
 from portctl.backends.ipfw.gaps import gaps
 from portctl.backends.ipfw.parse import parse
 from portctl.backends.ipfw.render import render
 from portctl.command import Command
 
 NAME = "ipfw"
-SYSTEM = "FreeBSD"
 PARTS = ("rules",)
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "SYSTEM", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "claims", "gaps", "parse", "questions", "render", "scripts"]
 
 
 def scripts() -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from portctl import templating
 from portctl.backends.base import Ability
-from portctl.backends.pf import gaps, parse, render
+from portctl.backends.pf import claims, gaps, parse, render
 from portctl.backends.pf.dialects import DIALECTS, Dialect, freebsd
 from portctl.command import Command
 from portctl.problems import Problem
@@ -59,6 +59,9 @@ class Pf:
 
     def parse(self, listings: Mapping[str, str]) -> Program:
         return parse.parse(listings)
+
+    def claims(self, text: str) -> str | None:
+        return claims.claims(text)
 
 
 def named(name: str) -> Pf:
