@@ -94,6 +94,11 @@ def read(host: Host, *paths: str) -> str | None:
     return result.stdout if result.ok else None
 
 
+def thinned(host: Host, number: int) -> bool:
+    """Whether the rules of a record were taken out, to save room (`thin` of the guard script)."""
+    return host.run(Command(("test", "-e", f"{HISTORY}/{number}/thinned")), 60.0).ok
+
+
 def ruleset_of(host: Host, number: int) -> Ruleset | None:
     """What the policy of a record meant."""
     text = read(host, f"{HISTORY}/{number}/ruleset.json")

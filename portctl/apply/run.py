@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from portctl import backends, observe, sysctl, wayin
 from portctl import plan as planning
-from portctl.apply import boot, connections, history, store, transaction
+from portctl.apply import boot, connections, history, returning, store, transaction
 from portctl.apply.paths import BOOT, HISTORY, PENDING
-from portctl.apply.steps import LOAD_SECONDS, Refused, call, must, put, stop_at
+from portctl.apply.steps import LOAD_SECONDS, Refused, call, dump, must, put, stop_at
 from portctl.apply.transaction import Transaction, Window
 from portctl.backends.base import Backend
 from portctl.command import Command, Host
@@ -77,6 +77,8 @@ def look(host: Host, request: Request) -> Look:
     backend = backends.load(observe.choose_backend(facts, last, request.backend))
     desired = planning.desire(request.ruleset, backend, facts)
     planning.prove(desired, backend)
+    if back := returning.bundle(host, tuple(known), desired.settings):
+        desired = replace(desired, bundles={**desired.bundles, returning.PART: back}, returned=returning.PART)
     others = [backends.load(name) for name in backends.NAMES if name != backend.NAME and _usable(name, facts)]
     return Look(
         facts, backend, desired, tuple(known), exclusive.bundles(desired, others) if request.exclusive else None
@@ -113,7 +115,7 @@ def apply(host: Host, request: Request, talk: Talk) -> str:
         seen = look(host, request)
         transaction.begin(held, seen.bundles)
         transaction.check_and_save(held)
-        saved = history.below(must(host, "dump", f"{PENDING}/old"), f"{PENDING}/old")
+        saved = history.below(dump(host, f"{PENDING}/old"), f"{PENDING}/old")
         made = _plan(host, seen, saved)
         talk.show(made)
         if made.refusals and not request.allow_lockout:
@@ -262,7 +264,10 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
         raise Refused("too late: it has just been confirmed, or taken back")
     known = history.records(host)
     target = _target(known, number)
-    dumped = must(host, "dump", f"{HISTORY}/{target.number}/before", timeout=LOAD_SECONDS)
+    for record in filter(None, (target, _earlier(known, target))):
+        if history.thinned(host, record.number):
+            raise Refused(f"record {record.number} is too old: of such records only the description is kept")
+    dumped = dump(host, f"{HISTORY}/{target.number}/before")
     bundles = history.by_part(history.below(dumped, f"{HISTORY}/{target.number}/before"))
     if not bundles:
         raise Refused(f"record {target.number} does not hold the state before it")
@@ -271,7 +276,7 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
         transaction.begin(held, bundles)
         transaction.check_and_save(held)
         # What was taken from others comes back first, the settings come last: never a moment with fewer rules.
-        order = tuple(sorted(bundles, key=lambda part: (part == sysctl.NAME, part in backends.NAMES, part)))
+        order = tuple(sorted(bundles, key=lambda part: (part.startswith(sysctl.NAME), part in backends.NAMES, part)))
         files, ahead = _way_back(host, known, target, who, tuple(bundles))
         held = transaction.record(held, files, ahead, order)
     except BaseException:
@@ -296,18 +301,23 @@ def _target(known: list[history.Record], number: int | None) -> history.Record:
     return found
 
 
+def _earlier(known: list[history.Record], record: history.Record) -> history.Record | None:
+    """The record that was in force before this one."""
+    return next((r for r in known if r.number == record.about.follows), None)
+
+
 def _way_back(
     host: Host, known: list[history.Record], target: history.Record, who: str, parts: tuple[str, ...]
 ) -> tuple[dict[str, str], boot.Boot]:
     """The record of a rollback, and what the host then loads at boot: what it did before the record taken back."""
-    earlier = next((r for r in known if r.number == target.about.follows), None)
+    earlier = _earlier(known, target)
     force = history.in_force(known)
     files: dict[str, str] = {}
     if earlier is None:
         ahead = boot.nothing(sysctl.BOOT_FILE)
     else:
         base = f"{HISTORY}/{earlier.number}"
-        dumped = must(host, "dump", f"{base}/boot", f"{base}/policy.yaml", f"{base}/ruleset.json", timeout=LOAD_SECONDS)
+        dumped = dump(host, f"{base}/boot", f"{base}/policy.yaml", f"{base}/ruleset.json")
         ahead = boot.from_record(history.below(dumped, f"{base}/boot"), force.number if force else None)
         texts = history.below(dumped, base)
         files = {name: texts[name] for name in ("policy.yaml", "ruleset.json") if name in texts}

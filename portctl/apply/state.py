@@ -43,7 +43,7 @@ def status(host: Host) -> Status:
     findings: list[str] = []
     if pending is None:
         findings += _drift(host, force)
-    findings += _boot(host)
+    findings += _boot(host, force)
     findings += full_tables(host)
     if force.outcome != "confirmed":
         findings.append(f"record {force.number}: {force.outcome}")
@@ -93,14 +93,17 @@ def _difference(now: Program, wanted: Program) -> str:
     return f"the rules in {', '.join(wrong[:6])}{', …' if len(wrong) > 6 else ''} are not those that were confirmed"
 
 
-def _boot(host: Host) -> list[str]:
+def _boot(host: Host, force: history.Record) -> list[str]:
     """What would not be as confirmed after a reboot."""
     dumped = call(host, "dump", f"{BOOT}/current", boot.SCRIPT).stdout
     at_boot = history.below(dumped, f"{BOOT}/current")
     confirmed = history.below(call(host, "dump", CURRENT).stdout, CURRENT)
     if not at_boot or boot.SCRIPT not in dumped:
         return ["not persistent: nothing of portctl's would be loaded at the next boot"]
-    different = [name for name, text in confirmed.items() if at_boot.get(name) != text]
+    parts = (force.about.backend, sysctl.NAME)  # the others did something once, and have nothing to do at boot
+    different = [
+        name for name, text in confirmed.items() if name.partition("/")[0] in parts and at_boot.get(name) != text
+    ]
     return [f"not persistent: {name} of the boot files is not what was confirmed" for name in different]
 
 

@@ -36,10 +36,19 @@ def call(host: Host, verb: str, *words: str, timeout: float | None = 120.0) -> R
 
 def must(host: Host, verb: str, *words: str, timeout: float | None = 120.0) -> str:
     """Runs a verb that has to work; its output. Raises `Refused` with what it said."""
+    return _worked(host, verb, *words, timeout=timeout).strip()
+
+
+def dump(host: Host, *paths: str) -> str:
+    """The answer to `dump`, every byte of it: what the files below some paths hold. Raises `Refused`."""
+    return _worked(host, "dump", *paths, timeout=LOAD_SECONDS)
+
+
+def _worked(host: Host, verb: str, *words: str, timeout: float | None) -> str:
     result = call(host, verb, *words, timeout=timeout)
     if not result.ok:
         raise Refused((result.stderr or result.stdout).strip() or f"{verb} failed on {host.name}")
-    return result.stdout.strip()
+    return result.stdout
 
 
 def take_lock(host: Host, who: str, wait: int) -> str:

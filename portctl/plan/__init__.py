@@ -39,6 +39,7 @@ def diff(
     settings = all(observed.settings.get(name) == value for name, value in desired.settings.items())
     order: tuple[str, ...] = () if rules else (desired.backend,)
     order += () if settings else (sysctl.NAME,)
+    order += (desired.returned,) if desired.returned else ()
     exclusive = taking is not None
     taken = taking_order(now, desired, taking or {}, elsewhere)
     order += taken
@@ -93,7 +94,11 @@ def _taken(before: Before, parts: tuple[str, ...]) -> Iterator[Change]:
 
 def _changes(desired: Desired, before: Before, rules: bool, settings: bool) -> list[Change]:
     found = []
-    for part, names, same in ((desired.backend, desired.parts, rules), (sysctl.NAME, sysctl.PARTS, settings)):
+    for part, names, same in (
+        (desired.backend, desired.parts, rules),
+        (sysctl.NAME, sysctl.PARTS, settings),
+        (desired.returned or "", sysctl.PARTS, desired.returned is None),
+    ):
         if same:
             continue
         old, new = before.saved.get(part, {}), desired.bundles.get(part, {})

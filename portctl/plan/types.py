@@ -67,6 +67,8 @@ class Desired:
     settings: Mapping[str, str]
     parts: tuple[str, ...]
     """The rule files among those of the back end's bundle."""
+    returned: str | None = None
+    """The part among `bundles` that sets back what the policy no longer names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,6 +375,32 @@ finish() { # after the confirmation: written for the next boot, recorded, unlock
     n=$(cat "$pending/number")
     if [ -d "$history/$n" ]; then pointer "history/$n/after" /var/lib/portctl/current; fi
     close
+    thin "$n"
+}
+
+thin() { # NUMBER: takes the rules out of the oldest records, while all of them take more room than they may. The last ten,
+    # the one in force, every description and the settings stay.
+    most=262144 # KiB
+    [ "${PORTCTL_TESTING-}" != 1 ] || most=${PORTCTL_HISTORY_KIB:-$most}
+    each=0
+    while [ "$each" -lt "$(($1 - 10))" ]; do
+        # shellcheck disable=SC2046 # "SIZE PATH"
+        set -- "$1" $(du -sk "$history" 2>/dev/null)
+        [ "${2:-0}" -gt "$most" ] || return 0
+        while each=$((each + 1)) && [ "$each" -le "$(($1 - 10))" ]; do
+            record=$history/$each
+            [ -d "$record/after" ] && [ ! -e "$record/thinned" ] || continue
+            [ "$(readlink "${history%/*}/current")" != "history/$each/after" ] || continue
+            : >"$record/thinned" || return 0
+            rm -rf "$record/boot"
+            for folder in before after; do
+                for part in "$record/$folder"/*; do
+                    case ${part##*/} in sysctl | sysctl-returned) ;; *) rm -rf "$part" ;; esac
+                done
+            done
+            break
+        done
+    done
 }
 
 close() { # disarms the guard, lets the lock go, and takes the transaction away

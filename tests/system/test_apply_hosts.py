@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from portctl.command import Command
+from portctl.hosts.namespaces import Room
 from tests.system import applying, worlds
 from tests.system.applying import BACKENDS
 from tests.system.worlds import World
@@ -274,3 +275,66 @@ def test_drift_is_found(world: World) -> None:
     status = applying.portctl(machine, "status")
     assert status.status == 1
     assert "not persistent" in status.stdout and "tcp_keepalive_time is 5" in status.stdout
+
+
+WITH = """portctl: 1
+name: with
+services: {ssh: {ports: ssh, from: any}}
+sysctl: {tcp_keepalive_time: 2000, forwarding: true, linux: {net.core.somaxconn: 1024}}
+"""
+FEWER = """portctl: 1
+name: fewer
+services: {ssh: {ports: ssh, from: any}}
+sysctl: {tcp_keepalive_time: 3000}
+"""
+NONE = """portctl: 1
+name: bare
+services: {ssh: {ports: ssh, from: any}}
+"""
+KEYS = ("net.ipv4.tcp_keepalive_time", "net.core.somaxconn", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+EACH = ("net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.lo.forwarding", "net.ipv4.conf.all.accept_redirects")
+
+
+def settings(machine: Room) -> list[str]:
+    return worlds.checked(machine, "sysctl", "-n", *KEYS, *EACH).split()
+
+
+def test_a_setting_that_the_policy_no_longer_names_goes_back_to_its_value_from_before(world: World) -> None:
+    machine = world.machine
+    worlds.checked(machine, "sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.core.somaxconn=777")
+    first = settings(machine)
+    applying.applied(machine, WITH)
+    assert settings(machine)[:4] == ["2000", "1024", "1", "1"]
+    plan = applying.portctl(machine, "plan", machine_file(machine, FEWER))
+    assert "+net.core.somaxconn = 777" in plan.stdout
+    late = applying.apply(machine, FEWER, "--confirm-within", "1")
+    assert late.status == 4, late.stderr
+    assert settings(machine)[:4] == ["2000", "1024", "1", "1"]
+    applying.applied(machine, FEWER)
+    assert settings(machine) == ["3000", *first[1:]]
+    assert applying.portctl(machine, "status").status == 0
+    assert "Nothing to do" in applying.apply(machine, FEWER).stderr
+    assert applying.portctl(machine, "rollback").status == 0
+    assert settings(machine)[:4] == ["2000", "1024", "1", "1"]
+    # What somebody else has set since is theirs.
+    worlds.checked(machine, "sysctl", "-qw", "net.core.somaxconn=999")
+    applying.applied(machine, NONE)
+    assert settings(machine) == [first[0], "999", *first[2:]]
+
+
+def machine_file(machine: Room, policy: str) -> str:
+    machine.put("/root/next.yaml", policy.encode())
+    return "/root/next.yaml"
+
+
+def test_old_records_lose_their_rules_but_not_their_description(world: World) -> None:
+    machine, env = world.machine, ("PORTCTL_TESTING=1", "PORTCTL_HISTORY_KIB=1")
+    for number in range(13):
+        policy = NONE.replace("from: any", f"from: 10.0.0.{number}")
+        result = applying.apply(machine, policy, "--confirm-within", "0", "--allow-lockout", env=env)
+        assert result.status == 0, result.stderr
+    assert applying.portctl(machine, "history").stdout.count("confirmed") == 13
+    gone = applying.portctl(machine, "rollback", "3")
+    assert gone.status == 3 and "only the description is kept" in gone.stderr
+    assert applying.portctl(machine, "rollback", "12").status == 0
+    assert applying.portctl(machine, "status").status == 0

@@ -16,7 +16,7 @@ import pytest
 
 from portctl.hosts.namespaces import Room
 from tests.system import worlds
-from tests.system.applying import applied, apply
+from tests.system.applying import applied, apply, portctl
 from tests.system.rings import FILTERS, Filter
 from tests.system.worlds import World, checked
 
@@ -279,6 +279,9 @@ def test_no_admitted_packet_is_lost_and_no_other_gets_in(world: World, tried: Fi
         applied(machine, policy, *backend)
     late = apply(machine, B, "--confirm-within", "1", *backend)
     assert "Not confirmed" in late.stdout + late.stderr
+    for _ in range(2):
+        undone = portctl(machine, "rollback")
+        assert undone.status == 0, undone.stderr
 
     again = sent_again(machine) - before
     did = finish(peer)
