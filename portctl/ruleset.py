@@ -155,10 +155,17 @@ class Rule:
     owner: str | None = None
     ticket: str | None = None
     span: Span | None = field(default=None, compare=False)
+    places: tuple[tuple[str, Span], ...] = field(default=(), compare=False)
+    """Where the policy says what a back end may not be able to say: (`rate`, its place), …"""
 
     @property
     def limited(self) -> bool:
         return self.rate is not None or self.max_connections is not None
+
+    def place(self, *keys: str) -> Span | None:
+        """The place in the policy of the first of some keys that the entry has; else of the entry."""
+        found = dict(self.places)
+        return next((found[key] for key in keys if key in found), self.span)
 
     def families(self) -> tuple[Family, ...]:
         """The families in which a packet can match."""

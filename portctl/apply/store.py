@@ -43,7 +43,7 @@ def _plain(value: object) -> object:
         held: dict[str, object] = {"$": type(value).__name__}
         for field in fields(value):
             item = getattr(value, field.name)
-            if field.name != "span" and (field.default is MISSING or item != field.default):
+            if field.name not in ("span", "places") and (field.default is MISSING or item != field.default):
                 held[field.name] = _plain(item)
         return held
     if isinstance(value, tuple):

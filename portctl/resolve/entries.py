@@ -27,6 +27,11 @@ from portctl.ruleset import (
 
 Remote = Literal["from", "to"]
 Opens = Service | Egress | Forward
+_NOT_EVERYWHERE = {
+    "ports": "ports", "in": "in_", "out": "out", "rate": "rate", "max_connections": "max_connections", "user": "user",
+    "target": "target", "masquerade": "masquerade", "mss": "mss",
+}  # fmt: skip
+"""{key: field} of what a back end may not be able to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,13 @@ class Opening:
             owner=value.owner,
             ticket=value.ticket,
             span=self.entry.span(key=True),
+            places=self._places(),
         )
+
+    def _places(self) -> tuple[tuple[str, Span], ...]:
+        """Of what some back end cannot say."""
+        said = (key for key, name in _NOT_EVERYWHERE.items() if getattr(self.entry.value, name, None))
+        return tuple((key, self.entry.span(key)) for key in said)
 
     def turned(self) -> Rule:
         """The rule that admits what the entry (a forward with a target) has translated."""

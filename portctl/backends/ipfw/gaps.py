@@ -43,11 +43,11 @@ def gaps(ruleset: Ruleset, ability: Ability) -> list[Problem]:
         for rule in ruleset.rules(direction):
             found += _rule(rule, direction)
     for translation in ruleset.translations:
-        found += _translation(translation)
+        found += _translation(translation, _place(ruleset, translation.name, "target") or translation.span)
     for masquerade in ruleset.masquerades:
         found += _masquerade(ruleset, masquerade)
     for name in ruleset.clamps:
-        found.append(_gap("clamping the segment size (`mss: path`)", _span(ruleset, name), "leave `mss` out"))
+        found.append(_gap("clamping the segment size (`mss: path`)", _place(ruleset, name, "mss"), "leave `mss` out"))
     if ruleset.published_governed:
         found.append(_gap("which packets somebody else's DNAT turned (`published: govern`)", _published(ruleset)))
     found += [_gap(f"a live group called {n!r}", None) for n in ruleset.live if not _NAME.fullmatch(n)]
@@ -58,8 +58,10 @@ def _gap(what: str, span: Span | None, hint: str | None = None) -> Problem:
     return Problem("gap", f"ipfw cannot say this: {what}", span, hint)
 
 
-def _span(ruleset: Ruleset, name: str) -> Span | None:
-    return next((r.span for r in ruleset.forwarded if r.name == name and r.kind is Kind.FORWARD), None)
+def _place(ruleset: Ruleset, name: str, key: str) -> Span | None:
+    """The place of a part of a forward."""
+    rules = (rule for each in (ruleset.forwarded, ruleset.inbound) for rule in each if rule.kind is Kind.FORWARD)
+    return next((rule.place(key) for rule in rules if rule.name == name), None)
 
 
 def _published(ruleset: Ruleset) -> Span | None:
@@ -68,26 +70,30 @@ def _published(ruleset: Ruleset) -> Span | None:
 
 def _rule(rule: Rule, direction: Direction) -> Iterator[Problem]:
     if rule.rate is not None:
-        yield _gap("how often somebody may connect (`rate`)", rule.span, "`max_connections` limits how many at a time")
+        yield _gap(
+            "how often somebody may connect (`rate`)", rule.place("rate"), "`max_connections` limits how many at a time"
+        )
     if rule.max_connections is not None and rule.max_connections > MOST_CONNECTIONS:
-        yield _gap(f"a limit above {MOST_CONNECTIONS}", rule.span)
-    yield from _interfaces((*rule.interfaces, *rule.out_interfaces), rule.span)
-    yield from _flows(rule.flows, rule.span)
+        yield _gap(f"a limit above {MOST_CONNECTIONS}", rule.place("max_connections"))
+    yield from _interfaces(rule.interfaces, rule.place("in"))
+    yield from _interfaces(rule.out_interfaces, rule.place("out"))
+    yield from _flows(rule.flows, rule.place("ports"))
     if direction is Direction.OUTBOUND and rule.interfaces:
-        yield _gap("an incoming interface of what this host sends", rule.span)
+        yield _gap("an incoming interface of what this host sends", rule.place("in"))
     if direction is Direction.INBOUND and rule.out_interfaces:
-        yield _gap("an outgoing interface of what this host receives", rule.span)
+        yield _gap("an outgoing interface of what this host receives", rule.place("out"))
     if rule.user is not None:
         yield from _user(rule, direction)
 
 
 def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
+    span = rule.place("user")
     if direction is not Direction.OUTBOUND:
-        yield _gap("the user of a packet that this host did not send", rule.span)
+        yield _gap("the user of a packet that this host did not send", span)
     elif not _USER.fullmatch(rule.user or ""):
-        yield _gap(f"a user called {rule.user!r}", rule.span)
+        yield _gap(f"a user called {rule.user!r}", span)
     elif any(flow.protocol not in (TCP, UDP) for flow in rule.flows or ()) or rule.flows is None:
-        yield _gap("the user who sends other packets than TCP and UDP", rule.span, "name the ports: `443/tcp`")
+        yield _gap("the user who sends other packets than TCP and UDP", span, "name the ports: `443/tcp`")
 
 
 def _interfaces(names: tuple[str, ...], span: Span | None) -> Iterator[Problem]:
@@ -113,28 +119,28 @@ def _types(bounds: tuple[int, ...], protocol: int, span: Span | None) -> Iterato
         yield _gap("ICMP types above 31", span)
 
 
-def _translation(item: Translation) -> Iterator[Problem]:
-    yield from _interfaces(item.interfaces, item.span)
-    yield from _flows(item.flows, item.span)
+def _translation(item: Translation, span: Span | None) -> Iterator[Problem]:
+    yield from _interfaces(item.interfaces, span)
+    yield from _flows(item.flows, span)
     if item.flows is None or any(flow.protocol not in (TCP, UDP) for flow in item.flows):
-        yield _gap("a target for other packets than TCP and UDP", item.span, "name the ports: `80/tcp`")
+        yield _gap("a target for other packets than TCP and UDP", span, "name the ports: `80/tcp`")
         return
     if item.target is None:
         return
     if item.target.version == 6:
-        yield _gap("a target on another host, for IPv6: its NAT is for IPv4 alone", item.span)
+        yield _gap("a target on another host, for IPv6: its NAT is for IPv4 alone", span)
         return
     if item.destination is not None and item.destination.v4.count() > MOST_ALIASES:
-        yield _gap(f"a target for more than {MOST_ALIASES} addresses", item.span)
+        yield _gap(f"a target for more than {MOST_ALIASES} addresses", span)
     ports = [flow.ports for flow in item.flows]
     pieces = sum(p.count() if item.target_port is not None else len(p.bounds) // 2 for p in ports)
     aliases = 1 if item.destination is None else max(1, item.destination.v4.count())
     if pieces * aliases * 60 > LONGEST_CONFIG:
-        yield _gap("a target for so many ports and addresses", item.span, "make several entries of it")
+        yield _gap("a target for so many ports and addresses", span, "make several entries of it")
 
 
 def _masquerade(ruleset: Ruleset, item: Masquerade) -> Iterator[Problem]:
-    span = _span(ruleset, item.name)
+    span = _place(ruleset, item.name, "masquerade")
     rule = next((r for r in ruleset.forwarded if r.name == item.name and r.kind is Kind.FORWARD), None)
     if rule is None:
         return
