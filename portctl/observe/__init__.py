@@ -9,7 +9,8 @@ from dataclasses import replace
 from portctl import backends, sysctl
 from portctl.backends.base import Backend
 from portctl.command import Command, Host, HostError, Result
-from portctl.listeners import Connection, Listener, proc, ss
+from portctl.listeners import Connection, Listener, lsof, netstat, proc, sockets, ss
+from portctl.listeners import bsd as bsd_sockets
 from portctl.observe import bsd, linux
 from portctl.observe.programs import merge
 from portctl.observe.types import Facts, Interface, Observed
@@ -166,7 +167,12 @@ def _sockets(
     """Listeners and open connections; None where no tool told."""
     listening, connected = _told(host, known)
     if listening is None:
-        unknown.append("what listens: neither ss nor /proc/net told")
+        unknown.append(
+            f"what listens: {'netstat, sockstat and lsof' if known.system in bsd.SYSTEMS else 'ss and /proc/net'}"
+            " did not tell" + ("" if known.root else " (needs root)")
+        )
+    elif known.hides_sockets:
+        unknown.append("sockets of other users (needs root)")
     elif any(listener.process is None for listener in listening):
         outside = "processes that even root here may not see" if known.root else "other users (needs root)"
         unknown.append(f"who owns the sockets of {outside}")
@@ -174,6 +180,8 @@ def _sockets(
 
 
 def _told(host: Host, known: Facts) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
+    if known.system in bsd.SYSTEMS:
+        return bsd_sockets.read(host.run(Command(("sh", "-c", bsd_sockets.ASK))).stdout, known.sees_processes)
     if known.tool("ss") is not None:
         listening, connected = host.run(Command(ss.LISTENERS)), host.run(Command(ss.CONNECTIONS))
         if listening.ok and connected.ok:
@@ -183,6 +191,23 @@ def _told(host: Host, known: Facts) -> tuple[tuple[Listener, ...] | None, tuple[
     answer = host.run(Command(("sh", "-c", proc.ASK))).stdout
     if "local_address" in answer:
         return proc.listeners(answer, known.sees_processes), proc.connections(answer)
+    return _by_other_tools(host, known)
+
+
+def _by_other_tools(host: Host, known: Facts) -> tuple[tuple[Listener, ...] | None, tuple[Connection, ...] | None]:
+    """Of a Linux host with neither ss nor /proc/net; lsof sees the sockets of others only as root."""
+    listening, connected = host.run(Command(netstat.LINUX_LISTENERS)), host.run(Command(netstat.LINUX_CONNECTIONS))
+    with suppress(ValueError):
+        if listening.ok and connected.ok and listening.stdout.strip():
+            return (
+                sockets.listeners(netstat.linux(listening.stdout), known.sees_processes),
+                sockets.connections(netstat.linux(connected.stdout)),
+            )
+    listed = host.run(Command(lsof.ASK)) if known.sees_processes else None
+    with suppress(ValueError):
+        if listed is not None and listed.stdout.strip():
+            found = lsof.sockets(listed.stdout)
+            return sockets.listeners(found), sockets.connections(found)
     return None, None
 
 

@@ -42,6 +42,7 @@ for name in pf ipfw ipfw_nat; do
     if kldstat -qm $name || kldstat -q -n $name; then echo $name; fi
 done
 say jail; sysctl -n security.jail.jailed
+say hidden; [ "$(sysctl -n security.bsd.see_other_uids)" != 0 ] || echo uids
 say addresses; ifconfig -a
 say routes; netstat -rn
 say resolvers; cat /etc/resolv.conf; scutil --dns
