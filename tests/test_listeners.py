@@ -230,7 +230,7 @@ udp46      0      0  *.5353     *.*                       0     0  786896    921
 """
 NUMBERED = f"""\
 {HEAD}   rhiwat shiwat    pid   epid  state    options
-tcp46      0      0  *.6380              *.*                    LISTEN      131072 131072  31195      0 0x0100 0x00000106
+tcp46      0      0  *.6380          *.*                    LISTEN      131072 131072  31195      0 0x0100 0x00000106
 """
 LSOF = """\
 COMMAND           PID     USER   FD   TYPE             DEVICE SIZE/OFF NODE NAME
