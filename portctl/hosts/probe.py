@@ -306,7 +306,7 @@ cd /proc/sys/net
 while read -r pattern value; do
 	for file in $pattern; do
 		[ -e "$file" ] || continue
-		read -r old <"$file" || old=
+		old=$(cat "$file") # not `read`: byte by byte, a setting ends after the first
 		[ "$old" = "$value" ] || { echo "$file $old"; echo "$value" >"$file" 2>/dev/null; }
 	done
 done
