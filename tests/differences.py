@@ -6,6 +6,8 @@ differences and no others; the heading must be in the document.
 
 from __future__ import annotations
 
+from portctl.backends import ipfw
+from portctl.backends.base import Ability, explained
 from portctl.net import LOOPBACK_ADDRESSES, MULTICAST, Addresses
 from portctl.program import Answer
 from portctl.ruleset import (
@@ -26,7 +28,6 @@ from portctl.ruleset import (
     Verdict,
     translate,
 )
-from tests import ipfw_differences
 
 CAST = MULTICAST | Addresses.of("0.0.0.0", "255.255.255.255", "::")
 MLD = (130, 131, 132, 143)
@@ -35,7 +36,8 @@ MLD = (130, 131, 132, 143)
 def forced(backend: str, ruleset: Ruleset, packet: Packet, rule: Rule, answer: Answer) -> str | None:
     """The heading that explains a difference; None: nothing does."""
     if backend == "ipfw":
-        return ipfw_differences.forced(ruleset, packet, answer.verdict)
+        found = explained(ruleset, ipfw.differences(ruleset, Ability()), packet, answer.verdict)
+        return None if found is None else found.heading
     if not backend.startswith("pf-"):
         return None
     return pf(ruleset, packet, rule, answer)

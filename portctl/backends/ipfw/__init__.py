@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from portctl import templating
 from portctl.backends.ipfw.claims import claims
+from portctl.backends.ipfw.differences import differences
 from portctl.backends.ipfw.gaps import gaps
 from portctl.backends.ipfw.parse import parse
 from portctl.backends.ipfw.render import render
@@ -22,7 +23,7 @@ NAME = "ipfw"
 PARTS = ("rules",)
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "claims", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "claims", "differences", "gaps", "parse", "questions", "render", "scripts"]
 
 
 def scripts() -> dict[str, str]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
+from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS
 from portctl.backends.ipfw.layout import BROADCAST, CAST, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
-from portctl.net import Ranges
 from portctl.ruleset import (
     ICMP,
     ICMPV6,
@@ -27,8 +27,10 @@ IN_STATE, OUT_STATE, THROUGH_STATE = "portctl_in", "portctl_out", "portctl_throu
 """Names of states: connections that others began with this host, that it began, and that pass through it."""
 FORWARDED_TAG = 20000
 """Marks a packet, once it is in, that leaves again."""
-LOW_PORTS = Ranges((0, 1024))
-ANSWERS = "icmptypes 0,14,16,18", "icmp6types 129"
+LOOKED_UP = tuple(
+    (words.protocol(protocol), f"{'icmptypes' if protocol == ICMP else 'icmp6types'} {','.join(map(str, types))}")
+    for protocol, types in ANSWERS.items()
+)
 """The answers to requests: the only ICMP that a state may admit, since a state covers every type between two hosts."""
 
 INBOUND = Pass("in", "in", IN_STATE)
@@ -163,9 +165,9 @@ def _known(layout: Layout, at: Pass, early: Sequence[Rule]) -> None:
     """Connections that are known. `early`: rules on one direction of a connection, before the other may pass."""
     block = _open(layout)
     asked, after = f"{at.name}-known", f"{at.name}-unknown"
-    for protocol, types in zip(("icmp", "ipv6-icmp"), ANSWERS, strict=True):
+    for protocol, types in LOOKED_UP:
         layout.add(block, f"skipto @{asked}@", f"{protocol} from any to any {at.way} {types}")
-    for protocol in ("icmp", "ipv6-icmp"):
+    for protocol, _ in LOOKED_UP:
         layout.add(block, f"skipto @{after}@", f"{protocol} from any to any {at.way}")
     layout.block(asked)
     own = at.name in (INBOUND.name, OUTBOUND.name)
