@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from portctl.backends.base import Difference
 from portctl.net import Address
 from portctl.problems import Problem
 from portctl.program import Answer, Program, evaluate
 from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from portctl.space.examples import example
+from portctl.space.forced import Forced, explained
 from portctl.space.packets import packet_text
 from portctl.space.sets import PacketSet, Space, possible
 from portctl.space.sides import deciding
@@ -62,6 +64,36 @@ def prove(
     return judged(ruleset, program, differing, own)
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was found of one text: why it is not proved (nothing: it is), and the differences that its platform forces,
+    each with a packet, that were met on the way."""
+
+    problems: tuple[Problem, ...] = ()
+    forced: tuple[Forced, ...] = ()
+
+
+def proofs(
+    ruleset: Ruleset,
+    programs: Mapping[str, Program],
+    differences: Mapping[str, Sequence[Difference]],
+    own_addresses: Iterable[Address] = (),
+) -> dict[str, Proof]:
+    """Each program does what the policy says with every packet that can exist, but for the differences that its
+    platform forces. Lines that the parser did not know are a problem: nothing can be proved of them."""
+    space = Space()
+    own = tuple(own_addresses)
+    policy = space.of_ruleset(ruleset)
+    found: dict[str, Proof] = {}
+    for name, program in programs.items():
+        wrong = [Problem("not-proved", f"{name} holds a line that is not understood: {x}") for x in program.foreign]
+        result = explained(policy, space.of_program(program, own), differences.get(name, ()))
+        if (counterexample := judged(ruleset, program, result.left, own)) is not None:
+            wrong.append(counterexample.problem(name))
+        found[name] = Proof(tuple(wrong), result.forced)
+    return found
+
+
 def judged(
     ruleset: Ruleset, program: Program, differing: PacketSet, own_addresses: tuple[Address, ...] = ()
 ) -> Counterexample | None:
@@ -71,17 +103,3 @@ def judged(
         return None
     verdict, rule = decide(ruleset, packet)
     return Counterexample(packet, verdict, rule, evaluate(program, packet, own_addresses))
-
-
-def problems(ruleset: Ruleset, programs: Mapping[str, Program], own_addresses: Iterable[Address] = ()) -> list[Problem]:
-    """What is not proved of some programs, by the names of what was read back; empty: all is. Lines that the parser did
-    not know are a problem too: nothing can be proved of them."""
-    space = Space()
-    own = tuple(own_addresses)
-    found: list[Problem] = []
-    for name, program in programs.items():
-        for line in program.foreign:
-            found.append(Problem("not-proved", f"{name} holds a line that is not understood: {line}"))
-        if (counterexample := prove(ruleset, program, own, space)) is not None:
-            found.append(counterexample.problem(name))
-    return found

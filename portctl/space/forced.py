@@ -1,0 +1,131 @@
+"""Which packets a rule set may judge otherwise than the policy because a platform forces it: `Difference`s as sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from portctl.backends.base import Difference, Region
+from portctl.program import Accept, Chain, Deny, Hook, HookName, Line, Program
+from portctl.ruleset import Direction, Packet, Verdict
+from portctl.space.dimensions import (
+    FLAGS,
+    HOP_LIMIT,
+    LOCAL,
+    OVER,
+    PUBLISHED,
+    REPLY,
+    STATE,
+    TIME,
+    USER,
+    Dimension,
+)
+from portctl.space.examples import example
+from portctl.space.sets import PacketSet, Partition, possible, value_of
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A difference that was met, with a packet that the platform judges otherwise because of it."""
+
+    difference: Difference
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All packets that two partitions judge differently: what no difference explains, and those that were met."""
+
+    left: PacketSet
+    forced: tuple[Forced, ...] = ()
+
+
+def explained(policy: Partition, loaded: Partition, differences: Iterable[Difference]) -> Explained:
+    """What `backends.base.explained` says of one packet, of every packet that can exist. `policy` is certain."""
+    space = policy.space
+    left = policy.differing(loaded) & possible(space)
+    listed = tuple(differences)
+    if not left or not listed:
+        return Explained(left)
+    seen = [(each, region_set(policy, each.where)) for each in listed if each.seen]
+    wanted = {verdict: _as_seen(packets, seen) for verdict, packets in _by_verdict(policy).items()}
+    got = _by_verdict(loaded)
+    met: list[tuple[Difference, PacketSet]] = []
+    same = _union(left, [got[verdict] & wanted[verdict] for verdict in Verdict])
+    for each, where in reversed(seen):
+        met.append((each, left & same & where))
+        left = left - met[-1][1]
+    for each in listed:
+        if not each.seen:
+            asked = _union(left, [wanted[v] for v in each.wanted]) & _union(left, [got[v] for v in each.got])
+            met.append((each, left & asked & region_set(policy, each.where)))
+            left = left - met[-1][1]
+    found = [Forced(each, packet) for each, packets in met if (packet := example(packets)) is not None]
+    return Explained(left, tuple(sorted(found, key=lambda f: listed.index(f.difference))))
+
+
+def _by_verdict(partition: Partition) -> dict[Verdict, PacketSet]:
+    """The packets that surely meet each verdict."""
+    return {
+        Verdict.ACCEPT: partition.accepted(),
+        Verdict.DROP: partition.dropped(),
+        Verdict.REJECT: partition.rejected(),
+    }
+
+
+def _union(of: PacketSet, sets: Iterable[PacketSet]) -> PacketSet:
+    found = of.space.nothing()
+    for each in sets:
+        found |= each
+    return found
+
+
+def _as_seen(packets: PacketSet, seen: Sequence[tuple[Difference, PacketSet]]) -> PacketSet:
+    """The packets that would be in the set if those that the platform cannot tell apart were as it sees them."""
+    for each, where in reversed(seen):
+        values = {dimension: value_of(_changed(each.seen), dimension) for dimension in _dimensions(each.seen)}
+        packets = (packets - where) | (packets.fix(values) & where)
+    return packets
+
+
+_NOWHERE = IPv4Address(0)
+_DIMENSIONS: dict[str, Dimension] = {
+    "state": STATE,
+    "reply": REPLY,
+    "hop_limit": HOP_LIMIT,
+    "at": TIME,
+    "user": USER,
+    "local": LOCAL,
+    "flags": FLAGS,
+    "over_limit": OVER,
+    "published": PUBLISHED,
+}
+"""The fields of a packet that a platform may not be able to tell."""
+
+
+def _dimensions(seen: Iterable[tuple[str, Any]]) -> list[Dimension]:
+    return [_DIMENSIONS[name] for name, _ in seen]
+
+
+def _changed(seen: Iterable[tuple[str, Any]]) -> Packet:
+    return replace(Packet(Direction.INBOUND, 6, _NOWHERE, _NOWHERE), **dict(seen))
+
+
+_HOOKS: dict[Direction, HookName] = {
+    Direction.INBOUND: "prerouting",
+    Direction.OUTBOUND: "output",
+    Direction.FORWARDED: "prerouting",
+}
+
+
+def region_set(of: Partition, regions: Iterable[Region]) -> PacketSet:
+    """The packets of any of some regions, in the space of a partition."""
+    found = of.space.nothing()
+    for region in regions:
+        for direction in region.directions:
+            hook = Hook(_HOOKS[direction], 0, Deny())
+            chain = Chain("region", "region", (Line(region.conditions, (Accept(),)),), hook)
+            found |= of.space.of_program(Program((chain,))).accepted().along(direction)
+    return found
