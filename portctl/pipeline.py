@@ -15,6 +15,8 @@ from portctl.ruleset import Ruleset
 if TYPE_CHECKING:
     from portctl.backends.base import Ability
     from portctl.policy import Policy
+    from portctl.program import Program
+    from portctl.space.proof import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +77,59 @@ def render(ruleset: Ruleset, names: Iterable[str], ability: Ability, advertised:
     return files
 
 
-def prove(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str]) -> dict[str, list[Problem]]:
-    """What is not proved of rendered files ({`nftables/rules.nft`: text, …}), by back end: read back, they must do
-    with every packet what the rule set says."""
+def read_back(name: str, files: Mapping[str, str]) -> Program:
+    """What the rendered files ({`nftables/rules.nft`: text, …}) of one back end say, parsed."""
+    from portctl import backends
+    from portctl.backends.base import is_part
+
+    backend = backends.load(name)
+    mine = {path.removeprefix(f"{name}/"): text for path, text in files.items() if path.startswith(f"{name}/")}
+    return backend.parse({part: text for part, text in mine.items() if is_part(backend, part)})
+
+
+def prove(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str], ability: Ability) -> dict[str, Proof]:
+    """What is proved of rendered files, by back end: read back, they must do with every packet what the rule set says,
+    but for the differences that the platform forces."""
     from portctl import backends
     from portctl.space import proof
 
-    programs = {}
-    for name in names:
-        backend = backends.load(name)
-        programs[name] = backend.parse(
-            {part: files[f"{name}/{part}"] for part in backend.PARTS if f"{name}/{part}" in files}
-        )
-    return {name: proof.problems(ruleset, {name: program}) for name, program in programs.items()}
+    names = list(names)
+    programs = {name: read_back(name, files) for name in names}
+    forced = {name: backends.load(name).differences(ruleset, ability) for name in names}
+    return proof.proofs(ruleset, programs, forced)
 
 
-def proved(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str]) -> None:
-    """Raises `Problems` unless `prove` finds nothing. It asks the back ends of Linux: where a platform forces
-    differences (docs/platforms.md), the texts are held to exactly those by the tests, not here."""
-    from portctl import backends
-
-    exact = [name for name in names if name in backends.NAMES]
-    if found := [problem for each in prove(ruleset, exact, files).values() for problem in each]:
+def proved(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str], ability: Ability) -> None:
+    """Raises `Problems` unless `prove` finds nothing wrong."""
+    names = [name for name in names if _named(name)]
+    if found := [problem for each in prove(ruleset, names, files, ability).values() for problem in each.problems]:
         raise Problems(found)
+
+
+def sayable(ruleset: Ruleset, names: Iterable[str], ability: Ability) -> dict[str, list[Problem]]:
+    """The gaps of each back end that cannot say a rule set; of all others an empty list. Raises `Problems` where none
+    can."""
+    found = {name: [p for p in gaps(ruleset, [name], ability) if p.severity == "error"] for name in names}
+    if all(found.values()):
+        raise Problems(problem for each in found.values() for problem in each)
+    return found
 
 
 def backend_names(asked: str) -> tuple[str, ...]:
     """The back ends that `--backend` means: one, or `all`. Raises `Problems`."""
     from portctl import backends
 
-    if asked != "all" and asked not in backends.NAMES:
-        hint = f"known are {', '.join(backends.NAMES)}, and `all`"
+    if asked != "all" and asked not in (*backends.OFFERED, *backends.EVERY):
+        hint = f"known are {', '.join(backends.OFFERED)}, and `all`"
         raise Problems([Problem("unknown-backend", f"there is no back end `{asked}`", None, hint)])
-    return backends.NAMES if asked == "all" else (asked,)
+    return tuple(name for name in backends.OFFERED if _named(name)) if asked == "all" else (asked,)
+
+
+def _named(name: str) -> bool:
+    """Whether the differences that a platform forces are known as values."""
+    from portctl import backends
+
+    return hasattr(backends.load(name), "differences")
 
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:Z|[+-]\d\d:\d\d))?")

@@ -287,6 +287,7 @@ def evaluate(program: Program, packet: Packet, own_addresses: Iterable[Address] 
 def holds(conditions: Iterable[Condition], packet: Packet) -> bool:
     """Whether a packet, as it arrives, fulfils all of some conditions; unknown ones it does not."""
     walk = _Walk(packet, packet, {}, within_limits=not packet.over_limit, translated=packet.original is not None)
+    walk.hook = _HOOKS[packet.direction][0]
     return _all(walk, conditions) is True
 
 

@@ -29,6 +29,7 @@ WITHIN_A_FLOOR = {
     ("program", "ruleset"),
     ("pipeline", "backends"),
     ("plan", "wayin"),
+    ("space", "backends.base"),
     ("__main__", "cli"),
     ("sysctl", "templating"),
 }

@@ -54,7 +54,7 @@ def test_a_text_that_says_something_else_is_refused_with_a_packet(policy: Path, 
     wrong = {path: text.replace("198.51.100.0/24", "198.51.100.0/25") for path, text in files.items()}
     assert wrong != files
     with pytest.raises(Problems) as refused:
-        pipeline.proved(ruleset, [name], wrong)
+        pipeline.proved(ruleset, [name], wrong, Ability())
     (problem,) = refused.value.problems
     assert problem.code == "not-proved" and "198.51.100." in problem.message
     assert problem.span is not None and problem.span.line == 4 and f"{name}:" in str(problem.hint)

@@ -71,5 +71,5 @@ def test_a_text_that_does_something_else_fails_the_tests_that_speak_of_it(policy
     policy.write_text(other)
     backend = backends.load(name)
     program = backend.parse(backend.render(pipeline.compile(policy).ruleset, Ability()))
-    (problem,) = unlike(ruleset, {name: program})
+    (problem,) = unlike(ruleset, {name: program}, {})
     assert problem.span is not None and problem.span.line == 7 and "203.0.113.9" in problem.message

@@ -180,14 +180,13 @@ def _rendered(space: Space, ruleset: Ruleset) -> Iterator[Side]:
     """What each back end that can say a policy makes of it, read back."""
     from portctl import backends, pipeline
     from portctl.backends.base import Ability
-    from portctl.problems import has_errors
     from portctl.space import sides
 
-    for name in backends.NAMES:
-        backend = backends.load(name)
-        if has_errors(pipeline.gaps(ruleset, [name], Ability())):
-            typer.echo(f"{name} cannot say this policy", err=True)
+    for name, gaps in pipeline.sayable(ruleset, pipeline.backend_names("all"), Ability()).items():
+        if gaps:
+            typer.echo(f"{name} cannot say this policy: {gaps[0].message}", err=True)
             continue
+        backend = backends.load(name)
         program = backend.parse(backend.render(ruleset, Ability()))
         yield replace(sides.of_program(space, program, name), groups=ruleset.groups)
 

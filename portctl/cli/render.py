@@ -61,7 +61,7 @@ def render(
     ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking, version=version)
     names = _sayable(compiled.ruleset, backends.OFFERED if backend == "all" else (backend,), ability)
     files = pipeline.render(compiled.ruleset, names, ability)
-    pipeline.proved(compiled.ruleset, names, files)
+    pipeline.proved(compiled.ruleset, names, files, ability)
     if output is None:
         _print({name: content for name, content in files.items() if name.partition("/")[0] in names})
     else:

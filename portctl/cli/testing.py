@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from portctl.backends.base import Difference
     from portctl.problems import Problem
     from portctl.program import Program
     from portctl.ruleset import Ruleset
@@ -26,15 +27,16 @@ def test(
     mutate: Annotated[
         bool, typer.Option("--mutate", help="Name the entries and conditions that no test would miss: exit 1.")
     ] = False,
-    backend: Annotated[str, typer.Option(help="nftables, iptables, or all.")] = "all",
+    backend: Annotated[str, typer.Option(help="nftables, iptables, pf-freebsd, …, or all.")] = "all",
     date: Annotated[str | None, typer.Option(help="Judge `until` at this day or moment instead of now.")] = None,
     root: Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")] = None,
 ) -> None:
-    """Run a policy's `tests` on the policy, and on the text of each packet filter, read back.
+    """Run a policy's `tests` on the policy, and on the text of each packet filter that can say it, read back.
 
     Exit status: 0 all hold (with --mutate: and nothing could go unnoticed), 1 not so, 2 the input is wrong.
     """
     from portctl import expectations, pipeline
+    from portctl.backends.base import Ability
     from portctl.problems import text
 
     at = datetime.now(UTC) if date is None else pipeline.moment(date)
@@ -42,12 +44,13 @@ def test(
     failed = False
     for file in files:
         ruleset = pipeline.compile(file, at, root).ruleset
-        wrong = [*expectations.evaluate(ruleset), *_on_texts(ruleset, names)]
+        able = [name for name, gaps in pipeline.sayable(ruleset, names, Ability()).items() if not gaps]
+        wrong = [*expectations.evaluate(ruleset), *_on_texts(ruleset, able)]
         for problem in wrong:
             typer.echo(text(problem) + "\n", err=True)
         number = len(ruleset.expectations)
         verdict = f"{len(wrong)} failure{'' if len(wrong) == 1 else 's'}" if wrong else "hold"
-        typer.echo(f"{file}: {number} test{'' if number == 1 else 's'}, on the policy, {', '.join(names)}: {verdict}")
+        typer.echo(f"{file}: {number} test{'' if number == 1 else 's'}, on the policy, {', '.join(able)}: {verdict}")
         failed = failed or bool(wrong)
         if mutate and not wrong:
             unnoticed = list(dict.fromkeys(_unnoticed(ruleset)))
@@ -59,31 +62,32 @@ def test(
     raise typer.Exit(FAIL if failed else HOLD)
 
 
-def _on_texts(ruleset: Ruleset, names: tuple[str, ...]) -> Iterator[Problem]:
+def _on_texts(ruleset: Ruleset, names: Sequence[str]) -> Iterator[Problem]:
     """The tests for which a text that is rendered does anything else than the policy."""
-    from portctl import backends, pipeline
+    from portctl import backends
     from portctl.backends.base import Ability
-    from portctl.problems import Problems, has_errors
 
-    if has_errors(found := pipeline.gaps(ruleset, names, Ability())):
-        raise Problems(found)
-    loaded = [(name, backends.load(name)) for name in names]
-    yield from unlike(ruleset, {name: backend.parse(backend.render(ruleset, Ability())) for name, backend in loaded})
+    loaded = {name: backends.load(name) for name in names}
+    programs = {name: backend.parse(backend.render(ruleset, Ability())) for name, backend in loaded.items()}
+    forced = {name: backend.differences(ruleset, Ability()) for name, backend in loaded.items()}
+    yield from unlike(ruleset, programs, forced)
 
 
-def unlike(ruleset: Ruleset, programs: Mapping[str, Program]) -> Iterator[Problem]:
-    """The tests for which a program does anything else than the policy, with a packet of theirs. What does the same
-    fails and holds with the policy."""
+def unlike(
+    ruleset: Ruleset, programs: Mapping[str, Program], forced: Mapping[str, Sequence[Difference]]
+) -> Iterator[Problem]:
+    """The tests for which a program does anything else than the policy, with a packet of theirs, but for what its
+    platform forces. What does the same fails and holds with the policy."""
     from portctl.problems import Problem
     from portctl.space import Space
+    from portctl.space.forced import explained
     from portctl.space.proof import judged
     from portctl.space.questions import of_expectation, query_set
-    from portctl.space.sets import possible
 
     space = Space()
     meant = space.of_ruleset(ruleset)
     for name, program in programs.items():
-        differing = meant.differing(space.of_program(program)) & possible(space)
+        differing = explained(meant, space.of_program(program), forced.get(name, ())).left
         for expectation in ruleset.expectations if differing else ():
             packet = judged(ruleset, program, query_set(space, of_expectation(expectation)) & differing)
             if packet is not None:

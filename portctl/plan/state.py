@@ -9,7 +9,7 @@ from portctl.backends.base import Ability, Backend, is_part
 from portctl.backends.base import bundle as bundle_of
 from portctl.observe import Facts
 from portctl.plan.types import Desired
-from portctl.problems import Problems, has_errors
+from portctl.problems import Problem, Problems, has_errors
 from portctl.program import Chain, Jump, Line, Program
 from portctl.ruleset import TCP, Kind, Rule, Ruleset
 from portctl.space import proof
@@ -46,6 +46,7 @@ def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
         program=backend.parse({name: text for name, text in rules.items() if is_part(backend, name)}),
         settings=sysctl.parse({name: text for name, text in settings.items() if name in sysctl.PARTS}),
         parts=backend.PARTS,
+        ability=able,
     )
 
 
@@ -54,8 +55,13 @@ def prove(desired: Desired, backend: Backend) -> None:
     packet what their rule sets say."""
     folder = f"minimal/{backend.NAME}/"
     texts = {name: desired.boot_bundle[folder + name] for name in backend.PARTS if folder + name in desired.boot_bundle}
-    found = proof.problems(desired.ruleset, {backend.NAME: desired.program})
-    found += proof.problems(minimal(desired.ruleset), {f"the minimal {backend.NAME}": backend.parse(texts)})
+    found: list[Problem] = []
+    for name, ruleset, program in (
+        (backend.NAME, desired.ruleset, desired.program),
+        (f"the minimal {backend.NAME}", minimal(desired.ruleset), backend.parse(texts)),
+    ):
+        forced = backend.differences(ruleset, desired.ability)
+        found += proof.proofs(ruleset, {name: program}, {name: forced})[name].problems
     if found:
         raise Problems(found)
 

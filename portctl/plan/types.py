@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from portctl.backends.base import Ability
 from portctl.listeners import Connection
 from portctl.program import Program
 from portctl.ruleset import Ruleset
@@ -67,6 +68,8 @@ class Desired:
     settings: Mapping[str, str]
     parts: tuple[str, ...]
     """The rule files among those of the back end's bundle."""
+    ability: Ability = field(default_factory=Ability)
+    """What the host's tools can do."""
     returned: str | None = None
     """The part among `bundles` that sets back what the policy no longer names."""
 
