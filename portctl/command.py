@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +48,27 @@ class Host(Protocol):
         ...
 
 
+@runtime_checkable
+class Distant(Protocol):
+    """A host where every step costs a journey, so that several files had better go together."""
+
+    def put_all(self, files: Mapping[str, tuple[bytes, int]]) -> None:
+        """Writes files, {path: (contents, mode)}, each as `put` does."""
+        ...
+
+
+def put_all(host: Host, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """Writes files, {path: (contents, mode)}, each whole. Raises `HostError`."""
+    if isinstance(host, Distant):
+        host.put_all(files)
+        return
+    for path, (data, mode) in files.items():
+        host.put(path, data, mode)
+
+
 class HostError(Exception):
     """The host could not be reached, or refused. The message is for the person."""
+
+
+class Lost(HostError):
+    """The connection to a host is gone, or never came about: what the last command did there is not known."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from portctl.apply.paths import PENDING
-from portctl.command import Command, Host, HostError, Result
+from portctl.command import Command, Host, HostError, Result, put_all
 from portctl.templating import text
 
 HELD = 75
@@ -63,8 +63,7 @@ def take_lock(host: Host, who: str, wait: int) -> str:
 
 def put(host: Host, files: Mapping[str, str], below: str = PENDING) -> None:
     """Writes files of a transaction: {path below `below`: text}."""
-    for path, content in files.items():
-        host.put(f"{below}/{path}", content.encode(), 0o700 if path.endswith(".sh") else 0o600)
+    put_all(host, {f"{below}/{p}": (c.encode(), 0o700 if p.endswith(".sh") else 0o600) for p, c in files.items()})
 
 
 def plain(words: str) -> str:

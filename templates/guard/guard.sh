@@ -102,7 +102,7 @@ try_lock() { # WHO: 0 and the number; 1 and the holder; 2: somebody was faster
         fi
     fi
     next=$((top + 1))
-    pid=$PPID
+    pid=${PORTCTL_HOLDER:-$PPID}
     start=$(start_of "$pid") || { pid=0 start=$(uptime); }
     ln -s "$pid:$start:$(cat /proc/sys/kernel/random/boot_id):$1" "$run/lock.$next" 2>/dev/null || return 2
     [ "$(highest)" = "$next" ] || { rm -f "$run/lock.$next"; return 2; }
