@@ -34,6 +34,7 @@ NO_CASE = {
     "cannot-write": "an argument",
     "too-many": "no policy: test_import",
     "unknown-backend": "an argument",
+    "bad-host": "an argument: test_hosts_target",
     "unknown-system": "an argument",
     "platform": "a policy is right, and a platform does one thing differently",
 }

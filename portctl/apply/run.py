@@ -45,6 +45,8 @@ class Talk:
     show: Callable[[Plan], None] = field(default=lambda _: None)
     agree: Callable[[Plan], bool] = field(default=lambda _: True)
     say: Callable[[str], None] = field(default=lambda _: None)
+    confirming: str = "Confirm within {seconds} seconds: run `portctl confirm` over a new connection."
+    """What is said of that when loading begins."""
     answer: Callable[[], bool | None] = field(default=lambda: None)
 
 
@@ -127,12 +129,12 @@ def apply(host: Host, request: Request, talk: Talk) -> str:
             raise Refused("not applied: nothing was changed")
         stop_at("plan")
         held = transaction.record(held, _record_files(request, seen), _boot(seen), made.order)
-    except BaseException:
-        transaction.abandon(held)
+    except BaseException as error:
+        transaction.give_up(held, error)
         raise
     window = Window(request.confirm_within if made.order else 0, talk.answer, seen.facts.init == "systemd")
     if window.seconds:
-        talk.say(f"Loading. Confirm within {window.seconds} seconds: run `portctl confirm` over a new connection.")
+        talk.say("Loading. " + talk.confirming.format(seconds=window.seconds))
     return transaction.carry_out(
         held, window, _read_back(host, seen, made, talk), before_load=_openings(held, seen, made)
     )
@@ -233,8 +235,11 @@ def _read_back(host: Host, seen: Look, made: Plan, talk: Talk) -> Callable[[], s
     return compare
 
 
-def confirm(host: Host) -> str:
-    """Confirms the pending apply, if whoever asks may; how it ended. Raises `Refused`."""
+def confirm(host: Host, beside: str = "") -> str:
+    """Confirms the pending apply, if whoever asks may; how it ended. Raises `Refused`.
+
+    `beside` says where a confirmation comes from that does not come over the host's network, as from a console.
+    """
     said = call(host, "state").stdout.split(maxsplit=3)
     if not said:
         raise Refused("nothing is pending: there is no apply to confirm")
@@ -246,6 +251,8 @@ def confirm(host: Host) -> str:
     then = proc.connections(history.pending_text(host, "sockets") or "")
     around = wayin.read(host.run(wayin.question(), 60.0).stdout)
     session = wayin.may_confirm(around, observed.connections or (), observed.listeners or (), then, float(when))
+    if beside:
+        session = wayin.Session(None, beside)
     if session.why_not:
         raise Refused(f"not confirmed: {session.why_not}")
     if not call(host, "decide", "confirmed", session.said).ok:
@@ -279,8 +286,8 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
         order = tuple(sorted(bundles, key=lambda part: (part.startswith(sysctl.NAME), part in backends.NAMES, part)))
         files, ahead = _way_back(host, known, target, who, tuple(bundles))
         held = transaction.record(held, files, ahead, order)
-    except BaseException:
-        transaction.abandon(held)
+    except BaseException as error:
+        transaction.give_up(held, error)
         raise
     facts = observe.facts(host)
     ended = transaction.carry_out(held, Window(0, systemd=facts.init == "systemd"), lambda: None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from portctl.apply.boot import Boot
 from portctl.apply.steps import LOAD_SECONDS, Refused, RolledBack, call, must, put, script, stop_at, take_lock
-from portctl.command import Command, Host
+from portctl.command import Command, Host, HostError, Lost
 
 GRACE = 30.0
 """Seconds that a guard may need beyond the confirm window to bring the old state back."""
@@ -73,6 +73,18 @@ def abandon(transaction: Transaction) -> None:
     call(transaction.host, "abandon", transaction.lock)
 
 
+def give_up(transaction: Transaction, error: BaseException) -> None:
+    """Ends a transaction that an error has stopped before its guard was armed. A host that is lost is told if it
+    answers; else its lock goes with the connection that held it. Raises `Lost` again, with what became of the host."""
+    try:
+        abandon(transaction)
+    except HostError:
+        if not isinstance(error, Lost):
+            raise
+    if isinstance(error, Lost):
+        raise Lost(f"{error}\nNothing was changed there: the old rules are in force.") from None
+
+
 def record(transaction: Transaction, files: Mapping[str, str], boot: Boot, order: tuple[str, ...]) -> Transaction:
     """Writes the record of what is about to happen, and tries whether it could be persisted. Raises `Refused`."""
     host = transaction.host
@@ -97,9 +109,19 @@ def carry_out(
     `before_load` is done once the guard is armed; `read_back` says what is wrong with what was loaded; None: nothing.
     Raises `Refused` where the host does not load it (the old state is back), `RolledBack` where it was taken back.
     """
+    armed = time.monotonic()
+    try:
+        arm(transaction, window)
+        stop_at("arm")
+        return _load_and_wait(transaction, window, read_back, before_load)
+    except Lost as lost:
+        return _from_afar(transaction, armed + (window.seconds or AT_ONCE_WINDOW) + GRACE, str(lost))
+
+
+def _load_and_wait(
+    transaction: Transaction, window: Window, read_back: Callable[[], str | None], before_load: Callable[[], None]
+) -> str:
     host = transaction.host
-    arm(transaction, window)
-    stop_at("arm")
     try:
         before_load()
     except Refused as refused:
@@ -186,6 +208,27 @@ def _wait(transaction: Transaction, window: Window) -> str:
     # The guard is late, or whoever confirmed died before the end: what is left to do is done here.
     call(transaction.host, "expire", transaction.lock, timeout=LOAD_SECONDS)
     return _ended(transaction, GRACE)
+
+
+def _from_afar(transaction: Transaction, until: float, why: str) -> str:
+    """The connection was lost, and the guard is at work: asks again and again how it has ended."""
+    while True:
+        try:
+            ended = _wait_for(transaction, 1)
+        except HostError as error:
+            if time.monotonic() > until:
+                raise RolledBack(
+                    f"{error}\nNo new connection came about until its guard had brought the old rules back, unless "
+                    "somebody confirmed the new ones: `portctl status` will say which, once it can be reached."
+                ) from None
+            time.sleep(1)
+            continue
+        if ended is not None or time.monotonic() > until:
+            break
+    try:
+        return _outcome(ended)
+    except RolledBack as undone:
+        raise RolledBack(f"{why}\n{undone}") from None
 
 
 def _ended(transaction: Transaction, seconds: float) -> str:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from portctl.cli import where
+from portctl.cli.where import HERE, OnHost
+
 if TYPE_CHECKING:
     from portctl.apply import Request, Talk
     from portctl.apply.history import Record
@@ -54,13 +57,14 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where something would change.")] = False,
     date: Date = None,
     root: Root = None,
+    host: OnHost = HERE,
 ) -> None:
     """Show what apply would change, and change nothing."""
     from portctl import apply as applying
 
-    request = _request(file, date, root, backend=backend, exclusive=exclusive)
-    with _host(request.ruleset, sandbox, with_listeners) as host, _said():
-        made = applying.plan(host, request)
+    request = _request(file, date, root, host, backend=backend, exclusive=exclusive)
+    with _host(request.ruleset, sandbox, with_listeners, host) as found, _said():
+        made = applying.plan(found, request)
     _show(made)
     raise typer.Exit(CHANGED if exit_code and not made.empty else AS_IS)
 
@@ -80,16 +84,27 @@ def apply(
     with_listeners: WithListeners = False,
     date: Date = None,
     root: Root = None,
+    host: OnHost = HERE,
+    by_hand: Annotated[
+        bool,
+        typer.Option(
+            "--by-hand", help="With --host: wait for `portctl confirm`, and do not confirm by coming in anew."
+        ),
+    ] = False,
 ) -> None:
-    """Load a policy. Unless it is confirmed over a new connection, the old rules come back by themselves."""
+    """Load a policy. Unless it is confirmed over a new connection, the old rules come back by themselves.
+
+    With --host, portctl itself confirms, by coming in anew from here once the rules are loaded.
+    """
     from portctl import apply as applying
 
     if dry_run:
-        plan(file, backend, exclusive, sandbox, with_listeners, False, date, root)
+        plan(file, backend, exclusive, sandbox, with_listeners, False, date, root, host)
     request = _request(
         file,
         date,
         root,
+        host,
         confirm_within=0 if sandbox else confirm_within,
         backend=backend,
         allow_lockout=allow_lockout,
@@ -98,8 +113,8 @@ def apply(
     )
     if sandbox:
         raise typer.Exit(_in_sandbox(file, request, with_listeners, date, root))
-    with _host(request.ruleset, False, False) as host, _said():
-        ended = applying.apply(host, request, _talk(yes))
+    with where.host(host, changes=True) as found, _said():
+        ended = applying.apply(found, request, _talk(yes, found, host, by_hand))
         typer.echo(_ENDED.get(ended, ended), err=True)
         if ended not in _ENDED:
             raise typer.Exit(CHANGED)
@@ -151,35 +166,35 @@ _ENDED = {
 }
 
 
-def confirm() -> None:
+def confirm(host: OnHost = HERE) -> None:
     """Confirm the pending apply: from a console, or over a connection that is younger than the new rules."""
     from portctl import apply as applying
-    from portctl.hosts.local import Local
 
-    with _said():
-        typer.echo(applying.confirm(Local()).capitalize() + ".", err=True)
+    with where.host(host, changes=True) as found, _said():
+        typer.echo(applying.confirm(found, where.beside(host)).capitalize() + ".", err=True)
 
 
 def rollback(
     number: Annotated[int | None, typer.Argument(help="Of the record to take back; default: the last.")] = None,
     wait: Wait = 0,
+    host: OnHost = HERE,
 ) -> None:
     """Bring back, at once, the state before the pending or the last apply, or before record NUMBER."""
     from portctl import apply as applying
-    from portctl.hosts.local import Local
 
-    with _said():
-        said = applying.rollback(Local(), number, _who(), wait)
+    with where.host(host, changes=True) as found, _said():
+        said = applying.rollback(found, number, _who(host), wait)
         typer.echo(said[:1].upper() + said[1:] + ".", err=True)
 
 
-def status(form: Annotated[Format, typer.Option("--format", help="text or json.")] = "text") -> None:
+def status(
+    form: Annotated[Format, typer.Option("--format", help="text or json.")] = "text", host: OnHost = HERE
+) -> None:
     """Say what is in force, whether something is pending, and what is not as it was confirmed."""
     from portctl import apply as applying
-    from portctl.hosts.local import Local
 
-    with _said():
-        found = applying.status(Local())
+    with where.host(host) as machine, _said():
+        found = applying.status(machine)
     if form == "json":
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:
@@ -207,13 +222,14 @@ def _print_status(
         typer.echo("The host is as it was confirmed, and will be after a reboot.")
 
 
-def history(form: Annotated[Format, typer.Option("--format", help="text or json.")] = "text") -> None:
-    """List every apply of this host: when, by whom, and how it ended."""
+def history(
+    form: Annotated[Format, typer.Option("--format", help="text or json.")] = "text", host: OnHost = HERE
+) -> None:
+    """List every apply of a host: when, by whom, and how it ended."""
     from portctl.apply.history import records
-    from portctl.hosts.local import Local
 
-    with _said():
-        found = records(Local())
+    with where.host(host) as machine, _said():
+        found = records(machine)
     if form == "json":
         typer.echo(json.dumps([asdict(record) for record in found], indent=2, ensure_ascii=False))
         return
@@ -227,7 +243,7 @@ def history(form: Annotated[Format, typer.Option("--format", help="text or json.
 # ---- between the command line and the functions
 
 
-def _request(file: Path, date: str | None, root: Path | None, **options: object) -> Request:
+def _request(file: Path, date: str | None, root: Path | None, host: str = HERE, **options: object) -> Request:
     """What is asked for. A policy whose own `tests` fail is not applied: exit status 1."""
     from portctl import backends, expectations, pipeline
     from portctl.apply import Request
@@ -242,16 +258,17 @@ def _request(file: Path, date: str | None, root: Path | None, **options: object)
         typer.echo(text(problem) + "\n", err=True)
     if has_errors(failed):
         raise typer.Exit(CHANGED)
-    return Request(compiled.ruleset, file.read_text(encoding="utf-8"), _who(), **options)  # type: ignore[arg-type]
+    return Request(compiled.ruleset, file.read_text(encoding="utf-8"), _who(host), **options)  # type: ignore[arg-type]
 
 
 @contextmanager
-def _host(ruleset: Ruleset, sandbox: bool, with_listeners: bool) -> Iterator[Host]:
+def _host(ruleset: Ruleset, sandbox: bool, with_listeners: bool, host: str) -> Iterator[Host]:
     if not sandbox:
-        from portctl.hosts.local import Local
-
-        yield Local()
+        with where.host(host) as found:
+            yield found
         return
+    if host != HERE:
+        raise typer.BadParameter("a sandbox is a host of its own: take one of --sandbox and --host")
     from portctl.hosts.sandbox import Sandbox
 
     with Sandbox.for_ruleset(ruleset, with_listeners) as box:
@@ -273,17 +290,30 @@ def _said() -> Iterator[None]:
         raise typer.Exit(ROLLED_BACK) from None
 
 
-def _who() -> str:
+def _who(host: str = HERE) -> str:
+    """Who asks, for the record; another machine is told from which one."""
     import getpass
+    import platform
 
     name = os.environ.get("SUDO_USER") or getpass.getuser()
     source = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
+    if host != HERE:
+        return f"{name}@{platform.node()}"
     return f"{name} from {source}" if source else name
 
 
-def _talk(yes: bool) -> Talk:
+def _talk(yes: bool, found: Host | None = None, host: str = HERE, by_hand: bool = False) -> Talk:
     from portctl.apply import Talk
 
+    answer = None if found is None or by_hand else where.comes_in_again(found, host)
+    if answer is not None:
+        return Talk(
+            show=_show,
+            agree=(lambda _: True) if yes else _agree,
+            say=lambda text: typer.echo(text, err=True),
+            answer=answer,
+            confirming="Then portctl comes in anew; if it cannot within {seconds} seconds, the old rules come back.",
+        )
     return Talk(
         show=_show,
         agree=(lambda _: True) if yes else _agree,

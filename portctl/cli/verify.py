@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from portctl.cli.where import HERE, OnHost
+
 if TYPE_CHECKING:
     from portctl.command import Host
     from portctl.observe import Facts, Observed
@@ -40,6 +42,7 @@ def verify(
     with_listeners: Annotated[
         bool, typer.Option("--with-listeners", help="In the sandbox: somebody listens on what the policy opens.")
     ] = False,
+    machine: OnHost = HERE,
 ) -> None:
     """Hold the policy, the loaded rules and the listening sockets against each other.
 
@@ -58,7 +61,7 @@ def verify(
     for problem in compiled.problems:
         if problem.code != "expired":
             typer.echo(text(problem) + "\n", err=True)
-    with _host(compiled, file, backend, sandbox, with_listeners) as host:
+    with _host(compiled, file, backend, sandbox, with_listeners, machine) as host:
         findings, holds = look(host, compiled, at, backend, boot=not sandbox)
     typer.echo(report.findings_json(findings) if form == "json" else report.findings_text(findings, holds), nl=False)
     raise typer.Exit(DIFFERS if wrong(findings) else HOLDS)
@@ -112,13 +115,18 @@ def _looked_at(compiled: Compiled, known: Facts, observed: Observed, backend: st
 
 
 @contextmanager
-def _host(compiled: Compiled, file: Path, backend: str | None, sandbox: bool, with_listeners: bool) -> Iterator[Host]:
-    """This host; or a sandbox to which the policy was applied."""
+def _host(
+    compiled: Compiled, file: Path, backend: str | None, sandbox: bool, with_listeners: bool, machine: str
+) -> Iterator[Host]:
+    """The host; or a sandbox to which the policy was applied."""
     if not sandbox:
-        from portctl.hosts.local import Local
+        from portctl.cli import where
 
-        yield Local()
+        with where.host(machine) as found:
+            yield found
         return
+    if machine != HERE:
+        raise typer.BadParameter("a sandbox is a host of its own: take one of --sandbox and --host")
     from portctl import apply as applying
     from portctl.hosts.sandbox import Sandbox
 

@@ -62,6 +62,13 @@ class Remote:
             if path not in small:
                 self.put(path, data, mode)
 
+    def not_root(self) -> str | None:
+        """Why portctl is not root there; None: it is. Raises `Lost`."""
+        session = self.session()
+        if session.uid == 0:
+            return None
+        return f"portctl is not root there and cannot become it without being asked ({session.why_not_root})"
+
     def again(self, patience: float) -> Remote:
         """The same host, over a new connection that has `patience` seconds to come about."""
         return Remote(self.name, self.door, patience)

@@ -182,7 +182,7 @@ def lost(session: Session) -> str:
     while error is not None and session.process.poll() is not None and _read(error.fileno(), session._err):
         pass
     said = [line for line in plain(session._err.decode("utf-8", "replace")).splitlines() if line.strip()]
-    why = "; ".join(line.strip() for line in said[-3:]) or f"{session.process.args[4]} ended"  # type: ignore[index]
+    why = "; ".join(line.strip() for line in said[-3:]) or "the connection has ended"
     return f"{session.name} cannot be reached: {why}"
 
 
