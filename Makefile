@@ -7,7 +7,7 @@ SHELL = /bin/sh
 VENV = .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash python3-venv
+TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash sudo tmux python3-venv
 
 .PHONY: nightly demo test check accept bench tools clean
 

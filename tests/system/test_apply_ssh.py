@@ -123,6 +123,59 @@ def test_with_sudo_and_tmux_like_environments_the_way_in_is_still_found(world: W
     keeper.kill()
 
 
+TUNNEL = """ip link add vx0 type vxlan id 7 remote {peer} dstport 4789 dev eth0
+ip address add {inner}/24 dev vx0
+ip link set vx0 up"""
+
+
+def test_a_way_in_through_a_tunnel_needs_the_tunnel_itself_to_be_let_in(world: World) -> None:
+    for room, peer, inner in (
+        (world.machine, "192.0.2.1", "10.99.0.10"), (world.controller, "192.0.2.10", "10.99.0.1"),
+    ):  # fmt: skip
+        worlds.checked(room, "sh", "-c", TUNNEL.format(peer=peer, inner=inner))
+    inside = OPEN.replace("192.0.2.0/24", "10.99.0.0/24")
+    world.machine.put("/root/policy.yaml", inside.encode())
+    argv = f"{PORTCTL} apply /root/policy.yaml --yes --confirm-within 0"
+    cut = world.ssh(argv, address="10.99.0.10", timeout=10)
+    assert cut.status == 3, cut.stdout + cut.stderr
+    assert "4789" in cut.stderr and "192.0.2.1" in cut.stderr
+    with_tunnel = inside.replace("services:", "services:\n  tunnel: {ports: 4789/udp, from: 192.0.2.1}")
+    world.machine.put("/root/policy.yaml", with_tunnel.encode())
+    kept = world.ssh(argv, address="10.99.0.10", timeout=10)
+    assert kept.status == 0, kept.stdout + kept.stderr
+    assert world.ssh("true", address="10.99.0.10", timeout=10).ok
+
+
+def test_under_a_real_sudo_and_a_real_tmux_the_way_in_is_found_or_said_not_to_be(world: World) -> None:
+    world.machine.put("/root/policy.yaml", CLOSED.encode())
+    said = world.ssh(f"sudo -n {PORTCTL} plan /root/policy.yaml")
+    assert "You came by ssh from 192.0.2.1" in said.stdout, said
+    started = world.ssh("tmux -S /root/tmux new-session -d sh")
+    assert started.ok, started
+    keeper = world.start_ssh("sleep 30")
+    typed = world.ssh(f"tmux -S /root/tmux send-keys '{PORTCTL} plan /root/policy.yaml >/root/said 2>&1' Enter")
+    assert typed.ok, typed
+    worlds.until(lambda: "refused" in world.machine.run(Command(("cat", "/root/said"))).stdout, "a plan was made")
+    in_tmux = world.machine.run(Command(("cat", "/root/said"))).stdout
+    assert "How you came in cannot be told" in in_tmux and "192.0.2.1" in in_tmux
+    world.ssh("tmux -S /root/tmux kill-server")
+    keeper.kill()
+
+
+def test_from_cron_every_connected_ssh_peer_must_stay_admitted(world: World) -> None:
+    world.machine.put("/root/policy.yaml", CLOSED.encode())
+    alone = applying.portctl(world.machine, "plan", "/root/policy.yaml")
+    keeper = world.start_ssh("sh")
+    assert keeper.stdin and keeper.stdout
+    keeper.stdin.write(b"echo here\n")
+    keeper.stdin.flush()
+    assert keeper.stdout.readline() == b"here\n"
+    with_somebody = applying.portctl(world.machine, "plan", "/root/policy.yaml")
+    assert "refused: locked out" not in alone.stdout and "refused" in with_somebody.stdout
+    assert "192.0.2.1" in with_somebody.stdout
+    keeper.kill()
+
+
 def test_confirming_with_nothing_pending_is_refused(world: World) -> None:
     assert world.ssh(f"{PORTCTL} confirm").status == 3
 
