@@ -21,6 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "asking": ("explain", "reach"),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
     "verify": ("verify",),
+    "facts": ("facts",),
     "importing": ("import", "init"),
 }
 """Module of `portctl.cli` → its commands, in the order of the help page."""

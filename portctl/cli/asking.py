@@ -29,7 +29,14 @@ File = Annotated[
     str | None,
     typer.Argument(help="A policy, rule files, a saved rule set. With --host: none.", show_default=False),
 ]
-OfHost = Annotated[bool, typer.Option("--host", help="Ask this machine: all that is loaded, and who listens.")]
+OfHost = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="TARGET",
+        help="Ask a machine: all that is loaded, and who listens. local, ssh://[user@]host[:port], docker://name, …",
+    ),
+]
 Interface = Annotated[str | None, typer.Option("--in", help="The interface it comes in by; default: every one.")]
 Date = Annotated[str | None, typer.Option(help="Judge `until` at this day or moment instead of now.")]
 Root = Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")]
@@ -46,7 +53,7 @@ def explain(
     file: File = None,
     source: Annotated[str, typer.Option("--from", metavar="ADDR", help="Who: an address, a network, any.")] = "any",
     to: Annotated[str, typer.Option("--to", metavar="[ADDR:]PORT/PROTO", help="What: 22/tcp, 192.0.2.1:ssh.")] = "",
-    host: OfHost = False,
+    host: OfHost = None,
     interface: Interface = None,
     direction: Toward = "in",
     form: Form = "text",
@@ -78,7 +85,7 @@ def reach(
     file: File = None,
     to: Annotated[str | None, typer.Option("--to", metavar="[ADDR:]PORT/PROTO", help="Who reaches this?")] = None,
     source: Annotated[str | None, typer.Option("--from", metavar="ADDR", help="What does this one reach?")] = None,
-    host: OfHost = False,
+    host: OfHost = None,
     interface: Interface = None,
     direction: Toward = "in",
     form: Form = "text",
@@ -152,13 +159,13 @@ class Sides:
         return found or ["nobody listens there"]
 
 
-def _sides(file: str | None, host: bool, at: datetime, root: Path | None, texts: bool) -> Sides:
+def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, texts: bool) -> Sides:
     """`texts`: a policy brings along what it renders to, back end by back end."""
     from portctl.ruleset import Ruleset
     from portctl.space import Space
 
-    if file is None and not host:
-        raise typer.BadParameter("name a policy or a rule set, or --host")
+    if file is None and host is None:
+        raise typer.BadParameter("name a policy or a rule set, or --host local")
     space = Space()
     found: list[Side] = []
     observed = None
@@ -168,8 +175,8 @@ def _sides(file: str | None, host: bool, at: datetime, root: Path | None, texts:
         found.append(source.side(space))
         if texts and isinstance(source.meaning, Ruleset):
             found += _rendered(space, source.meaning)
-    if host and observed is None:
-        source = sources.live()
+    if host is not None and observed is None:
+        source = sources.live(host)
         observed = source.observed
         side = source.side(space)
         found.append(replace(side, groups=found[0].groups) if found else side)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from portctl.cli.where import HERE, OnHost
+
 if TYPE_CHECKING:
     from portctl.cli.sources import Source
     from portctl.hosts.git import Then
@@ -32,7 +34,8 @@ def diff(
         list[str] | None,
         typer.Argument(
             metavar="OLD NEW",
-            help="Policies, rule files, bundle folders, saved rule sets (several joined with commas), or `host`. "
+            help="Policies, rule files, bundle folders, saved rule sets (several joined with commas), `host` (see "
+            "--host), or another machine as --host names it. "
             "With --git: policies, or folders of them; default: here.",
             show_default=False,
         ),
@@ -46,6 +49,7 @@ def diff(
     ] = "any",
     date: Annotated[str | None, typer.Option(help="Judge `until` at this day or moment instead of now.")] = None,
     root: Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")] = None,
+    host: OnHost = HERE,
 ) -> None:
     """Say in words what opens and what closes between two rule sets, the widest first, then show the texts' diff.
 
@@ -57,12 +61,14 @@ def diff(
 
     at = datetime.now(UTC) if date is None else pipeline.moment(date)
     wrong: list[Problems] = []
+    if host != HERE and (git is not None or "host" not in (files or ())):
+        raise typer.BadParameter("--host says which machine `host` is: name `host` as one of both")
     if git is not None:
         found = list(_since(git, [Path(name) for name in files or ["."]], at, root, wrong))
     elif len(files or ()) == 2:
         from portctl.cli import sources
 
-        old, new = (sources.read(name, at, root) for name in files or ())
+        old, new = (sources.read(name, at, root, host) for name in files or ())
         found = [_differ(old, new, at)]
     else:
         raise typer.BadParameter("name what was and what shall be, or --git REV and policies")

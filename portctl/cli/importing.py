@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from portctl.cli.where import HERE, OnHost
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,7 +28,9 @@ def register(app: typer.Typer) -> None:
 def bring(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Saved rule sets, `-` for standard input; none: this host.", show_default=False),
+        typer.Argument(
+            help="Saved rule sets, `-` for standard input; none: what --host has loaded.", show_default=False
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the policy here.")] = None,
     account: Annotated[
@@ -39,6 +43,7 @@ def bring(
             help="Where the input speaks of IPv4 alone: what it opens to everybody is open in IPv6 too, or not."
         ),
     ] = "alike",
+    host: OnHost = HERE,
 ) -> None:
     """Make a policy of rules that somebody else wrote, account for every line, and prove that both admit the same.
 
@@ -50,8 +55,10 @@ def bring(
     from portctl.importing import account as accounts
 
     _check_name(name)
+    if files and host != HERE:
+        raise typer.BadParameter("name saved rule sets, or --host")
     alike = ipv6 == "alike"
-    found = importing.from_texts(_texts(files), name, alike) if files else _of_host(name, alike)
+    found = importing.from_texts(_texts(files), name, alike) if files else _of_host(host, name, alike)
     if output is not None:
         _write(output, found.text)
     if account is not None:
@@ -97,15 +104,15 @@ def _write(path: Path, text: str) -> None:
         raise Problems([Problem("cannot-write", f"`{path}`: {error.strerror}", None, "give a new name")]) from None
 
 
-def _of_host(name: str, alike: bool) -> Imported:
+def _of_host(target: str, name: str, alike: bool) -> Imported:
     from portctl import observe
+    from portctl.cli import where
     from portctl.command import HostError
-    from portctl.hosts.local import Local
     from portctl.importing import of_observed
 
-    host = Local()
-    known = observe.facts(host)
-    observed = observe.observe(host, observe.readers(known), (), known)
+    with where.host(target) as host:
+        known = observe.facts(host)
+        observed = observe.observe(host, observe.readers(known), (), known)
     if observed.program is None:
         raise HostError("; ".join(observed.unknown) or "the loaded rules could not be read")
     return of_observed(observed, name, alike)
@@ -134,23 +141,25 @@ def _say(found: Imported) -> None:
 
 def init(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the policy here.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the policy; default: this host's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the policy; default: the host's.")] = None,
+    host: OnHost = HERE,
 ) -> None:
-    """Make a first policy of this host: what listens, who talks to it, what its rules admit now; each line with its
+    """Make a first policy of a host: what listens, who talks to it, what its rules admit now; each line with its
     evidence as a comment. Exit status: 0, or 3 where the host could not be asked.
     """
-    import platform
-
     from portctl import observe
-    from portctl.hosts.local import Local
+    from portctl.cli import where
+    from portctl.command import Command
     from portctl.importing.first import first
     from portctl.importing.naming import slug
 
     if name is not None:
         _check_name(name)
-    known = observe.facts(Local())
-    observed = observe.observe(Local(), observe.readers(known), (), known)
-    found = first(observed, name or slug(platform.node().split(".")[0]) or "host")
+    with where.host(host) as machine:
+        known = observe.facts(machine)
+        observed = observe.observe(machine, observe.readers(known), (), known)
+        called = machine.run(Command(("uname", "-n"))).stdout.strip()
+    found = first(observed, name or slug(called.split(".")[0]) or "host")
     if output is None:
         typer.echo(found.text, nl=False)
     else:

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from portctl.cli.where import HERE
 from portctl.net import FAMILIES, Address, Family
 from portctl.problems import Problem, Problems
 from portctl.program import Program
@@ -64,11 +65,14 @@ def _shown(side: Side, below: str) -> Side:
     return replace(side, reason=reason)
 
 
-def read(name: str, at: datetime, root: Path | None = None) -> Source:
-    """What a word on the command line names: `host`, a folder with a bundle, a file, or files joined with commas (the
-    listings of both families and their sets, say). Raises `Problems`, `HostError`."""
+def read(name: str, at: datetime, root: Path | None = None, target: str = HERE) -> Source:
+    """What a word on the command line names: `host` (the machine that `target` names), another target, a folder with a
+    bundle, a file, or files joined with commas (the listings of both families and their sets, say). Raises `Problems`,
+    `HostError`."""
     if name == HOST and not Path(name).exists():
-        return live()
+        return live(target)
+    if "://" in name:
+        return live(name)
     path = Path(name)
     if path.is_dir():
         return _bundle(path)
@@ -99,19 +103,26 @@ def nothing(title: str) -> Source:
         return Source(title, "", pipeline.compile(path).ruleset)
 
 
-def live() -> Source:
-    """This machine: all that is loaded, whoever loaded it. Raises `HostError` where it cannot be read."""
+def live(target: str = HERE) -> Source:
+    """A machine: all that is loaded, whoever loaded it. Raises `HostError` where it cannot be read."""
     from portctl import observe
+    from portctl.cli import where
     from portctl.command import HostError
-    from portctl.hosts.local import Local
 
-    known = observe.facts(Local())
-    observed = observe.observe(Local(), observe.readers(known), (), known)
+    with where.host(target) as host:
+        known = observe.facts(host)
+        observed = observe.observe(host, observe.readers(known), (), known)
     if observed.program is None:
         raise HostError("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
     rules = {name: text for name, text in observed.listings.items() if not name.endswith("/users")}
     text = "".join(rules[name] for name in sorted(rules))
-    return Source(HOST, text, observed.program, own_addresses=known.own_addresses(), observed=observed)
+    return Source(
+        HOST if target == HERE else target,
+        text,
+        observed.program,
+        own_addresses=known.own_addresses(),
+        observed=observed,
+    )
 
 
 def _text(path: Path) -> str:
