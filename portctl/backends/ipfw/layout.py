@@ -2,6 +2,10 @@
 
 A rule is text without number and set. `@name@` in it stands for the number of the first rule of the block `name`;
 blocks are numbered in the order in which they were opened, so a jump goes forward where its block was opened later.
+
+A connection that outlives a load keeps the action of the rule that let it in, and if that is a jump, the number too
+(ip_fw_dynamic.c, `dyn_keep_states`). So a block that such a jump leads to has a number of its own name's, whatever
+else is in the list.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from portctl.ruleset import Ruleset
 
 FIRST, LAST = 20000, 60000
 """Numbers of portctl's rules. Rules of others come before or after."""
+LASTING = 50000
+"""From here on the number of a block comes from its name, and all its rules have that number."""
 SET = 20
 """The set of portctl's rules; `load.sh` fills 21, disabled, and swaps."""
 GENERATION = "portctl0_"
@@ -35,6 +41,8 @@ class Layout:
 
     ruleset: Ruleset
     blocks: dict[str, list[str]] = field(default_factory=dict)
+    lasting: dict[str, list[str]] = field(default_factory=dict)
+    """Blocks that connections jump to."""
     tables: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """{name: (type, entries)}; entries may hold `@name@`."""
     sets: dict[Addresses, str] = field(default_factory=dict)
@@ -51,7 +59,8 @@ class Layout:
         return name
 
     def add(self, block: str, action: str, body: str, note: str = "") -> None:
-        self.blocks[block].append(f"{action} {body}{note}")
+        lines = self.lasting[block] if block in self.lasting else self.blocks[block]
+        lines.append(f"{action} {body}{note}")
 
     def table(self, name: str, kind: str, entries: Sequence[str]) -> str:
         """A table that belongs to this load, under a name like `name`."""
@@ -72,28 +81,42 @@ class Layout:
             self.sets[wanted] = self.table(f"group-{name}" if name else hint, "addr", words.networks(wanted))
         return f"table({self.sets[wanted]})"
 
+    def lines(self) -> list[str]:
+        """The rules so far, without numbers."""
+        return [line for blocks in (self.blocks, self.lasting) for lines in blocks.values() for line in lines]
+
     def numbers(self) -> dict[str, int]:
         """The number of each block's first rule."""
-        total = sum(max(1, len(lines)) for lines in self.blocks.values())
-        step = 10 if total * 10 <= LAST - FIRST else 1
-        shared = total > LAST - FIRST
+        step = self._step()
         found: dict[str, int] = {}
         number = FIRST
         for name, lines in self.blocks.items():
             found[name] = number
-            number += 1 if shared else max(1, len(lines)) * step
+            number += max(1, len(lines)) * step if step else 1
+        taken: set[int] = set()
+        for name in sorted(self.lasting):
+            number = int(sha256(name.encode()).hexdigest()[:8], 16) % (LAST - LASTING)
+            while number in taken:
+                number = (number + 1) % (LAST - LASTING)
+            taken.add(number)
+            found[name] = LASTING + number
         return found
+
+    def _step(self) -> int:
+        """From one rule to the next; 0: the rules of a block share a number."""
+        total = sum(max(1, len(lines)) for lines in self.blocks.values())
+        return next((step for step in (10, 1) if total * step <= LASTING - FIRST), 0)
 
     def rules(self) -> list[str]:
         """All rules with number and set, in order."""
-        numbers = self.numbers()
-        total = sum(max(1, len(lines)) for lines in self.blocks.values())
-        step = 0 if total > LAST - FIRST else 10 if total * 10 <= LAST - FIRST else 1
-        return [
-            f"add {numbers[name] + k * step} set {SET} {_filled(line, numbers)}"
-            for name, lines in self.blocks.items()
-            for k, line in enumerate(lines)
-        ]
+        numbers, step = self.numbers(), self._step()
+        moving = ((numbers[name] + k * step, line) for name, each in self.blocks.items() for k, line in enumerate(each))
+        lasting = (
+            (numbers[name], line)
+            for name in sorted(self.lasting, key=lambda n: numbers[n])
+            for line in self.lasting[name]
+        )
+        return [f"add {number} set {SET} {_filled(line, numbers)}" for number, line in (*moving, *lasting)]
 
     def entries(self, name: str) -> list[str]:
         numbers = self.numbers() if self.tables[name][0].endswith("skipto") else {}

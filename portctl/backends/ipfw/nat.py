@@ -183,12 +183,12 @@ def _state(rule: Rule, at: Pass) -> str:
 
 def local_targets(layout: Layout) -> None:
     """`fwd` changes no address: the socket of the other port sees the connection as it came."""
-    used = {line for lines in layout.blocks.values() for line in lines}
+    used = layout.lines()
     for translation in layout.ruleset.translations:
-        name = f"to-{translation.name}"
-        if translation.target is not None or not any(f"@{name}@" in line for line in used):
+        block = f"to-{translation.name}"
+        if translation.target is not None or not any(f"@{block}@" in line for line in used):
             continue
-        block = layout.block(name)
+        layout.lasting[block] = []
         for flow in translation.flows or ():
             word = words.protocol(flow.protocol)
             for family, (me, loopback) in {6: ("me6", "::1"), 4: ("me", "127.0.0.1")}.items():
@@ -203,19 +203,18 @@ def leaving(layout: Layout) -> None:
     targets = {translation.name: translation for translation in _elsewhere(layout.ruleset)}
     masquerades = {masquerade.name: masquerade for masquerade in layout.ruleset.masquerades}
     for name in sorted({*targets, *masquerades}):
-        if not any(f"@{leave_block(name)}@" in line for lines in layout.blocks.values() for line in lines):
+        block = leave_block(name)
+        if not any(f"@{block}@" in line for line in layout.lines()):
             continue
-        block = layout.block(leave_block(name))
+        layout.lasting[block] = []
         if name in targets:
             _answers(layout, block, targets[name])
         if name in masquerades:
             devices = leaving_by(layout.ruleset, name)
             for number, text in _sources(layout, masquerades[name]):
-                out = f" xmit {text.removeprefix('if ')}" if text.startswith("if ") else ""
-                if not out and devices:
-                    out = f" {words.interfaces('xmit', devices)}"
+                out = words.interfaces("xmit", (text.removeprefix("if "),) if text.startswith("if ") else devices)
                 source = _masqueraded(layout, name)
-                layout.add(block, f"nat {number}", f"ip4 from {source} to any out{out}", _why(name))
+                layout.add(block, f"nat {number}", f"ip4 from {source} to any out {out}".rstrip(), _why(name))
         layout.add(block, "allow", "ip from any to any", _why(name))
 
 

@@ -157,6 +157,8 @@ class _Way:
         if rule.tag:
             bit = 1 << self.tags.setdefault(rule.tag, len(self.tags))
             notes.append(SetMark(bit, bit))
+        if rule.untag:
+            notes.append(SetMark(1 << self.tags.setdefault(rule.untag, len(self.tags)), 0))
         conditions = rule.conditions
         word = rule.action[0]
         if word == "check-state":
@@ -166,7 +168,7 @@ class _Way:
             turned = self._nat(at, rule.action[1], to_me=to_me)
             return [line([*conditions, *more], *notes, *actions) for more, actions in turned]
         action = self._action(rule)
-        if isinstance(action, Note) and not rule.tag:
+        if isinstance(action, Note) and not rule.tag and not rule.untag:
             conditions = [c for c in conditions if c.field is not Field.UNKNOWN]
         if rule.limit:
             within = line([*conditions, Condition(Field.LIMIT, rule.limit)], *notes, action)

@@ -24,9 +24,11 @@ _PLAIN = ("frag", "ipoptions", "tcpoptions", "iplen", "iptos", "gid", "jail", "d
           "ipprecedence", "tcpwin", "tcpseq", "tcpack", "ipid", "ipversion", "mark", "ipsec", "sockarg", "diverted",
           "diverted-loopback", "diverted-output", "verrevpath", "versrcreach", "antispoof", "bridged", "tcpmss",
           "defer-action", "defer-immediate-action", "src-mac", "dst-mac", "mac-type")  # fmt: skip
-_ALONE = ("frag", "sockarg", "diverted", "diverted-loopback", "diverted-output", "verrevpath", "versrcreach",
+_ALONE = ("sockarg", "diverted", "diverted-loopback", "diverted-output", "verrevpath", "versrcreach",
           "antispoof", "ipsec", "bridged", "defer-action", "defer-immediate-action")  # fmt: skip
 NEVER = Condition(Field.CONCATENATION, ())
+NO_PACKET = Condition(Field.PROTOCOL, Ranges())
+"""Of a frame, or of a fragment without its beginning: packets are whole here."""
 
 
 @dataclass(slots=True)
@@ -211,7 +213,10 @@ class Reader:
 
     def _rarely(self, rule: Rule, word: str) -> list[Condition]:
         if word == "layer2":
-            return [NEVER]
+            return [NO_PACKET]
+        if word == "frag" and (self.peek() == "offset" or not re.match(r"!?(df|mf|rf|offset)\b", self.peek())):
+            self.at += self.peek() == "offset"
+            return [NO_PACKET]
         if word == "uid":
             return [Condition(Field.USER, self.next())]
         if word == "tagged":
@@ -231,7 +236,7 @@ class Reader:
             self.at = len(self.tokens)
             return [Condition(Field.UNKNOWN, text)]
         text = word
-        if word in _PLAIN and (word not in _ALONE or (word == "frag" and self.peek() == "offset")):
+        if word in _PLAIN and word not in _ALONE:
             text = f"{word} {self.next()}"
         return [Condition(Field.UNKNOWN, text)]
 

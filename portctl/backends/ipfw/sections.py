@@ -49,16 +49,20 @@ def sections(layout: Layout) -> None:
     layout.block(INBOUND.name)
     _section(layout, INBOUND, ruleset.inbound)
     layout.block(THROUGH_OUT.name)
+    # What leaves in a tunnel carries the tag out again, in a packet of this host's own.
+    layout.add(THROUGH_OUT.name, f"count untag {FORWARDED_TAG}", "ip from any to any out")
     _section(layout, THROUGH_OUT, ruleset.forwarded)
     layout.block(OUTBOUND.name)
     _section(layout, OUTBOUND, ruleset.outbound)
+    _reject(layout)
     nat.local_targets(layout)
     nat.leaving(layout)
-    _reject(layout)
 
 
 def _head(layout: Layout) -> None:
     head = layout.block("head")
+    # Frames, if net.link.ether.ipfw or a bridge hands them over: ARP would be denied too.
+    layout.add(head, "allow", "ip from any to any layer2", words.comment("portctl:fixed:frames"))
     layout.add(head, "allow", "ip from any to any via lo0", words.comment("portctl:fixed:loopback"))
     layout.add(head, f"skipto @{THROUGH_OUT.name}@", f"ip from any to any out tagged {FORWARDED_TAG}")
     layout.add(head, f"skipto @{OUTBOUND.name}@", "ip from any to any out")
@@ -165,6 +169,8 @@ def _known(layout: Layout, at: Pass, early: Sequence[Rule]) -> None:
     """Connections that are known. `early`: rules on one direction of a connection, before the other may pass."""
     block = _open(layout)
     asked, after = f"{at.name}-known", f"{at.name}-unknown"
+    # No reass for IPv6. The first fragment has the ports and is judged; without it the others are thrown away.
+    layout.add(block, "allow", f"ip6 from any to any {at.way} frag", words.comment("portctl:fixed:fragments"))
     for protocol, types in LOOKED_UP:
         layout.add(block, f"skipto @{asked}@", f"{protocol} from any to any {at.way} {types}")
     for protocol, _ in LOOKED_UP:
@@ -212,7 +218,7 @@ def _default(layout: Layout, at: Pass, rule: Rule) -> None:
 
 def _reject(layout: Layout) -> None:
     """RST for TCP, port unreachable for the rest. The forms of each family answer that family alone."""
-    if not any("@reject@" in line for lines in layout.blocks.values() for line in lines):
+    if not any("@reject@" in line for line in layout.lines()):
         return
     block, six = layout.block("reject"), "reject-6"
     why = words.comment("portctl:reject")

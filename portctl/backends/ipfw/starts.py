@@ -61,7 +61,7 @@ class Starts:
             self._only_starts(block, last, rest)
             if dispatched:
                 self.layout.add(block, f"skipto @{last}@", "ip from any to any")
-            self._lines(last, rest, every=True)
+            self._lines(last, rest)
             self.layout.add(last, f"skipto @{self.after}@", "ip from any to any")
         else:
             self.layout.add(block, f"skipto @{self.after}@", "ip from any to any")
@@ -101,7 +101,7 @@ class Starts:
             self._look_up(block, protocol, sorted(entries), wide)
             for each, name in targets:
                 self.layout.block(name)
-                self._lines(name, [self._of_protocol(self.rules[k], protocol) for k in each.members], every=False)
+                self._lines(name, [self._of_protocol(self.rules[k], protocol) for k in each.members])
                 self.layout.add(name, f"skipto @{self.after}@", "ip from any to any")
 
     def _look_up(
@@ -129,11 +129,9 @@ class Starts:
             return replace(rule, flows=(Flow(protocol),))
         return replace(rule, flows=tuple(replace(f, ports=EVERY_PORT) for f in rule.flows if f.protocol == protocol))
 
-    def _lines(self, block: str, rules: Sequence[Rule], *, every: bool) -> None:
-        """The rules in order. `every`: packets of every protocol come here, so no rule may look for a state.
-
-        The log is the union of the entries that admit: those that log behind one that does not are asked first.
-        """
+    def _lines(self, block: str, rules: Sequence[Rule]) -> None:
+        """The rules in order. The log is the union of the entries that admit: those that log behind one that does not
+        are asked first. It stands in rules of its own: as part of one that makes a state it would log every packet."""
         silent = False
         logged_first: set[int] = set()
         for rule in rules:
@@ -141,28 +139,29 @@ class Starts:
                 logged_first.add(id(rule))
             silent = silent or not rule.log
         for rule in rules:
-            if id(rule) in logged_first and self.at.state:
-                for body in bodies(self.layout, rule, self.at.way):
-                    self.layout.add(block, "count log", body.text, note(rule))
+            if id(rule) in logged_first:
+                self._log(block, rule)
         for rule in rules:
-            log = rule.log and id(rule) not in logged_first and bool(self.at.state)
+            if rule.log and id(rule) not in logged_first:
+                self._log(block, rule)
             for body in bodies(self.layout, rule, self.at.way):
-                text = f"{body.text} {self._state(every)}".rstrip()
-                if self.at.state and rule.max_connections is not None:
-                    action, text = f"skipto @{self._limit(rule)}@", body.text
-                elif self.at.state and rule.name in self.leaves:
-                    action = f"skipto @{self.leaves[rule.name]}@"
-                else:
-                    action = "allow"
-                if log and action != "allow":
-                    self.layout.add(block, "count log", body.text, note(rule))
-                self.layout.add(block, "allow log" if log and action == "allow" else action, text, note(rule))
+                self.layout.add(block, self._action(rule), f"{body.text} {self._state(rule)}".rstrip(), note(rule))
 
-    def _state(self, every: bool) -> str:
-        """`keep-state` looks for a state of its name before anything else, for packets of every protocol."""
-        if not self.at.state:
-            return ""
-        return f"{'record-state' if every else 'keep-state'} :{self.at.state}"
+    def _log(self, block: str, rule: Rule) -> None:
+        if self.at.state:
+            for body in bodies(self.layout, rule, self.at.way):
+                self.layout.add(block, "count log", body.text, note(rule))
+
+    def _action(self, rule: Rule) -> str:
+        if self.at.state and rule.max_connections is not None:
+            return f"skipto @{self._limit(rule)}@"
+        if self.at.state and rule.name in self.leaves:
+            return f"skipto @{self.leaves[rule.name]}@"
+        return "allow"
+
+    def _state(self, rule: Rule) -> str:
+        """`keep-state` would look for a state again, before it asks anything else."""
+        return f"record-state :{self.at.state}" if self.at.state and rule.max_connections is None else ""
 
     def _limit(self, rule: Rule) -> str:
         return f"{self.at.name}-limit-{rule.name}"
@@ -179,6 +178,8 @@ class Starts:
             wide = Rule(rule.name, rule.kind, rule.verdict, any_flows, ANYWHERE, ANYWHERE)
             action = f"skipto @{self.leaves[rule.name]}@" if rule.name in self.leaves else "allow"
             for body in bodies(self.layout, wide, self.at.way):
-                limit = f"set-limit src-addr {rule.max_connections} :{self.at.state}"
+                # Requests that belong to a state get here too: it is looked for, or they would count again.
+                word = "set-limit" if body.protocol in PROTOCOLS_WITH_PORTS else "limit"
+                limit = f"{word} src-addr {rule.max_connections} :{self.at.state}"
                 self.layout.add(block, action, f"{body.text} {limit}", note(rule))
             self.layout.add(block, "deny", "ip from any to any", note(rule))
