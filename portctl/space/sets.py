@@ -326,6 +326,7 @@ def possible(space: Space) -> PacketSet:
         (Direction.FORWARDED, {LOCAL: yes}),
         (Direction.FORWARDED, {IN: Ranges.single(name_number("lo"))}),
         (Direction.FORWARDED, {OUT: Ranges.single(name_number("lo"))}),
+        (Direction.INBOUND, {OUT: Ranges.single(name_number("lo"))}),  # asked of what is turned to another host
     ]
     found = space.everything() - space.boxes(impossible)
     fresh = space.boxes([(None, {PUBLISHED: yes})])

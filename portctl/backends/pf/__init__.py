@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from portctl import templating
-from portctl.backends.base import Ability
+from portctl.backends.base import Ability, Difference
 from portctl.backends.pf import claims, gaps, parse, render
 from portctl.backends.pf.dialects import DIALECTS, Dialect, freebsd
+from portctl.backends.pf.differences import differences
 from portctl.command import Command
 from portctl.problems import Problem
 from portctl.program import Program
@@ -34,11 +35,19 @@ class Pf:
     NAME: str
     PARTS: tuple[str, ...] = ("pf.conf",)
 
+    @property
+    def SYSTEM(self) -> str:
+        """As `uname -s` says it."""
+        return {"pf-openbsd": "OpenBSD", "pf-macos": "Darwin"}.get(self.NAME, "FreeBSD")
+
     def dialect(self, ability: Ability) -> Dialect:
         return DIALECTS.get(self.NAME) or freebsd(ability.version)
 
     def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
         return gaps.gaps(ruleset, self.dialect(ability))
+
+    def differences(self, ruleset: Ruleset, _ability: Ability) -> tuple[Difference, ...]:
+        return differences(ruleset)
 
     def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:
         return render.render(ruleset, self.dialect(ability))

@@ -40,6 +40,8 @@ FIRST_BIT = 32
 """Bits of the mark from here on tell which rules without `quick` matched."""
 PUSH, URGENT = 8, 32
 MLD = icmp(130, 131, 132, 143)
+KNOWN_PASS = Line((Condition(Field.STATE, KNOWN),), (Accept(),), "(pf: known connections)")
+"""Any other packet meets the rules, those that translate first; what is new to another tracker is new to pf."""
 
 
 @dataclass(slots=True)
@@ -63,18 +65,18 @@ def chains(reading: Reading, rules: list[Spec], translations: list[Spec]) -> lis
         turning = [spec for spec in translations if spec.action in nat or "anchor" in spec.action]
         lines = list(translating(reading, turning, direction))
         if lines:
-            lines = [*skips(reading, direction), *lines]
-            found.append(Chain("pf", f"translate {direction}", tuple(lines), _hook(hook, -10, "nat"), own=own))
+            lines = [*skips(reading, direction), KNOWN_PASS, *lines]
+            found.append(Chain("pf", f"translate {direction}", tuple(lines), _hook(hook, -10), own=own))
         parts = filtering(reading, rules, direction)
         for index, part in enumerate(parts):
             name = direction if index == 0 else f"{direction} {index + 1}"
-            found.append(Chain("pf", name, tuple(part), _hook(hook, index, "filter"), own=own))
+            found.append(Chain("pf", name, tuple(part), _hook(hook, index), own=own))
     return found
 
 
-def _hook(name: str, priority: int, kind: str) -> Hook:
+def _hook(name: str, priority: int) -> Hook:
     where: HookName = "prerouting" if name == "prerouting" else "postrouting"
-    return Hook(where, priority, Accept(), kind)
+    return Hook(where, priority)
 
 
 def walk(rules: Iterable[Spec]) -> Iterator[Spec]:
@@ -115,7 +117,7 @@ def before(reading: Reading, direction: str) -> Iterator[Line]:
     far = Condition(Field.SOURCE, LINK_LOCAL_V6.v6, negated=True, family=6)
     yield Line((*mld, wrong), (Deny(),), "(pf: MLD has hop limit 1)")
     yield Line((*mld, far), (Deny(),), "(pf: MLD comes from link-local addresses)")
-    yield Line((Condition(Field.STATE, KNOWN),), (Accept(),), "(pf: known connections)")
+    yield KNOWN_PASS
 
 
 # --- filter rules ----------------------------------------------------------------------------------------------------
@@ -138,18 +140,22 @@ def filtering(reading: Reading, rules: list[Spec], direction: str) -> list[list[
     first = [changed(line, actions=(*done, *line.actions)) for line in before(reading, direction)]
     parts: list[list[Line]] = [[_passed(), *first] if reading.passes else first]
     pending: list[Pending] = []
+    turned: set[str] = set()
     for spec, asked in flat:
         setting = tuple(_tag(reading, spec))
+        if turned and not _of_others(spec, turned):
+            parts.append([_passed()])
+            turned = set()
         if spec.action == "end":
             parts[-1] += [changed(line, conditions=(*asked, *line.conditions)) for line in _last(pending, turns)]
             parts[-1].append(_line(spec, asked, (*done, Accept())))
         elif spec.action == "unknown":
             parts[-1].append(_line(spec, asked, (Unknown(spec.text),)))
         elif spec.action == "match":
-            turned = _translations(reading, spec)
-            parts[-1].append(_line(spec, asked, (*setting, *_notes(spec), *turned)))
-            if turned:
-                parts.append([_passed()])
+            pools = _translations(reading, spec)
+            parts[-1].append(_line(spec, asked, (*setting, *_notes(spec), *pools)))
+            if pools:
+                turned.add(spec.tagged[0][1] if len(spec.tagged) == 1 and not spec.tag else "")
         elif spec.quick:
             parts[-1] += _deciding(reading, spec, asked, setting, turns)
         else:
@@ -161,8 +167,16 @@ def filtering(reading: Reading, rules: list[Spec], direction: str) -> list[list[
                 parts[-1].append(_line(spec, asked, (*setting, *noted)))
             held = (Condition(Field.MARK, (mark, mark)),) if late else asked
             pending.append(Pending(held, _verdict(reading, spec), spec))
+    if turned:
+        parts.append([_passed()])
     parts[-1] += _last(pending, turns)
     return parts
+
+
+def _of_others(spec: Spec, turned: set[str]) -> bool:
+    """Whether a rule asks for a tag that no packet bears which was translated just before: then it can stand in the
+    same list, which a translation ends."""
+    return len(spec.tagged) == 1 and not spec.tagged[0][0] and not {"", spec.tagged[0][1]} & turned
 
 
 def _last(pending: list[Pending], turns: bool) -> list[Line]:

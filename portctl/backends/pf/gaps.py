@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 
 from portctl.backends.pf.dialects import Dialect
-from portctl.backends.pf.inward import turned_twice
 from portctl.backends.pf.words import CLONED
 from portctl.net import ANYWHERE
 from portctl.problems import Problem, Span, order
@@ -62,8 +61,6 @@ def gaps(ruleset: Ruleset, dialect: Dialect) -> list[Problem]:
             found += _rule(rule, direction, dialect)
     for item in ruleset.translations:
         found += _translation(item, dialect)
-    if dialect.rules_translate:
-        found += _turned_often(ruleset)
     found += _masquerades(ruleset)
     for name in ruleset.clamps:
         found.append(
@@ -171,12 +168,6 @@ def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
         yield _gap(
             "a port of this host on a family of interfaces", item.span, "name the interfaces, or an address with `to`"
         )
-
-
-def _turned_often(ruleset: Ruleset) -> Iterator[Problem]:
-    for item in ruleset.translations:
-        if len(names := turned_twice(ruleset, item)) > 1:
-            yield _gap(f"which of {', '.join(names)} comes before {item.name}", item.span, "let their ports differ")
 
 
 def _masquerades(ruleset: Ruleset) -> Iterator[Problem]:

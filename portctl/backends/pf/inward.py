@@ -5,21 +5,20 @@ What a packet that passes through learns here goes along with it as a tag, of wh
     portctl_here          its destination is this host
     portctl_to_ENTRY      that forward translated its destination
     portctl_from_IF       some forward may let it through; it came in on IF (`portctl_from`: on any other interface)
-    portctl_limit_ENTRY   it meets an entry whose several lines share one counter, that is one rule
+    portctl_KIND_ENTRY    it meets a service, egress entry or forward whose several lines share one counter, one rule
     portctl_keep          it belongs to a forward path that is not portctl's
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
+from portctl.backends.pf import turning
 from portctl.backends.pf.lines import (
     ANY_SIDE,
     Ends,
     File,
     Way,
-    entry,
     matches,
     passing,
     refusing,
@@ -27,9 +26,9 @@ from portctl.backends.pf.lines import (
     sides,
     stateless,
 )
-from portctl.backends.pf.words import CAST_TABLE, devices, label, tag
-from portctl.net import ANYWHERE, Family, Ranges, network_texts
-from portctl.ruleset import KNOWN, Kind, Rule, Ruleset, Translation, Verdict, interface_matches
+from portctl.backends.pf.words import CAST_TABLE, label, tag
+from portctl.net import ANYWHERE
+from portctl.ruleset import KNOWN, Kind, Rule, Ruleset, Verdict, interface_matches
 
 HERE = "portctl_here"
 LOCAL: tuple[Ends, ...] = (
@@ -44,8 +43,7 @@ def write(file: File) -> None:
     """Fills `file.inward` and, for pf that translates before it filters, `file.translations`."""
     lines = file.inward
     before, blocks, after = parted(file.ruleset.inbound)
-    for translation in file.ruleset.translations:
-        turn(file, translation)
+    turning.write(file)
     for rule in before:
         lines += line_two(file, rule)
     for rule in blocks:
@@ -55,7 +53,7 @@ def write(file: File) -> None:
     for rule in (rule for rule in loopback if rule.source != ANYWHERE):
         lines += refusing(file, rule, Way("in"), sides(file, rule))
     for translation in file.ruleset.translations:
-        lines += admitted(file, translation)
+        lines += turning.admitted(file, translation)
     for rule in (rule for rule in loopback if rule.destination != ANYWHERE):
         lines += refusing(file, rule, Way("in"), sides(file, rule))
     lines += [f"pass in{text} no state tag {HERE}" for _, text in matches(None, LOCAL)]
@@ -64,7 +62,8 @@ def write(file: File) -> None:
         if rule.kind is Kind.FIXED and rule.verdict is Verdict.ACCEPT:
             lines += stateless(rule, Way("in"), sides(file, rule))
         elif rule.kind is Kind.SERVICE:
-            lines += passing(rule, Way("in", rule.interfaces, tagged=HERE), rule.flows, sides(file, rule))
+            way = Way("in", rule.interfaces, HERE, HERE if rule.limited else "")
+            lines += passing(rule, way, rule.flows, sides(file, rule))
         elif rule.kind is Kind.DEFAULT:
             lines += refusing(file, rule, Way("in", tagged=HERE), ANY_SIDE)
     through(file)
@@ -84,7 +83,9 @@ def line_two(file: File, rule: Rule) -> list[str]:
     lines: list[str] = []
     for family, source, destination in sides(file, rule):
         places = [(family or bound, source, where) for bound, _, where in LOCAL if family in (None, bound) or not bound]
-        lines += stateless(rule, Way("in"), places if destination == "any" else [(family, source, destination)])
+        lines += stateless(
+            rule, Way("in", tag=HERE), places if destination == "any" else [(family, source, destination)]
+        )
     return list(dict.fromkeys(lines))
 
 
@@ -101,80 +102,6 @@ def beyond(ruleset: Ruleset) -> list[Rule]:
     """The blocks of what passes through that those of what comes in do not hold already."""
     known = {rule for rule in ruleset.inbound if rule.kind is Kind.BLOCK}
     return [rule for rule in ruleset.forwarded if rule.kind is Kind.BLOCK and rule not in known]
-
-
-# --- translated destinations -----------------------------------------------------------------------------------------
-
-
-def turn(file: File, translation: Translation) -> None:
-    """The lines that translate a destination, before anything is judged, as the policy's table has it."""
-    mark = tag("to", translation.name)
-    spared = "".join(f" ! tagged {tag('to', name)}" for name in turned_twice(file.ruleset, translation))
-    for patterns, ends, target in turns(file, translation):
-        for _, text in matches(translation.flows, [ends]):
-            if file.dialect.rules_translate:
-                file.inward.append(f"match in{devices(patterns)}{text} tag {mark}{spared} rdr-to {target}")
-            else:
-                file.translations.append(f"rdr{devices(patterns)}{text} tag {mark} -> {target}")
-
-
-def turned_twice(ruleset: Ruleset, translation: Translation) -> list[str]:
-    """Earlier translations to this host, whose outcome this one would turn again: `match` rules all apply."""
-    earlier = ruleset.translations[: ruleset.translations.index(translation)]
-    return [each.name for each in earlier if each.target is None and meets(each, translation)]
-
-
-def meets(earlier: Translation, later: Translation) -> bool:
-    """Whether what the one makes of a packet may be matched by the other."""
-    if earlier.flows is None or later.flows is None:
-        return True
-    for flow in earlier.flows:
-        outcome = flow.ports if earlier.target_port is None else Ranges.single(earlier.target_port)
-        if any(other.protocol == flow.protocol and not other.ports.isdisjoint(outcome) for other in later.flows):
-            return True
-    return False
-
-
-def admitted(file: File, translation: Translation) -> list[str]:
-    """The line that admits on its way in what was translated."""
-    rule = entry(file.ruleset, translation.name)
-    if rule is None:
-        return []
-    mark = tag("to", translation.name)
-    plain = replace(rule, out_interfaces=())
-    return passing(plain, Way("in", tagged=mark, tag=mark if rule.limited else ""), None, ANY_SIDE)
-
-
-def turns(file: File, translation: Translation) -> Iterator[tuple[tuple[str, ...], Ends, str]]:
-    """(interfaces, ends, target) of each line.
-
-    Without a target address this host is meant: the address it was sent to where the policy names it, else the first of
-    the incoming interface, else the loopback address (in IPv4: IPv6 input refuses it)."""
-    sources = file.tables.text(translation.source, translation.name)
-    port = "" if translation.target_port is None else f" port {translation.target_port}"
-    for family in translation.families():
-        if family not in sources:
-            continue
-        for patterns, place, target in places(file, translation, family):
-            yield patterns, (family, sources[family], place), f"{target}{port}"
-
-
-def places(file: File, translation: Translation, family: Family) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """(interfaces, destination, target address)."""
-    if translation.target is not None:
-        name = f"{translation.name}_to"
-        where = (
-            {family: "(self)"} if translation.destination is None else file.tables.text(translation.destination, name)
-        )
-        yield translation.interfaces, where[family], str(translation.target)
-    elif translation.destination is not None:
-        for text in network_texts(translation.destination.family(family), family):
-            yield translation.interfaces, text, text
-    elif translation.interfaces:
-        for name in translation.interfaces:
-            yield (name,), "(self)", f"({name}:0)"
-    elif family == 4:
-        yield (), "(self)", "127.0.0.1"
 
 
 # --- what passes through ---------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def passing(rule: Rule, way: Way, flows: Flows, ends: Iterable[Ends], translatio
         head = f"pass {way.direction}{log} quick{devices(way.patterns)}"
         tail = f"{named}{way.options()}{translation}"
         return [f"{head}{text}{owner}{starts(protocol)}{tail}" for protocol, text in found]
-    mark = tag("limit", rule.name)
+    mark = tag(rule.kind.value, rule.name)
     marking = Way(way.direction, way.patterns, way.tagged, mark)
     lines = [
         f"pass {way.direction}{devices(way.patterns)}{text}{owner}{starts(p)}{marking.options()}" for p, text in found

@@ -66,10 +66,11 @@ def leaving(file: File) -> list[str]:
             known[mark] = None
             lines += leave(file, rule, mark, list(sides(file, rule)))
     for mark in known:
-        if default.verdict is Verdict.ACCEPT:
+        if default.verdict is Verdict.ACCEPT and mark != HERE:
             lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged {mark}")
         else:
-            lines += refusing(file, default, Way("out", tagged=mark), ANY_SIDE)
+            refused = replace(default, verdict=Verdict.DROP) if mark == HERE else default
+            lines += refusing(file, refused, Way("out", tagged=mark), ANY_SIDE)
     if default.verdict is Verdict.ACCEPT:
         lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged portctl_keep")
     return lines

@@ -10,12 +10,9 @@ from portctl import templating
 from portctl.backends.pf import inward, outward
 from portctl.backends.pf.dialects import Dialect
 from portctl.backends.pf.lines import File
-from portctl.backends.pf.words import CAST_TABLE, INLINE, LONGEST_LABEL, Tables, live_table, networks, shortened
-from portctl.net import Addresses
+from portctl.backends.pf.words import CAST, CAST_TABLE, INLINE, LONGEST_LABEL, Tables, live_table, networks, shortened
 from portctl.ruleset import Ruleset
 
-CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "::", "ff00::/8")
-"""Multicast, and what IP takes for a broadcast to everybody: never an address of the host, always for it."""
 MANY = 100_000
 """Networks from which on the limit of pf's tables (200,000) is raised: a reload needs room for old and new ones."""
 

@@ -19,6 +19,8 @@ LONGEST_LABEL = 63
 INLINE = 200
 """Tables with more networks than this lie in a file of their own."""
 CAST_TABLE = "portctl_cast"
+CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "::", "ff00::/8")
+"""Multicast, and what IP takes for a broadcast to everybody: never an address of the host, always for it."""
 FAMILY: dict[Family | None, str] = {None: "", 4: " inet", 6: " inet6"}
 CLONED = (
     *("bridge", "carp", "epair", "gif", "gre", "ipsec", "lagg", "ovpn", "pflow", "ppp", "pppoe", "tap", "trunk"),
