@@ -36,7 +36,11 @@ def run(*arguments: str) -> Result:
 def test_each_back_end_is_named_as_proved(policy: Path) -> None:
     said = run(str(policy))
     assert said.exit_code == 0
-    assert said.stdout.splitlines() == [f"{policy}: {name}: proved for every packet" for name in backends.NAMES]
+    lines = said.stdout.splitlines()
+    assert [f"{policy}: {name}: proved for every packet" in lines for name in backends.NAMES] == [True, True]
+    for name in (name for name in backends.OFFERED if name.startswith("pf-")):
+        assert f"{policy}: {name}: proved for every packet, but for what the platform forces:" in lines
+    assert not any("NOT PROVED" in line for line in lines)
     assert len(run(str(policy), "--backend", backends.NAMES[0]).stdout.splitlines()) == 1
 
 

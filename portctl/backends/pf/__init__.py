@@ -35,11 +35,6 @@ class Pf:
     NAME: str
     PARTS: tuple[str, ...] = ("pf.conf",)
 
-    @property
-    def SYSTEM(self) -> str:
-        """As `uname -s` says it."""
-        return {"pf-openbsd": "OpenBSD", "pf-macos": "Darwin"}.get(self.NAME, "FreeBSD")
-
     def dialect(self, ability: Ability) -> Dialect:
         return DIALECTS.get(self.NAME) or freebsd(ability.version)
 

@@ -148,7 +148,7 @@ def _flags() -> Difference:
 def _anycast() -> Difference:
     """What IPv6 brings to this host goes to one of its addresses, or to many."""
     asked = (Condition(Field.LOCAL, False), Condition(Field.DESTINATION, CAST.v6, negated=True, family=6))
-    heading = "BSD: what is sent to many ends at this host"
+    heading = "BSD: IPv6 has no broadcast"
     return Difference("anycast", heading, (Region(asked, (Direction.INBOUND,)),))
 
 

@@ -49,7 +49,7 @@ class Way:
     tag: str = ""
 
     def options(self) -> str:
-        setting = f" tag {self.tag}" if self.tag else ""
+        setting = f" tag {self.tag}" if self.tag not in ("", self.tagged) else ""
         return setting + (f" tagged {self.tagged}" if self.tagged else "")
 
 
