@@ -3,7 +3,8 @@
 Its base chains accept by policy, and their last rule decides, so that no moment of a load passes through a bare policy.
 They run before those of others at the same hook (priority -10; translation at -110 and 90): a drop holds whoever says
 it, and what portctl denies never reaches them. A port is looked up in a map, which sends the packet to one chain a
-service; addresses are named sets. Sets beyond 20,000 intervals are cut into parts by their first bits.
+service; addresses are named sets. Of large sets, the sizes of network that are common are found by their hash, and what
+is larger still is cut into parts by its first bits: see `large`.
 
 Names: `group-NAME-4` are groups of the policy, `from-ENTRY-6`, `to-ENTRY-6` what else an entry lists, and `limit-…` the
 tables of limits, whose names carry a digest of the limit. Static sets and maps carry a digest of their elements as a

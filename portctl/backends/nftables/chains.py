@@ -10,8 +10,9 @@ from portctl.backends.nftables.conditions import Case, cases
 from portctl.backends.nftables.deeds import deeds, log
 from portctl.backends.nftables.dispatch import Class, Side, classes, found_by_port
 from portctl.backends.nftables.table import COUNTER, Deed, Table, emit
-from portctl.ruleset import EVERY_PORT, EVERY_STATE, Direction, Flows, Kind, Rule, State, Verdict, unchanged
+from portctl.ruleset import EVERY_PORT, EVERY_STATE, TCP, Direction, Flows, Kind, Rule, State, Verdict, unchanged
 
+NOT_TCP = "meta l4proto != tcp"
 NOT_A_START = "tcp flags != syn / fin,syn,rst,ack"
 FEW = 3
 """So many rules with ports are asked one after the other; more are dispatched."""
@@ -41,8 +42,8 @@ def _run(table: Table, base_name: str, direction: Direction, rules: list[Rule]) 
     asked = words.states(first.states) if first.states != EVERY_STATE else ""
     ported = sum(any(found_by_port(flow) for flow in rule.flows or ()) for rule in rules)
     if not first.syn and not first.original_direction and ported <= FEW:
-        for rule in rules:
-            _inline(table, base_name, rule, asked)
+        for other, several in groupby(rules, _never_tcp):
+            _in_order(table, base_name, direction, list(several), asked, other=other)
         return
     word = "starting" if first.syn else "original" if first.original_direction else "ports"
     chain = table.chain(f"{direction.value}-{'limited-' if first.limited else ''}{word}")
@@ -53,6 +54,27 @@ def _run(table: Table, base_name: str, direction: Direction, rules: list[Rule]) 
     if first.original_direction:
         table.add(chain, "ct direction reply return")
     _by_port(table, chain, direction, rules)
+
+
+def _never_tcp(rule: Rule) -> bool:
+    """Whether no packet of TCP ever matches."""
+    return rule.flows is not None and all(flow.protocol != TCP for flow in rule.flows)
+
+
+def _in_order(
+    table: Table, base_name: str, direction: Direction, rules: list[Rule], asked: str, *, other: bool
+) -> None:
+    """One rule after the other. Those on protocols `other` than TCP in a chain of their own, where there are several:
+    most packets are TCP's, and they pass all of them by one condition."""
+    lines = [line for rule in rules for line in _cases(table, rule, flows=True)] if other and not asked else []
+    if len(lines) < 2:
+        for rule in rules:
+            _inline(table, base_name, rule, asked)
+        return
+    chain = table.chain(f"{direction.value}-not-tcp")
+    table.add(base_name, NOT_TCP, f"jump {chain}")
+    for rule in rules:
+        _inline(table, chain, rule)
 
 
 def _by_port(table: Table, chain: str, direction: Direction, rules: list[Rule]) -> None:

@@ -8,12 +8,14 @@ from itertools import product
 
 from portctl.backends.base import PUBLISHED_MARK
 from portctl.backends.nftables import words
-from portctl.backends.nftables.sets import Book, Large
+from portctl.backends.nftables.large import Large
+from portctl.backends.nftables.sets import Book
 from portctl.net import ANYWHERE, Addresses, Family
 from portctl.ruleset import (
     EVERY_PORT,
     ICMP,
     ICMPV6,
+    LOOPBACK,
     PROTOCOLS_WITH_PORTS,
     Flow,
     Flows,
@@ -98,8 +100,15 @@ def _families(rule: Rule) -> list[Family | None]:
 
 
 def _interfaces(incoming: tuple[str, ...], outgoing: tuple[str, ...]) -> list[str]:
-    parts = [f"iifname {words.interfaces(incoming)}"] if incoming else []
-    return parts + ([f"oifname {words.interfaces(outgoing)}"] if outgoing else [])
+    return [*_interface("iif", incoming), *_interface("oif", outgoing)]
+
+
+def _interface(side: str, names: tuple[str, ...]) -> list[str]:
+    """The loopback interface by its index, which is 1 in every network namespace (include/net/flow.h,
+    `LOOPBACK_IFINDEX`): every packet is asked for it, and a number is compared faster than a name."""
+    if names == (LOOPBACK,):
+        return [f'{side} "lo"']
+    return [f"{side}name {words.interfaces(names)}"] if names else []
 
 
 def _family(rule: Rule, family: Family | None, book: Book) -> list[Part]:

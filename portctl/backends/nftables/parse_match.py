@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from portctl.backends.nftables import listed
 from portctl.backends.nftables.listed import Listed, Unreadable
 from portctl.backends.nftables.tokens import Cursor
-from portctl.net import Family, Ranges
+from portctl.net import BITS, Family, Ranges
 from portctl.program import Action, Condition, Field
 from portctl.ruleset import ACK, FIN, RST, SYN, State
 
@@ -192,7 +192,7 @@ def _key(cursor: Cursor, scope: Scope) -> _Key:
     second = cursor.take()
     text = f"{word} {second}"
     if word in ("ip", "ip6"):
-        return _network(word, second)
+        return _masked(cursor, _network(word, second))
     if second in ("dport", "sport") and (word == "th" or word in _TRANSPORTS):
         field = Field.PORT if second == "dport" else Field.SOURCE_PORT
         implied = () if word == "th" else _is_protocol(_TRANSPORTS[word])
@@ -225,6 +225,26 @@ def _network(word: str, second: str) -> _Key:
     if text in ("ip protocol", "ip6 nexthdr"):
         return _Key(text, _numbers(Field.PROTOCOL, listed.protocol, family))
     raise Unreadable(text)
+
+
+def _masked(cursor: Cursor, key: _Key) -> _Key:
+    """`ip saddr & 255.255.255.0`: a value stands for all addresses that the mask turns into it."""
+    if not cursor.skip("&"):
+        return key
+    given = cursor.take()
+    family: Family = 6 if ":" in given else 4
+    unset = (1 << BITS[family]) - _address(given, family)
+    if unset & (unset - 1):
+        raise Unreadable(f"{key.text} & {given}")  # no prefix of the address
+
+    def build(texts: list[str]) -> Condition:
+        read = key.build(texts)
+        assert isinstance(read.value, Ranges)
+        firsts = ((-(-first // unset) * unset, last // unset * unset) for first, last in read.value.pairs())
+        pairs = [(first, last + unset - 1) for first, last in firsts if first <= last]
+        return Condition(read.field, Ranges.of(pairs), family=read.family)
+
+    return _Key(f"{key.text} & {given}", build)
 
 
 def _address(text: str, family: Family) -> int:
@@ -263,7 +283,7 @@ def _conntrack(cursor: Cursor, scope: Scope) -> _Key:
     if family is None or second not in ("saddr", "daddr"):
         raise Unreadable(f"ct original {second}")
     field = Field.ORIGINAL_SOURCE if second == "saddr" else Field.ORIGINAL_DESTINATION
-    return _Key(f"ct original {second}", _addresses(field, family))
+    return _masked(cursor, _Key(f"ct original {second}", _addresses(field, family)))
 
 
 _STATES = {

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from portctl.backends.nftables import words
+from portctl.backends.nftables import large, words
+from portctl.backends.nftables.large import Large, Look, Parts
 from portctl.net import BITS, FAMILIES, Addresses, Family, Ranges
 
-LARGEST = 20_000
-"""Intervals in one set. The kernel lists an interval set in quadratic time, and nft lists before it adds."""
 SOURCES = 65_536
 """How many sources a limit's table holds."""
 
@@ -22,16 +20,6 @@ class Object:
 
     name: str
     lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Large:
-    """A set of addresses in parts: which addresses each part is for, and its condition's right side."""
-
-    name: str
-    family: Family
-    parts: tuple[tuple[str, str, str], ...]
-    """(suffix of a name, network, right side)"""
 
 
 def type_of(family: Family) -> str:
@@ -49,6 +37,14 @@ def static(name: str, family: Family, ranges: Ranges) -> Object:
     text = elements(words.addresses(ranges, family), 2 if family == 4 else 1)
     digest = f'comment "sha256:{sha256(text.encode()).hexdigest()[:32]}"'
     return Object(name, (f"type {type_of(family)}", "flags interval", digest, text))
+
+
+def hash_set(name: str, family: Family, networks: Ranges) -> Object:
+    """A set of the first addresses of networks that are all of one size."""
+    texts = words.firsts(networks, family)
+    text = elements(texts, 2 if family == 4 else 1)
+    digest = f'comment "sha256:{sha256(text.encode()).hexdigest()[:32]}"'
+    return Object(name, (f"type {type_of(family)}", digest, text))
 
 
 def mapping(name: str, kind: str, entries: list[str], row: int = 1, *, ranges: bool = True) -> Object:
@@ -81,32 +77,6 @@ def opened() -> list[Object]:
     ]
 
 
-def parts(ranges: Ranges, family: Family) -> Iterator[tuple[int, int, Ranges]]:
-    """A large set cut at round places: (first address, prefix length, what of the set lies in that network)."""
-    step = 8
-    stack = [(0, 0, ranges)]
-    while stack:
-        first, length, held = stack.pop()
-        if length and (len(held.bounds) <= 2 * LARGEST or length + step >= BITS[family]):
-            yield first, length, held
-            continue
-        shift = BITS[family] - length - step
-        stack += reversed([(n << shift, length + step, cut) for n, cut in _cut(held, shift)])
-
-
-def _cut(ranges: Ranges, shift: int) -> Iterator[tuple[int, Ranges]]:
-    rest = ranges.bounds
-    end = rest[-1]
-    number = rest[0] >> shift
-    while number << shift < end:
-        held = ranges & Ranges((number << shift, (number + 1) << shift))
-        if held:
-            yield number, held
-            number += 1
-        else:
-            number = rest[bisect_right(rest, number << shift)] >> shift
-
-
 Print = tuple[int, int, int, int, int]
 """What is quickly seen of a set: hashing a million addresses takes longer than comparing them once."""
 
@@ -135,7 +105,7 @@ class Book:
         name = self._name(side, entry, family, ranges)
         if name in self._large:
             return self._large[name]
-        if len(ranges.bounds) > 2 * LARGEST:
+        if large.is_large(ranges, family):
             return self._split(name, family, ranges)
         if name not in self.static:
             self.static[name] = static(name, family, ranges)
@@ -158,17 +128,38 @@ class Book:
         return name
 
     def _split(self, name: str, family: Family, ranges: Ranges) -> Large:
-        found: list[tuple[str, str, str]] = []
-        for first, length, held in parts(ranges, family):
-            network = words.addresses(Ranges((first, first + (1 << (BITS[family] - length)))), family)[0]
-            suffix = words.identifier(network)
-            if len(held.bounds) == 2:
-                found.append((suffix, network, words.addresses(held, family)[0]))
-            else:
-                self.static[f"{name}-{suffix}"] = static(f"{name}-{suffix}", family, held)
-                found.append((suffix, network, f"@{name}-{suffix}"))
-        self._large[name] = Large(name, family, tuple(found))
+        looks: list[Look | Parts] = []
+        for suffix, mask, held in large.by_length(ranges, family):
+            stem = f"{name}-{suffix}" if suffix else name
+            asked = f"& {mask} == " if mask else ""
+            hashed = bool(suffix)
+            if len(held.bounds) <= 2 * (large.MOST_HASHED if hashed else large.MOST_INTERVALS):
+                looks.append(Look(suffix, asked + self._stored(stem, family, held, hashed=hashed)))
+                continue
+            cuts = list(large.cut(held, family, large.MOST_HASHED if hashed else large.MOST_INTERVALS))
+            for length in sorted({length for _, length, _ in cuts}):
+                members = tuple(
+                    self._part(stem, asked, first, length, part, family, hashed=hashed)
+                    for first, its_length, part in cuts
+                    if its_length == length
+                )
+                looks.append(Parts(f"{suffix or 'rest'}-by-{length}", large.mask(family, length), members))
+        self._large[name] = Large(name, family, tuple(looks))
         return self._large[name]
+
+    def _part(
+        self, stem: str, asked: str, first: int, length: int, held: Ranges, family: Family, *, hashed: bool
+    ) -> tuple[str, str, str]:
+        network = words.addresses(Ranges((first, first + (1 << (BITS[family] - length)))), family)[0]
+        suffix = words.identifier(network)
+        key = words.addresses(Ranges((first, first + 1)), family)[0]
+        if len(held.bounds) == 2:
+            return suffix, key, words.addresses(held, family)[0]
+        return suffix, key, asked + self._stored(f"{stem}-{suffix}", family, held, hashed=hashed)
+
+    def _stored(self, name: str, family: Family, held: Ranges, *, hashed: bool) -> str:
+        self.static[name] = hash_set(name, family, held) if hashed else static(name, family, held)
+        return f"@{name}"
 
     def ports(self, entry: str, ranges: Ranges) -> str:
         """The right side of a condition on a port before translation: nft 1.0.6 prints no anonymous set there."""

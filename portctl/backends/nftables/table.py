@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from portctl.backends.nftables import sets
 from portctl.backends.nftables.conditions import Case
+from portctl.backends.nftables.large import Look, Parts
 from portctl.backends.nftables.sets import Book
-from portctl.ruleset import Ruleset, Translation
+from portctl.net import Family
+from portctl.ruleset import TCP, Ruleset, Translation
 
 COUNTER = "counter packets 0 bytes 0"
 
@@ -59,6 +61,12 @@ def emit(table: Table, chain: str, case: Case, deeds: list[Deed]) -> None:
             _emit_large(table, chain, case, position, deeds)
             return
     parts = [part for part in case.parts if isinstance(part, str)]
+    asked = next((part.partition(" @")[2] for part in parts if " @" in part), "")
+    if len(deeds) > 1 and asked and case.protocol != TCP and not any("@limit-" in deed.condition for deed in deeds):
+        # A set is asked once, whatever follows from it. (An RST needs its line to say TCP, so it stays on that line.)
+        then = table.chain(f"then-{chain}-{asked}")
+        table.add(chain, *parts, f"jump {then}")
+        parts, chain, deeds = [], then, [_of_any_family(deed) for deed in deeds]
     for deed in deeds:
         table.add(chain, *_joined(parts, deed.condition), deed.statements)
 
@@ -78,15 +86,25 @@ def _emit_large(table: Table, chain: str, case: Case, position: int, deeds: list
     rest = case.parts[position + 1 :]
     told = any(not isinstance(p, str) or p.startswith("ip") for p in rest)
     emit(table, then, Case(rest, case.family, case.protocol), deeds if told else [_of_any_family(d) for d in deeds])
+    before = [p for p in case.parts[:position] if isinstance(p, str)]
+    for look in large.looks:
+        if isinstance(look, Look):
+            table.add(chain, *before, f"{left} {look.right} jump {then}")
+        else:
+            name = _map_of_parts(table, f"{then.replace('-then', '')}", left, look, large.family, then)
+            table.add(chain, *before, f"{left} & {look.mask} vmap @{name}")
+
+
+def _map_of_parts(table: Table, stem: str, left: str, look: Parts, family: Family, then: str) -> str:
+    """The map's name. Each part has a chain that asks for it."""
     entries: list[str] = []
-    for suffix, network, right in large.parts:
+    for suffix, key, right in look.members:
         member = table.chain(f"{stem}-{suffix}")
         table.add(member, f"{left} {right} jump {then}")
-        entries.append(f"{network} : jump {member}")
-    name = f"{then.replace('-then', '')}-parts"
-    table.book.maps[name] = sets.mapping(name, sets.type_of(large.family), entries, 2 if large.family == 4 else 1)
-    before = [p for p in case.parts[:position] if isinstance(p, str)]
-    table.add(chain, *before, f"{left} vmap @{name}")
+        entries.append(f"{key} : jump {member}")
+    name = f"{stem}-{look.suffix}"
+    table.book.maps[name] = sets.mapping(name, sets.type_of(family), entries, 2 if family == 4 else 1, ranges=False)
+    return name
 
 
 def _of_any_family(deed: Deed) -> Deed:

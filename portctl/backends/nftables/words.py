@@ -83,6 +83,13 @@ def addresses(ranges: Ranges, family: Family) -> list[str]:
     return [_interval(a, b, 6) for a, b in zip(starts, ends, strict=True)]
 
 
+def firsts(ranges: Ranges, family: Family) -> list[str]:
+    """The first address of each interval."""
+    if family == 4:
+        return [inet_ntoa(a.to_bytes(4, "big")) for a in ranges.bounds[::2]]
+    return [inet_ntop(AF_INET6, a.to_bytes(16, "big")) for a in ranges.bounds[::2]]
+
+
 def _interval(first: int, end: int, family: Family) -> str:
     size, lengths = end - first, _LENGTHS[family]
     code, width = (AF_INET, 4) if family == 4 else (AF_INET6, 16)
