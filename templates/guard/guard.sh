@@ -1,40 +1,74 @@
 #!/bin/sh
 # guard.sh VERB …: the transaction of portctl on a host, and what undoes it. It needs a POSIX shell and the packet
-# filter's own tools; nothing of portctl has to be alive. Everything of a transaction lies in /run/portctl/pending:
+# filter's own tools; nothing of portctl has to be alive. Everything of a transaction lies in /run/portctl/pending (on a
+# BSD and macOS /var/run/portctl/pending):
 #
 #   lock        number of the lock that it holds        number      number of its record
 #   new/        the wanted bundles                      old/        the bundles that bring the old state back
 #   order       names of those to load, in this order   boot/       what is to be written for the next boot
 #   decision.pending → decision.confirmed | decision.undone: one rename, for which guard and confirmer contend
 #   guard       who guards: "process PID START", or "timer UNIT"
-#   deadline    in hundredths of a second of /proc/uptime: when the guard acts
+#   deadline    in hundredths of a second since the boot: when the guard acts
 # shellcheck disable=SC2317 # the functions are called by the name of the verb, at the end
 set -u
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL
 umask 077
-run=/run/portctl
+system=$(uname -s)
+case $system in
+    Linux) run=/run/portctl state=/var/lib/portctl ;;
+    *) run=/var/run/portctl state=/var/db/portctl ;; # hier(7); rc(8) empties /var/run at boot
+esac
 pending=$run/pending
-history=/var/lib/portctl/history
+history=$state/history
 boot=/etc/portctl/boot
+
+real() { # PATH: where it is on this system; portctl names all paths as on Linux
+    case $1 in
+        /run/portctl | /run/portctl/*) printf '%s\n' "$run${1#/run/portctl}" ;;
+        /var/lib/portctl | /var/lib/portctl/*) printf '%s\n' "$state${1#/var/lib/portctl}" ;;
+        *) printf '%s\n' "$1" ;;
+    esac
+}
 
 say() { printf '%s\n' "$*"; }
 complain() { printf '%s\n' "$*" >&2; }
 
 uptime() { # in whole seconds; it does not stand still and nobody sets it
-    read -r up _ </proc/uptime && printf '%s\n' "${up%%.*}"
+    if [ "$system" = Linux ]; then
+        read -r up _ </proc/uptime && printf '%s\n' "${up%%.*}"
+        return
+    fi
+    # kern.boottime moves when somebody sets the clock, so that the difference does not.
+    since=$(sysctl -n kern.boottime 2>/dev/null | sed -n 's/^{ sec = \([0-9]*\),.*/\1/p')
+    if [ -n "$since" ]; then printf '%s\n' "$(($(date +%s) - since))"; else age_of 1; fi
+}
+
+age_of() { # PID: for how many seconds the process has run; its time is [[days-]hours:]minutes:seconds (ps(1))
+    ps -o etime= -p "$1" 2>/dev/null | awk -F '[-:]' 'NF > 1 {
+        print $NF + 60 * $(NF - 1) + (NF > 2 ? 3600 * $(NF - 2) : 0) + (NF > 3 ? 86400 * $(NF - 3) : 0) }'
 }
 
 hundredths() { # the same, in hundredths
-    read -r up _ </proc/uptime && printf '%s\n' "$((${up%%.*} * 100 + 1${up#*.} - 100))"
+    if [ "$system" = Linux ]; then
+        read -r up _ </proc/uptime && printf '%s\n' "$((${up%%.*} * 100 + 1${up#*.} - 100))"
+    else
+        printf '%s\n' "$(($(uptime) * 100))"
+    fi
 }
 
 stop_at() { # a test kills this script here, as a power cut would
     if [ "${PORTCTL_TESTING-}" = 1 ] && [ "${PORTCTL_STOP_AT-}" = "$1" ]; then kill -9 $$; fi
 }
 
-start_of() { # PID: when the process started, in clock ticks since boot; fails where it is gone or a zombie
+start_of() { # PID: when the process started, in clock ticks (BSD: seconds) since boot; fails where it is gone or a zombie
+    if [ "$system" != Linux ]; then
+        case $(ps -o state= -p "$1" 2>/dev/null) in '' | Z*) return 1 ;; esac
+        age=$(age_of "$1")
+        [ -n "$age" ] && printf '%s\n' "$(($(uptime) - age))"
+        return
+    fi
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     # shellcheck disable=SC2086 # the fields after the name, which may hold blanks: proc(5)
     set -- ${stat##*)}
@@ -43,7 +77,18 @@ start_of() { # PID: when the process started, in clock ticks since boot; fails w
 }
 
 same_process() { # PID START
-    now=$(start_of "$1") && [ "$now" = "$2" ]
+    now=$(start_of "$1") || return 1
+    [ "$system" != Linux ] || { [ "$now" = "$2" ]; return; }
+    # Both are differences of times in whole seconds.
+    [ "$now" -ge "$(($2 - 2))" ] && [ "$now" -le "$(($2 + 2))" ]
+}
+
+boot_id() { # one for each boot. Without one it says nothing: the lock is gone with /var/run
+    if [ "$system" = Linux ]; then
+        cat /proc/sys/kernel/random/boot_id
+    else
+        sysctl -n kern.bootsessionuuid 2>/dev/null || printf 'since-boot\n'
+    fi
 }
 
 # ---- the lock: run/lock.1, run/lock.2, …: the highest counts. A symbolic link is made whole or not at all, and never
@@ -79,7 +124,7 @@ held() { # NUMBER HOLDER: whether somebody holds it: the process that took it, o
     IFS=: read -r pid start born _ <<HOLDER
 $2
 HOLDER
-    [ "$born" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
+    [ "$born" = "$(boot_id)" ] || return 1
     if [ "$pid" = 0 ]; then # seen from another process namespace: a lease
         [ "$(uptime)" -lt $((start + 600)) ]
     else
@@ -104,7 +149,7 @@ try_lock() { # WHO: 0 and the number; 1 and the holder; 2: somebody was faster
     next=$((top + 1))
     pid=${PORTCTL_HOLDER:-$PPID}
     start=$(start_of "$pid") || { pid=0 start=$(uptime); }
-    ln -s "$pid:$start:$(cat /proc/sys/kernel/random/boot_id):$1" "$run/lock.$next" 2>/dev/null || return 2
+    ln -s "$pid:$start:$(boot_id):$1" "$run/lock.$next" 2>/dev/null || return 2
     [ "$(highest)" = "$next" ] || { rm -f "$run/lock.$next"; return 2; }
     for link in "$run"/lock.*; do
         [ "$link" = "$run/lock.$next" ] || rm -f "$link"
@@ -132,8 +177,8 @@ release() { # NUMBER
     ln -s free "$run/.free.$$" && replace "$run/.free.$$" "$run/lock.$1"
 }
 
-replace() { # NEW OLD: a rename that never moves into a folder; mv without -T would, where OLD is a link to one
-    mv -Tf "$1" "$2" 2>/dev/null || { ln -sfn "$(readlink "$1")" "$2" && rm -f "$1"; }
+replace() { # NEW OLD: a rename that never moves into a folder; mv without -T (BSD: -h) would, where OLD is a link to one
+    mv -Tf "$1" "$2" 2>/dev/null || mv -hf "$1" "$2" 2>/dev/null || { ln -sfn "$(readlink "$1")" "$2" && rm -f "$1"; }
 }
 
 # ---- the steps
@@ -189,7 +234,7 @@ try_persist() { # whether what must be written after the confirmation can be wri
     [ -z "$made" ] || rmdir "$made" 2>/dev/null
     [ "$status" = 0 ] || { complain "$boot cannot be written"; return 1; }
     while read -r kind _ path; do
-        [ "$kind" = file ] || [ "$kind" = link ] || continue
+        case $kind in file | link | block | replace) ;; *) continue ;; esac
         above=${path%/*}
         while [ ! -d "$above" ]; do above=${above%/*}; [ -n "$above" ] || above=/; done
         (: >"$above/.portctl-try") 2>/dev/null || { complain "${path%/*} cannot be written"; return 1; }
@@ -207,8 +252,7 @@ guarded_by() { # UNIT: a timer of systemd's
 }
 
 watch() { # starts a process of its own session that ignores what ends sessions
-    setsid=$(command -v setsid)
-    $setsid sh "$pending/guard.sh" guard </dev/null >/dev/null 2>&1 &
+    detached sh "$pending/guard.sh" guard
     tries=0
     while [ ! -s "$pending/guard" ]; do
         tries=$((tries + 1))
@@ -216,6 +260,21 @@ watch() { # starts a process of its own session that ignores what ends sessions
         nap
     done
     guard_alive || { complain "the guard did not stay"; return 1; }
+}
+
+detached() { # COMMAND…: in a session of its own, with what the system has for that
+    case $system in
+        FreeBSD) command -v daemon >/dev/null && { daemon -f "$@"; return; } ;;
+        Linux) ;;
+        *)
+            perl -MPOSIX -e 1 2>/dev/null && {
+                perl -MPOSIX -e 'exit if fork; POSIX::setsid(); exec @ARGV' "$@" </dev/null >/dev/null 2>&1
+                return
+            }
+            ;;
+    esac
+    setsid=$(command -v setsid)
+    $setsid "$@" </dev/null >/dev/null 2>&1 &
 }
 
 guard() { # until the deadline
@@ -266,12 +325,17 @@ load() { # loads the new bundles; stops between two where the guard has decided 
         stop_at "loaded-$part"
     done
     sockets >"$pending/sockets"
-    cut -d' ' -f1 /proc/uptime >"$pending/loaded"
+    if [ "$system" = Linux ]; then cut -d' ' -f1 /proc/uptime; else uptime; fi >"$pending/loaded"
     rm -f "$pending/loading"
     return "$status"
 }
 
 sockets() { # every connection there is, also half-open ones (state 03): a confirmation must come over none of them
+    if [ "$system" != Linux ]; then
+        printf '\001netstat\n'
+        netstat -an
+        return
+    fi
     printf '\001order\n'
     printf '\001\000\000\000' | od -An -tu4
     for table in tcp tcp6; do
@@ -329,7 +393,9 @@ place() { # MODE FROM TO
     mkdir -p "${3%/*}" && cp "$2" "$3.portctl-new" && chmod "$1" "$3.portctl-new" && mv -f "$3.portctl-new" "$3"
 }
 
-persist() { # boot/manifest: "bundle NUMBER", "previous NUMBER", "file MODE PATH", "link TARGET PATH", "remove - PATH".
+persist() { # boot/manifest: "bundle NUMBER", "previous NUMBER", "file MODE PATH", "link TARGET PATH", "remove - PATH",
+    # "block - PATH" (marked lines in a file of others), "replace MODE PATH" (a file of others, which is kept),
+    # "restore - PATH", "check - SCRIPT" (says what is wrong, if anything).
     # Every line may be done twice, by two at once, or by the second after the first died.
     status=0
     nth=0
@@ -353,10 +419,59 @@ persist() { # boot/manifest: "bundle NUMBER", "previous NUMBER", "file MODE PATH
             file) place "$a" "$pending/boot/files/$nth" "$path" || status=1 ;;
             link) mkdir -p "${path%/*}" && pointer "$a" "$path" || status=1 ;;
             remove) rm -rf "$path" || status=1 ;;
+            block) block "$pending/boot/files/$nth" "$path" || status=1 ;;
+            replace) keep "$path" && place "$a" "$pending/boot/files/$nth" "$path" || status=1 ;;
+            restore) restore "$path" || status=1 ;;
+            check) sh "$path" >&2 || status=1 ;;
         esac
         stop_at "persisted-$nth"
     done <"$pending/boot/manifest"
     return "$status"
+}
+
+block() { # TEXT PATH: the marked lines of portctl's in a file of others; without a text there are none. The rest stays
+    [ -e "$2" ] || [ -s "$1" ] || return 0
+    mkdir -p "${2%/*}" || return 1
+    if [ -e "$2" ]; then cp -p "$2" "$2.portctl-new"; else (umask 022 && : >"$2.portctl-new"); fi || return 1
+    others "$2" >"$2.portctl-new" || {
+        complain "the marked lines in $2 have no beginning or no end"
+        rm -f "$2.portctl-new"
+        return 1
+    }
+    if [ -s "$1" ]; then
+        {
+            say '# portctl: begin'
+            cat "$1"
+            say '# portctl: end'
+        } >>"$2.portctl-new" || return 1
+    fi
+    if [ -s "$2.portctl-new" ]; then mv -f "$2.portctl-new" "$2"; else rm -f "$2.portctl-new" "$2"; fi
+}
+
+others() { # PATH: the lines of a file but those that portctl marked
+    [ -e "$1" ] || return 0
+    awk '{ line[NR] = $0 }
+        /^# portctl: begin$/ { begin = NR }
+        /^# portctl: end$/ { end = NR }
+        END {
+            if ((begin || end) && begin >= end) exit 1
+            for (k = 1; k <= NR; k++) if (!end || k < begin || k > end) print line[k]
+        }' "$1"
+}
+
+keep() { # PATH: a file of others as it was before portctl first wrote it
+    [ ! -e "$state/kept$1" ] && [ ! -e "$state/kept$1.none" ] || return 0
+    above=$state/kept$1
+    mkdir -p "${above%/*}" || return 1
+    if [ -e "$1" ]; then cp -p "$1" "$above.new" && mv "$above.new" "$above"; else : >"$above.none"; fi
+}
+
+restore() { # PATH
+    if [ -e "$state/kept$1" ]; then
+        cp -p "$state/kept$1" "$1.portctl-new" && mv -f "$1.portctl-new" "$1" && rm -f "$state/kept$1"
+    elif [ -e "$state/kept$1.none" ]; then
+        rm -f "$1" "$state/kept$1.none"
+    fi
 }
 
 pointer() { # TARGET PATH: a symbolic link, replaced in one step
@@ -373,7 +488,7 @@ finish() { # after the confirmation: written for the next boot, recorded, unlock
     fi
     stop_at recorded
     n=$(cat "$pending/number")
-    if [ -d "$history/$n" ]; then pointer "history/$n/after" /var/lib/portctl/current; fi
+    if [ -d "$history/$n" ]; then pointer "history/$n/after" "$state/current"; fi
     close
     thin "$n"
 }
@@ -454,9 +569,10 @@ tables() { # how many sources the table of each limit holds: "NAME NUMBER"
 
 dump() { # FOLDER…: every file below, each after a line that begins with the character 1 and its path; read by portctl
     for folder in "$@"; do
-        [ -e "$folder" ] || continue
-        find -L "$folder" -type f 2>/dev/null | sort | while read -r file; do
-            printf '\001%s\n' "$file"
+        there=$(real "$folder")
+        [ -e "$there" ] || continue
+        find -L "$there" -type f 2>/dev/null | sort | while read -r file; do
+            printf '\001%s\n' "$folder${file#"$there"}"
             cat "$file"
         done
     done

@@ -1,0 +1,84 @@
+"""What is written for the next boot of a FreeBSD, OpenBSD or macOS host.
+
+Each system loads packet filters in a way of its own: rc.conf(5) of FreeBSD names the file that rc.d/pf loads, or the script
+of rc.d/ipfw; OpenBSD's rc(8) loads /etc/pf.conf; on macOS a job of launchd(8) runs `boot.sh`. `templates/boot/SYSTEM-FILTER/`
+holds the words of each: `rc` (lines for rc.conf), `check.sh` (would the next boot load it?), `job.plist`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from portctl.apply.paths import BOOT
+from portctl.backends import package
+from portctl.templating import folder, text
+
+WHOLE, FALLBACK = "boot.conf", "minimal.conf"
+"""The rules as one file that names its tables' files by their full paths, and the minimal rules likewise."""
+CHECK = f"{BOOT}/check.sh"
+_RC_FILE = {"freebsd-rc": "/etc/rc.conf", "openbsd-rc": "/etc/rc.conf.local"}
+_SYSCTL_CONF = "/etc/sysctl.conf"
+_REPLACED = {"openbsd-rc": "/etc/pf.conf"}
+_JOB = "/Library/LaunchDaemons/org.portctl.boot.plist"
+_GATEWAY = {"net.inet.ip.forwarding": "gateway_enable", "net.inet6.ip6.forwarding": "ipv6_gateway_enable"}
+"""rc.d/routing of FreeBSD sets these settings by these names, after sysctl.conf(5) was read."""
+
+
+def knows(init: str) -> bool:
+    """Whether a boot is of one of these systems (`Facts.init`)."""
+    return init in ("freebsd-rc", "openbsd-rc", "launchd")
+
+
+def standing_alone(bundle: Mapping[str, str], parts: tuple[str, ...], name: str) -> dict[str, str]:
+    """The bundle of the boot, with one file of all rules for a system's own loader, where it is one of pf."""
+    added = {}
+    for target, below in ((WHOLE, name), (FALLBACK, f"minimal/{name}")):
+        files = {path.rpartition("/")[2]: path for path in bundle if path.rpartition("/")[0] == below}
+        for part in parts:
+            if part in files and f"{package(name)}.conf" == part:
+                rules = bundle[files[part]]
+                for file, path in files.items():
+                    rules = rules.replace(f'"{file}"', f'"{BOOT}/current/{path}"')
+                added[target] = rules
+    return {**bundle, **added}
+
+
+def words(init: str, backend: str, file: str) -> str:
+    """A text of `templates/boot/`; empty, where a system needs none."""
+    name = f"boot/{init.removesuffix('-rc')}-{package(backend)}/{file}"
+    return text(name) if (folder() / name).is_file() else ""
+
+
+def blocks(init: str, backend: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """{path: lines} that portctl marks as its own in files of others."""
+    found = {}
+    if rc := _RC_FILE.get(init):
+        lines = words(init, backend, "rc")
+        if init == "freebsd-rc":
+            for name, variable in _GATEWAY.items():
+                if name in settings:
+                    lines += f'{variable}="{"NO" if settings[name] == "0" else "YES"}"\n'
+        found[rc] = lines
+        found[_SYSCTL_CONF] = "".join(f"{name}={value}\n" for name, value in settings.items())
+    return found
+
+
+def places(init: str, backend: str) -> dict[str, tuple[int, str]]:
+    """{path: (mode, text)} of files that are portctl's alone."""
+    found = {CHECK: (0o700, words(init, backend, "check.sh"))}
+    if job := words(init, backend, "job.plist"):
+        found[_JOB] = (0o644, job)
+    return found
+
+
+def replaced(init: str, bundle: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+    """{path: (mode, text)} of files of others that are kept and written anew."""
+    path = _REPLACED.get(init)
+    return {path: (0o600, bundle[WHOLE])} if path and WHOLE in bundle else {}
+
+
+def everything(init: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The blocks, the files of its own and the replaced files that portctl may ever have written on such a system."""
+    rc = _RC_FILE.get(init)
+    own = (_JOB,) if init == "launchd" else ()
+    return ((rc, _SYSCTL_CONF) if rc else ()), own, tuple(filter(None, (_REPLACED.get(init),)))
