@@ -203,6 +203,17 @@ def _written(setting: Setting, system: str) -> list[tuple[str, str]]:
     return [(name, value) for name in names]
 
 
+def port_range(system: str) -> tuple[str, ...]:
+    """The names of the ends of the range that clients get ports from, the usual one's first; of Linux one name."""
+    return _BY_NAME["ephemeral_ports"].names(system)
+
+
+def in_ticks(value: str, slowhz: int | None) -> str:
+    """A value in the kernel's own unit: `N s` is seconds, or ticks of `net.inet.tcp.slowhz` where OpenBSD has that."""
+    seconds = re.fullmatch(r"(\d+) s", value)
+    return str(int(seconds[1]) * (slowhz or 1)) if seconds else value
+
+
 def normal(name: str, value: str) -> str:
     """A value as the kernel would print it: single blanks, port lists merged and sorted."""
     value = " ".join(value.split())
@@ -324,12 +335,12 @@ def bundle(ruleset: Ruleset, system: str = "Linux", advertised: Iterable[str] = 
 
 
 _ASK = """for name do
-file=/proc/sys/$(printf %s "$name" | tr ./ /.)
-value=$(tr -s '[:space:]' ' ' <"$file") && printf '%s = %s\\n' "$name" "$value"
+if [ -d /proc/sys ]; then value=$(tr -s '[:space:]' ' ' <"/proc/sys/$(printf %s "$name" | tr ./ /.)")
+else value=$(sysctl -n "$name"); fi && printf '%s = %s\\n' "$name" "$value"
 done 2>/dev/null
 :"""
 
 
 def questions(wanted: Iterable[str]) -> dict[str, Command]:
-    """What to ask a Linux host for the present values of some settings; those it lacks are left out of its answer."""
+    """What to ask a host for the present values of some settings; those it lacks are left out of its answer."""
     return {"settings": Command(("sh", "-c", _ASK, "sh", *wanted))}

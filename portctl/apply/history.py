@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 
 from portctl.apply import store
 from portctl.apply.paths import HISTORY, PENDING
+from portctl.apply.steps import call
 from portctl.command import Command, Host
 from portctl.listeners.proc import sections
 from portctl.ruleset import Ruleset
 
-_ASK = """cd "$1" 2>/dev/null || exit 0
+_ASK = """cd "$1" 2>/dev/null || cd /var/db/portctl/history 2>/dev/null || exit 0
 for each in [0-9]*; do
 [ -d "$each" ] || continue
 for name in about.json outcome why ended; do
@@ -88,15 +89,14 @@ def in_force(found: list[Record]) -> Record | None:
     return last
 
 
-def read(host: Host, *paths: str) -> str | None:
+def read(host: Host, path: str) -> str | None:
     """The text of a file of a host; None where it is not there."""
-    result = host.run(Command(("cat", *paths)), 60.0)
-    return result.stdout if result.ok else None
+    return sections(call(host, "dump", path).stdout).get(path)
 
 
 def thinned(host: Host, number: int) -> bool:
     """Whether the rules of a record were taken out, to save room (`thin` of the guard script)."""
-    return host.run(Command(("test", "-e", f"{HISTORY}/{number}/thinned")), 60.0).ok
+    return read(host, f"{HISTORY}/{number}/thinned") is not None
 
 
 def ruleset_of(host: Host, number: int) -> Ruleset | None:

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 from portctl import backends, observe, sysctl, wayin
 from portctl import plan as planning
-from portctl.apply import boot, connections, history, returning, store, transaction
+from portctl.apply import boot, boot_bsd, connections, history, returning, store, transaction
 from portctl.apply.paths import BOOT, HISTORY, PENDING
 from portctl.apply.steps import LOAD_SECONDS, Refused, call, dump, must, put, stop_at
 from portctl.apply.transaction import Transaction, Window
 from portctl.backends.base import Backend
 from portctl.command import Command, Host
-from portctl.listeners import proc
+from portctl.listeners import bsd, proc
 from portctl.observe import Facts, Observed
 from portctl.plan import exclusive
 from portctl.plan.types import Before, Desired, Plan
@@ -74,6 +74,8 @@ def look(host: Host, request: Request) -> Look:
     """Facts, the back end, and what the host shall be. Raises `Problems` where the back end cannot say it, or its text
     is not proved."""
     facts = observe.facts(host)
+    if why := locked(facts):
+        raise Refused(why)
     known = history.records(host)
     last = next((r.about.backend for r in reversed(known) if r.confirmed), None)
     backend = backends.load(observe.choose_backend(facts, last, request.backend))
@@ -81,10 +83,21 @@ def look(host: Host, request: Request) -> Look:
     planning.prove(desired, backend)
     if back := returning.bundle(host, tuple(known), desired.settings):
         desired = replace(desired, bundles={**desired.bundles, returning.PART: back}, returned=returning.PART)
-    others = [backends.load(name) for name in backends.NAMES if name != backend.NAME and _usable(name, facts)]
-    return Look(
-        facts, backend, desired, tuple(known), exclusive.bundles(desired, others) if request.exclusive else None
-    )
+    others = [b for b in observe.readers(facts) if b.NAME != backend.NAME and _usable(b.NAME, facts)]
+    taking = exclusive.bundles(desired, others, facts.system == "Linux") if request.exclusive else None
+    return Look(facts, backend, desired, tuple(known), taking)
+
+
+MOST_SECURE = {"FreeBSD": 3, "OpenBSD": 2}
+"""The `kern.securelevel` from which on nobody may change packet filters: security(7), securelevel(7)."""
+
+
+def locked(facts: Facts) -> str | None:
+    """Why the rules of a host cannot be changed by anybody, in words."""
+    level = MOST_SECURE.get(facts.system)
+    if level is None or facts.securelevel is None or facts.securelevel < level:
+        return None
+    return f"kern.securelevel is {facts.securelevel}: nobody can change packet filter rules here until a reboot"
 
 
 def _usable(name: str, facts: Facts) -> bool:
@@ -145,14 +158,20 @@ def _files(bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
-    everything = tuple(backends.load(name) for name in backends.NAMES)
+    everything = tuple(observe.readers(seen.facts))
     observed = observe.observe(host, everything, seen.desired.settings, seen.facts)
     before = _before(host, seen, saved)
     files = _boot(seen).texts()
     around = wayin.read(host.run(wayin.question(), 60.0).stdout)
-    elsewhere = frozenset(b.NAME for b in everything if b is not seen.backend and holds(b, observed))
-    mine = loaded(seen.backend, observed)
+    elsewhere = frozenset(b.NAME for b in everything if not _same(b, seen.backend) and holds(b, observed))
+    in_use = any(_same(b, seen.backend) for b in everything)
+    mine = loaded(seen.backend, observed) if in_use else Program(())
     return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere)
+
+
+def _same(one: Backend, other: Backend) -> bool:
+    """Whether two back ends write for the same packet filter of a host, whatever their dialects."""
+    return backends.package(one.NAME) == backends.package(other.NAME)
 
 
 def holds(backend: Backend, observed: Observed) -> bool:
@@ -165,18 +184,23 @@ def holds(backend: Backend, observed: Observed) -> bool:
 
 def loaded(backend: Backend, observed: Observed) -> Program:
     """What one back end has loaded. Raises `Refused` where that cannot be read."""
-    prefix = f"{backend.NAME}/"
-    listings = {k.removeprefix(prefix): v for k, v in observed.listings.items() if k.startswith(prefix)}
+    package = backends.package(backend.NAME)
+    listings = {
+        listing: text
+        for (name, _, listing), text in ((k.partition("/"), v) for k, v in observed.listings.items())
+        if name == backend.NAME or (backend.NAME not in backends.NAMES and backends.package(name) == package)
+    }
     if not listings:
         raise Refused("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
     return backend.parse(listings)
 
 
 def _before(host: Host, seen: Look, saved: Mapping[str, str]) -> Before:
-    paths = tuple(_boot(seen).texts())
+    ahead = _boot(seen)
+    paths = tuple(ahead.texts())
     dumped = call(host, "dump", f"{BOOT}/current", *paths).stdout
     force = seen.in_force
-    files = {path: text for path, text in proc.sections(dumped).items() if path in paths}
+    files = {path: ahead.shown(path, text) for path, text in proc.sections(dumped).items() if path in paths}
     return Before(
         saved=history.by_part(saved),
         boot=history.below(dumped, f"{BOOT}/current"),
@@ -190,12 +214,10 @@ def _before(host: Host, seen: Look, saved: Mapping[str, str]) -> Before:
 def _boot(seen: Look) -> boot.Boot:
     settings = seen.desired.bundles.get(sysctl.NAME, {}).get(sysctl.FILE)
     force = seen.in_force
-    return boot.prepare(
-        seen.desired.boot_bundle,
-        seen.facts.init,
-        (sysctl.BOOT_FILE, settings),
-        force.number if force else None,
-    )
+    previous = force.number if force else None
+    if boot_bsd.knows(seen.facts.init):
+        return boot.on_bsd(seen.desired.boot_bundle, seen.facts.init, seen.backend, seen.desired.settings, previous)
+    return boot.prepare(seen.desired.boot_bundle, seen.facts.init, (sysctl.BOOT_FILE, settings), previous)
 
 
 def _record_files(request: Request, seen: Look) -> dict[str, str]:
@@ -248,7 +270,8 @@ def confirm(host: Host, beside: str = "") -> str:
         raise Refused("the rules are still being loaded: try again")
     facts = observe.facts(host)
     observed = observe.observe(host, (), (), facts)
-    then = proc.connections(history.pending_text(host, "sockets") or "")
+    snapshot = history.pending_text(host, "sockets") or ""
+    then = proc.connections(snapshot) if facts.system == "Linux" else bsd.then(snapshot)
     around = wayin.read(host.run(wayin.question(), 60.0).stdout)
     session = wayin.may_confirm(around, observed.connections or (), observed.listeners or (), then, float(when))
     if beside:
@@ -283,13 +306,14 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
         transaction.begin(held, bundles)
         transaction.check_and_save(held)
         # What was taken from others comes back first, the settings come last: never a moment with fewer rules.
-        order = tuple(sorted(bundles, key=lambda part: (part.startswith(sysctl.NAME), part in backends.NAMES, part)))
-        files, ahead = _way_back(host, known, target, who, tuple(bundles))
+        rules = (*backends.OFFERED, *backends.EVERY)
+        order = tuple(sorted(bundles, key=lambda part: (part.startswith(sysctl.NAME), part in rules, part)))
+        facts = observe.facts(host)
+        files, ahead = _way_back(host, known, target, who, tuple(bundles), facts.init)
         held = transaction.record(held, files, ahead, order)
     except BaseException as error:
         transaction.give_up(held, error)
         raise
-    facts = observe.facts(host)
     ended = transaction.carry_out(held, Window(0, systemd=facts.init == "systemd"), lambda: None)
     return f"the state before record {target.number} is back ({ended} as record {held.number})"
 
@@ -314,14 +338,14 @@ def _earlier(known: list[history.Record], record: history.Record) -> history.Rec
 
 
 def _way_back(
-    host: Host, known: list[history.Record], target: history.Record, who: str, parts: tuple[str, ...]
+    host: Host, known: list[history.Record], target: history.Record, who: str, parts: tuple[str, ...], init: str
 ) -> tuple[dict[str, str], boot.Boot]:
     """The record of a rollback, and what the host then loads at boot: what it did before the record taken back."""
     earlier = _earlier(known, target)
     force = history.in_force(known)
     files: dict[str, str] = {}
     if earlier is None:
-        ahead = boot.nothing(sysctl.BOOT_FILE)
+        ahead = boot.nothing(sysctl.BOOT_FILE, init)
     else:
         base = f"{HISTORY}/{earlier.number}"
         dumped = dump(host, f"{base}/boot", f"{base}/policy.yaml", f"{base}/ruleset.json")

@@ -62,8 +62,10 @@ def _drift(host: Host, force: history.Record) -> list[str]:
     backend = backends.load(force.about.backend)
     rules = {name: text for name, text in bundles.get(backend.NAME, {}).items() if is_part(backend, name)}
     settings = sysctl.parse({name: text for name, text in bundles.get(sysctl.NAME, {}).items() if name in sysctl.PARTS})
-    everything = tuple(backends.load(name) for name in backends.NAMES)
-    observed = observe.observe(host, everything, settings)
+    known = observe.facts(host)
+    settings = {name: sysctl.in_ticks(value, known.slowhz) for name, value in settings.items()}
+    everything = tuple(observe.readers(known))
+    observed = observe.observe(host, everything, settings, known)
     found = [
         f"{other.NAME} holds rules of portctl's too: only one packet filter should (`apply --exclusive`)"
         for other in everything

@@ -51,14 +51,16 @@ def _worked(host: Host, verb: str, *words: str, timeout: float | None) -> str:
     return result.stdout
 
 
-def take_lock(host: Host, who: str, wait: int) -> str:
-    """Takes the lock of a host, after at most `wait` seconds; its number. Raises `Refused` with who holds it."""
+def take_lock(host: Host, who: str, wait: int) -> tuple[str, str]:
+    """Takes the lock of a host, after at most `wait` seconds: its number, and the folder for the transaction. Raises
+    `Refused` with who holds it."""
     result = call(host, "take", plain(who), str(wait), timeout=wait + 120.0)
     if result.status == HELD:
         raise Refused(f"another apply is under way: {result.stdout.strip()} holds the lock of {host.name}")
     if not result.ok:
         raise HostError(result.stderr.strip() or f"the lock of {host.name} could not be taken")
-    return result.stdout.strip().splitlines()[-1]
+    number, _, folder = result.stdout.strip().splitlines()[-1].partition(" ")
+    return number, folder or PENDING
 
 
 def put(host: Host, files: Mapping[str, str], below: str = PENDING) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from portctl.apply.boot import Boot
+from portctl.apply.paths import PENDING
 from portctl.apply.steps import LOAD_SECONDS, Refused, RolledBack, call, must, put, script, stop_at, take_lock
 from portctl.command import Command, Host, HostError, Lost
 
@@ -30,6 +31,7 @@ class Transaction:
     host: Host
     lock: str
     number: int = 0
+    folder: str = PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Window:
 
 def lock(host: Host, who: str, wait: int) -> Transaction:
     """Locks a host. Raises `Refused` where somebody else holds it for longer than `wait` seconds."""
-    held = Transaction(host, take_lock(host, who, wait))
+    number, folder = take_lock(host, who, wait)
+    held = Transaction(host, number, folder=folder)
     stop_at("lock")
     return held
 
@@ -55,8 +58,8 @@ def begin(transaction: Transaction, bundles: Bundles) -> None:
     """Puts the bundles on the host. Nothing that counts has changed yet."""
     host = transaction.host
     must(host, "begin", transaction.lock)
-    put(host, {"guard.sh": script()})
-    put(host, {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()})
+    files = {f"new/{part}/{name}": text for part, each in bundles.items() for name, text in each.items()}
+    put(host, {"guard.sh": script(), **files}, transaction.folder)
     stop_at("begin")
 
 
@@ -88,14 +91,14 @@ def give_up(transaction: Transaction, error: BaseException) -> None:
 def record(transaction: Transaction, files: Mapping[str, str], boot: Boot, order: tuple[str, ...]) -> Transaction:
     """Writes the record of what is about to happen, and tries whether it could be persisted. Raises `Refused`."""
     host = transaction.host
-    put(host, {f"record/{name}": text for name, text in files.items()})
-    put(host, {"order": "".join(f"{part}\n" for part in order)})
+    put(host, {f"record/{name}": text for name, text in files.items()}, transaction.folder)
+    put(host, {"order": "".join(f"{part}\n" for part in order)}, transaction.folder)
     number = int(must(host, "number"))
-    put(host, {f"boot/{name}": text for name, text in boot.files(number).items()})
+    put(host, {f"boot/{name}": text for name, text in boot.files(number).items()}, transaction.folder)
     must(host, "try_persist")
     must(host, "record", str(number))
     stop_at("record")
-    return Transaction(host, transaction.lock, number)
+    return Transaction(host, transaction.lock, number, transaction.folder)
 
 
 def carry_out(

@@ -249,8 +249,9 @@ def _request(file: Path, date: str | None, root: Path | None, host: str = HERE, 
     from portctl.apply import Request
     from portctl.problems import Problem, Problems, has_errors, text
 
-    if options.get("backend") not in (None, *backends.NAMES):
-        hint = f"known are {', '.join(backends.NAMES)}"
+    known = dict.fromkeys((*backends.OFFERED, *backends.EVERY))
+    if options.get("backend") not in (None, *known):
+        hint = f"known are {', '.join(known)}"
         raise Problems([Problem("unknown-backend", f"there is no back end `{options['backend']}`", None, hint)])
     compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
     failed = expectations.evaluate(compiled.ruleset)

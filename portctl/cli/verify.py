@@ -53,8 +53,9 @@ def verify(
     from portctl.problems import Problem, Problems, text
     from portctl.verify import wrong
 
-    if backend is not None and backend not in backends.NAMES:
-        hint = f"known are {', '.join(backends.NAMES)}"
+    known = dict.fromkeys((*backends.OFFERED, *backends.EVERY))
+    if backend is not None and backend not in known:
+        hint = f"known are {', '.join(known)}"
         raise Problems([Problem("unknown-backend", f"there is no back end `{backend}`", None, hint)])
     at = datetime.now(UTC) if date is None else pipeline.moment(date)
     compiled = pipeline.compile(file, at, root)
@@ -81,7 +82,7 @@ def look(
     desired = desire(compiled.ruleset, backends.load(name), known)
     advertised = [interface.name for interface in known.interfaces if interface.advertised]
     wanted = setting_names(compiled.ruleset, known.system, advertised)
-    observed = observe.observe(host, [backends.load(each) for each in backends.NAMES], wanted, known)
+    observed = observe.observe(host, observe.readers(known), wanted, known)
     state = boot_state(host) if boot else None
     if boot and state is None:
         observed = replace(observed, unknown=(*observed.unknown, "what the next boot would load (needs root)"))

@@ -39,14 +39,16 @@ def hooks(desired: Desired) -> tuple[str, ...]:
     return tuple(sorted({"input", *(names & {"forward", "output"})}))
 
 
-def bundles(desired: Desired, others: Sequence[Backend]) -> dict[str, Mapping[str, str]]:
-    """The parts that take things away. They are loaded after the rules, and undone before them: never a gap."""
-    found: dict[str, Mapping[str, str]] = {
-        PART: {
+def bundles(desired: Desired, others: Sequence[Backend], hooked: bool = True) -> dict[str, Mapping[str, str]]:
+    """The parts that take things away. They are loaded after the rules, and undone before them: never a gap.
+
+    `hooked`: rules of several owners stand side by side at the hooks of a kernel, as on Linux."""
+    found: dict[str, Mapping[str, str]] = {}
+    if hooked:
+        found[PART] = {
             "hooks": "".join(f"{name}\n" for name in hooks(desired)),
             **{name: text(f"guard/exclusive/{name}") for name in ("load.sh", "save.sh", "back.sh", "again.sh")},
         }
-    }
     for other in others:
         real = {f"real/{name}": content for name, content in other.scripts().items()}
         found[f"other-{other.NAME}"] = {

@@ -21,7 +21,7 @@ MOST_BLOCKED = 4096
 
 def ability(facts: Facts) -> Ability:
     """What the tools of a host can do."""
-    return Ability(ipset=facts.tool("ipset") is not None)
+    return Ability(ipset=facts.tool("ipset") is not None, version="" if facts.system == "Linux" else facts.release)
 
 
 def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
@@ -44,7 +44,10 @@ def desire(ruleset: Ruleset, backend: Backend, facts: Facts) -> Desired:
         bundles=bundles,
         boot_bundle=boot,
         program=backend.parse({name: text for name, text in rules.items() if is_part(backend, name)}),
-        settings=sysctl.parse({name: text for name, text in settings.items() if name in sysctl.PARTS}),
+        settings={
+            name: sysctl.in_ticks(value, facts.slowhz)
+            for name, value in sysctl.parse({k: v for k, v in settings.items() if k in sysctl.PARTS}).items()
+        },
         parts=backend.PARTS,
         ability=able,
     )
@@ -54,7 +57,11 @@ def prove(desired: Desired, backend: Backend) -> None:
     """Raises `Problems` unless what would be loaded now, and the minimal rule set of the boot, read back, do with every
     packet what their rule sets say."""
     folder = f"minimal/{backend.NAME}/"
-    texts = {name: desired.boot_bundle[folder + name] for name in backend.PARTS if folder + name in desired.boot_bundle}
+    texts = {
+        path.removeprefix(folder): text
+        for path, text in desired.boot_bundle.items()
+        if path.startswith(folder) and is_part(backend, path.removeprefix(folder))
+    }
     found: list[Problem] = []
     for name, ruleset, program in (
         (backend.NAME, desired.ruleset, desired.program),
@@ -116,6 +123,10 @@ def after(observed: Program, desired: Program) -> Program:
             continue
         others = tuple(line for line in chain.lines if not jumps_to(line, names))
         shared = mine.pop(_key(chain), None)
+        if shared is not None and shared.own:
+            # A main rule set of pf is one text: what is loaded takes the place of whatever was there.
+            chains.append(shared)
+            continue
         chains.append(replace(chain, lines=(*(shared.lines if shared else ()), *others)))
     return Program((*chains, *mine.values()), observed.foreign, observed.live)
 

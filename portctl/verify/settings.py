@@ -18,7 +18,8 @@ RANGE, RESERVED = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_po
 def names(ruleset: Ruleset, system: str, advertised: Iterable[str] = ()) -> tuple[str, ...]:
     """The settings to ask a host for, before `compare`."""
     wanted = [name for name, _, _ in sysctl.settings(ruleset, system, advertised)]
-    return tuple(dict.fromkeys([*wanted, RANGE, RESERVED]))
+    asked = [RANGE, RESERVED] if system == "Linux" else list(sysctl.port_range(system))
+    return tuple(dict.fromkeys([*wanted, *asked]))
 
 
 def drift(view: View) -> Iterator[Finding]:
@@ -26,6 +27,7 @@ def drift(view: View) -> Iterator[Finding]:
     advertised = [interface.name for interface in view.facts.interfaces if interface.advertised]
     for name, value, setting in sysctl.settings(view.ruleset, view.facts.system, advertised):
         present = view.settings.get(name)
+        value = sysctl.in_ticks(value, view.facts.slowhz)
         if present is not None and sysctl.normal(name, present) != value:
             yield Finding(
                 "sysctl-drift",
@@ -42,7 +44,10 @@ def overlap(view: View) -> Iterator[Finding]:
     """Declared ports that a client program may get before the service does."""
     wanted = {name: value for name, value, _ in sysctl.settings(view.ruleset, view.facts.system)}
     now = {**view.settings, **wanted}
-    chosen, reserved = ports_of(now.get(RANGE, EPHEMERAL)), ports_of(now.get(RESERVED, ""))
+    linux = view.facts.system == "Linux"
+    first = sysctl.port_range(view.facts.system)
+    range_now = now.get(RANGE, EPHEMERAL) if linux else "-".join(now.get(name, "") for name in first[:2])
+    chosen, reserved = ports_of(range_now), ports_of(now.get(RESERVED, ""))
     found = [(rule, ports) for rule in view.openings() if (ports := _ports(rule) & (chosen - reserved))]
     everything = reserved
     for _, ports in found:
@@ -57,8 +62,12 @@ def overlap(view: View) -> Iterator[Finding]:
             rule.name,
             f"{flows_text(flows)} lies inside the ephemeral range {low}-{high} and is not reserved: the kernel may have"
             " given it to a client when the service starts",
-            f'in `sysctl`, write `reserved_ports: "{reserve}"` (net.ipv4.ip_local_reserved_ports)',
-            (f"{RANGE} = {low} {high}", f"{RESERVED} = {now.get(RESERVED, '')}".rstrip()),
+            f'in `sysctl`, write `reserved_ports: "{reserve}"` (net.ipv4.ip_local_reserved_ports)'
+            if linux
+            else "move the service, or the range: in `sysctl`, `ephemeral_ports`",
+            (f"{RANGE} = {low} {high}", f"{RESERVED} = {now.get(RESERVED, '')}".rstrip())
+            if linux
+            else tuple(f"{name} = {now.get(name, 'unknown')}" for name in first[:2]),
             rule.span,
         )
 

@@ -162,7 +162,11 @@ take() { # WHO SECONDS: waits so long for the lock
     while :; do
         said=$(try_lock "$1")
         case $? in
-            0) say "$said"; return 0 ;;
+            0) # the number; where this system has another place for the transaction, that too
+                [ "$run" = /run/portctl ] || said="$said $pending"
+                say "$said"
+                return 0
+                ;;
             1) [ "$(uptime)" -lt "$until_then" ] || { say "$said"; return 75; } ;;
             3) return 1 ;;
         esac
