@@ -2,7 +2,7 @@
 
 Each system loads packet filters in a way of its own: rc.conf(5) of FreeBSD names the file that rc.d/pf loads, or the
 script of rc.d/ipfw; OpenBSD's rc(8) loads /etc/pf.conf; on macOS a job of launchd(8) runs `boot.sh`. The words of each
-are in `templates/boot/SYSTEM-FILTER/`: `rc` (lines for rc.conf), `check.sh` (would the next boot load it?), `job.plist`.
+are in `templates/boot/SYSTEM-FILTER/`: `rc` (lines for rc.conf), `check.sh` (would the boot load it?), `job.plist`.
 """
 
 from __future__ import annotations
