@@ -126,9 +126,9 @@ def _in_sandbox(file: Path, request: Request, with_listeners: bool, date: str | 
 
     from portctl import apply as applying
     from portctl import pipeline, report
-    from portctl.cli.verify import look
     from portctl.hosts.probe import expectations
     from portctl.hosts.sandbox import Sandbox
+    from portctl.inspection import inspect
     from portctl.verify import wrong
 
     at = datetime.now(UTC) if date is None else pipeline.moment(date)
@@ -136,15 +136,15 @@ def _in_sandbox(file: Path, request: Request, with_listeners: bool, date: str | 
     with Sandbox.for_ruleset(request.ruleset, with_listeners) as box, _said():
         applying.apply(box.host, request, _talk(True))
         trials = expectations(box, request.ruleset)
-        findings, holds = look(box.host, compiled, at, request.backend, boot=False)
+        seen = inspect(box.host, compiled, at, request.backend, boot=False)
     typer.echo(f"\nIn force in the sandbox. Sent real packets for the {len(trials)} entries of `tests`:")
     for trial in trials:
         typer.echo(_trial_text(trial))
-    typer.echo(report.findings_text(findings, holds), nl=False)
+    typer.echo(report.findings_text(seen.findings, seen.looked_at()), nl=False)
     if any(not trial.holds for trial in trials):
         return CHANGED
     # Without listeners nothing is there to listen: only that is no finding in a sandbox.
-    serious = findings if with_listeners else [f for f in findings if f.code != "not-listening"]
+    serious = [f for f in seen.findings if with_listeners or f.code != "not-listening"]
     return CHANGED if wrong(serious) else AS_IS
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,9 +14,7 @@ from portctl.cli.where import HERE, OnHost
 
 if TYPE_CHECKING:
     from portctl.command import Host
-    from portctl.observe import Facts, Observed
     from portctl.pipeline import Compiled
-    from portctl.verify import Finding
 
 HOLDS, DIFFERS, REFUSED = 0, 1, 3
 
@@ -50,6 +47,7 @@ def verify(
     host could not be asked.
     """
     from portctl import backends, pipeline, report
+    from portctl.inspection import inspect
     from portctl.problems import Problem, Problems, text
     from portctl.verify import wrong
 
@@ -63,56 +61,12 @@ def verify(
         if problem.code != "expired":
             typer.echo(text(problem) + "\n", err=True)
     with _host(compiled, file, backend, sandbox, with_listeners, machine) as host:
-        findings, holds = look(host, compiled, at, backend, boot=not sandbox)
-    typer.echo(report.findings_json(findings) if form == "json" else report.findings_text(findings, holds), nl=False)
-    raise typer.Exit(DIFFERS if wrong(findings) else HOLDS)
-
-
-def look(
-    host: Host, compiled: Compiled, at: datetime, backend: str | None = None, boot: bool = True
-) -> tuple[list[Finding], str]:
-    """Asks a host and compares: the findings, and in words what was looked at. Raises `Problems`, `HostError`."""
-    from portctl import backends, observe, sysctl
-    from portctl.observe.boot import boot_state
-    from portctl.plan.state import desire
-    from portctl.verify import compare, setting_names
-
-    known = observe.facts(host)
-    name = observe.choose_backend(known, last_backend(host), backend)
-    desired = desire(compiled.ruleset, backends.load(name), known)
-    advertised = [interface.name for interface in known.interfaces if interface.advertised]
-    wanted = setting_names(compiled.ruleset, known.system, advertised)
-    observed = observe.observe(host, observe.readers(known), wanted, known)
-    state = boot_state(host) if boot else None
-    if boot and state is None:
-        observed = replace(observed, unknown=(*observed.unknown, "what the next boot would load (needs root)"))
-    rules = (*desired.parts, *sysctl.PARTS)
-    files = {f"{part}/{file}": text for part, each in desired.bundles.items() for file, text in each.items()}
-    findings = compare(
-        compiled.ruleset,
-        observed,
-        desired.program,
-        at,
-        boot=state,
-        files={path: text for path, text in files.items() if path.rpartition("/")[2] in rules},
-        problems=compiled.problems,
+        seen = inspect(host, compiled, at, backend, boot=not sandbox)
+    findings = seen.findings
+    typer.echo(
+        report.findings_json(findings) if form == "json" else report.findings_text(findings, seen.looked_at()), nl=False
     )
-    return findings, _looked_at(compiled, known, observed, name)
-
-
-def last_backend(host: Host) -> str | None:
-    """The back end of the last confirmed apply of a host, if there was one."""
-    from portctl.apply import history
-
-    force = history.in_force(history.records(host))
-    return force.about.backend if force else None
-
-
-def _looked_at(compiled: Compiled, known: Facts, observed: Observed, backend: str) -> str:
-    services, listeners = len(compiled.policy.services), len(observed.listeners or ())
-    where = f" on {known.distribution}" if known.distribution else ""
-    sockets = f"{listeners} listening socket{'' if listeners == 1 else 's'}"
-    return f"{services} service{'' if services == 1 else 's'}, {sockets}, {backend}{where}"
+    raise typer.Exit(DIFFERS if wrong(findings) else HOLDS)
 
 
 @contextmanager

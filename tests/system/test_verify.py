@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from portctl import pipeline
-from portctl.cli.verify import look
 from portctl.command import Command, Result
 from portctl.hosts.namespaces import Room
+from portctl.inspection import inspect
 from portctl.verify import Finding, wrong
 from tests.system import applying, worlds
 from tests.system.listening import listening, process, tcp, udp
@@ -61,7 +61,7 @@ def findings(tmp_path: Path) -> Callable[..., list[Finding]]:
         path = tmp_path / "policy.yaml"
         path.write_text(policy)
         at = datetime.now(UTC)
-        return [f for f in look(machine, pipeline.compile(path, at), at)[0] if f.code != "unused"]
+        return [f for f in inspect(machine, pipeline.compile(path, at), at).findings if f.code != "unused"]
 
     return found
 
@@ -79,7 +79,7 @@ def told(findings: list[Finding]) -> list[tuple[str, str]]:
     return [(finding.code, finding.subject) for finding in findings]
 
 
-def only(findings: list[Finding], code: str) -> Finding:
+def only(findings: Sequence[Finding], code: str) -> Finding:
     (found,) = (finding for finding in findings if finding.code == code)
     return found
 
@@ -98,7 +98,7 @@ def test_an_opening_is_unused_until_somebody_comes(world: worlds.World, backend:
 
     def unused() -> set[str]:
         at = datetime.now(UTC)
-        found = look(world.machine, pipeline.compile(path, at), at)[0]
+        found = inspect(world.machine, pipeline.compile(path, at), at).findings
         return {finding.subject for finding in found if finding.code == "unused"}
 
     applying.applied(world.machine, POLICY.replace("name: web", "name: again"), "--backend", backend)
@@ -327,7 +327,7 @@ def test_without_root_nothing_is_called_closed_and_not_all_is_well(machine: Room
     path.write_text(POLICY)
     compiled = pipeline.compile(path)
     with listening(machine, *ALL, process("redis", tcp("0.0.0.0", 6379))):
-        found, _ = look(Nobody(machine), compiled, datetime.now(UTC), backend)
+        found = inspect(Nobody(machine), compiled, datetime.now(UTC), backend).findings
     assert {finding.code for finding in found} == {"unknown", "undeclared"}
     assert wrong(found)
     said = " ".join(finding.message for finding in found if finding.code == "unknown")
