@@ -346,6 +346,65 @@ def test_a_ban_is_a_note(policy: Callable[..., Case]) -> None:
     assert "a ban" in findings[0].message
 
 
+def banned(*addresses: str) -> tuple[Line, ...]:
+    return tuple(
+        Line((Condition(Field.SOURCE, Ranges.single(int(ip_address(a))), family=4),), (Deny(),), f"-s {a}/32 -j DROP")
+        for a in addresses
+    )
+
+
+def test_what_a_foreign_chain_cuts_is_said_as_a_set_once_however_many_rules_it_has(policy: Callable[..., Case]) -> None:
+    case = policy()
+    jump = Line((Condition(Field.PROTOCOL, Ranges.single(6)),), (Jump("f2b"),), "-p tcp -j f2b")
+    chain = Chain("filter", "f2b", banned(*(f"203.0.113.{n}" for n in range(64, 128))), None, 4)
+    (finding,) = case.findings(case.observed(foreign(jump), chain))
+    assert (finding.code, finding.severity, finding.subject) == ("foreign-rule", "note", "filter f2b")
+    assert finding.evidence[0] == "cut: inbound 80/tcp (http), 443/tcp (https) from 203.0.113.64/26"
+    assert finding.evidence[-1].startswith("  drop: filter f2b: -s 203.0.113.")
+
+
+def test_each_foreign_chain_is_told_by_itself(policy: Callable[..., Case]) -> None:
+    case = policy()
+    two = (foreign(*banned("198.51.100.7"), name="A"), foreign(*banned("203.0.113.7"), name="B"))
+    findings = case.findings(case.observed(*two, listeners=None))
+    assert {f.subject: f.evidence[0] for f in findings} == {
+        "filter A": "cut: inbound 22/tcp (ssh), 80/tcp (http), 443/tcp (https) from 198.51.100.7",
+        "filter B": "cut: inbound 80/tcp (http), 443/tcp (https) from 203.0.113.7",
+    }
+
+
+def test_what_a_foreign_rule_lets_in_before_portctl_is_asked(policy: Callable[..., Case]) -> None:
+    """As `iptables -I INPUT` does. An accept in a chain of its own lets nothing in."""
+    case = policy()
+    own = Chain("filter", "PORTCTL-IN", (Line((), (Deny(),), "-j DROP"),), None, 4, own=True)
+    jump = Line((), (Jump("PORTCTL-IN"),), "-A INPUT -j PORTCTL-IN")
+    redis = (Condition(Field.PROTOCOL, Ranges.single(6)), Condition(Field.PORT, Ranges.single(6379)))
+    opened = Line(redis, (Accept(),), "-p tcp --dport 6379 -j ACCEPT")
+    shared = foreign(jump, hook=Hook("input", 0))
+    case = replace(case, wanted=Program((own, shared)))
+    for lines, expected in (((opened, jump), ["filter INPUT"]), ((jump, opened), [])):
+        loaded = Program((own, replace(shared, lines=lines)))
+        findings = case.findings(replace(case.observed(listeners=None), program=loaded))
+        found = [finding for finding in findings if finding.code == "foreign-rule"]
+        assert [finding.subject for finding in found] == expected
+        assert all(f.evidence[0].startswith("let in: inbound 6379/tcp") for f in found)
+        assert all(f.severity == "warning" and "lets in what the policy does not" in f.message for f in found)
+
+
+def test_what_others_cut_of_what_goes_out_by_default_is_a_note(policy: Callable[..., Case]) -> None:
+    case = policy()
+    smtp = (Condition(Field.PROTOCOL, Ranges.single(6)), Condition(Field.PORT, Ranges.single(25)))
+    drop = foreign(Line(smtp, (Deny(),), "-p tcp --dport 25 -j DROP"), name="OUTPUT", hook=Hook("output", 10))
+    (finding,) = case.findings(case.observed(drop))
+    assert (finding.code, finding.severity) == ("foreign-rule", "note")
+    assert "outbound 25/tcp (smtp)" in finding.evidence[0]
+
+
+def test_what_the_policy_leaves_alone_others_may_cut(policy: Callable[..., Case]) -> None:
+    case = policy()
+    assert case.findings(case.observed(foreign(name="FORWARD", hook=Hook("forward", 10, Deny())))) == []
+
+
 def test_a_hook_policy_of_somebody_else_is_named(policy: Callable[..., Case]) -> None:
     case = policy()
     findings = case.findings(case.observed(foreign(hook=Hook("input", 10, Deny()))))

@@ -100,17 +100,30 @@ def differ(old: Side, new: Side, at: datetime | None = None, families: tuple[Fam
     found: list[Change] = []
     too_many = False
     for kind, packets in sets.items():
-        accepting = new if kind in ("opened", "may open") else old
-        for among, part in _sorts(packets, at):
-            try:
-                found += [_change(kind, box, packets, accepting, (old, new), among) for box in boxes(part)]
-            except TooMany:
-                too_many = True
+        listed, more = changes_of(kind, packets, (old, new), at)
+        found += listed
+        too_many = too_many or more
     found.sort(key=_order)
     changes = tuple(change for change in found if not change.among and not change.reason.fixed)
     other = tuple(change for change in found if change.among or change.reason.fixed)
     denied = unlike - sets["opened"] - sets["closed"] - sets["may open"] - sets["may close"]
     return Difference(old, new, _relation(sets), changes, other, tuple(_listed(denied)), too_many)
+
+
+def changes_of(
+    kind: Way, packets: PacketSet, sides: tuple[Side, Side], at: datetime | None
+) -> tuple[list[Change], bool]:
+    """A set of packets that one of two sides (the old, the new) accepts and the other does not, as changes; and whether
+    there are more than anybody would read."""
+    accepting = sides[1] if kind in ("opened", "may open") else sides[0]
+    found: list[Change] = []
+    too_many = False
+    for among, part in _sorts(packets, at):
+        try:
+            found += [_change(kind, box, packets, accepting, sides, among) for box in boxes(part)]
+        except TooMany:
+            too_many = True
+    return sorted(found, key=_order), too_many
 
 
 def _listed(packets: PacketSet) -> list[Box]:

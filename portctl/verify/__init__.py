@@ -13,7 +13,7 @@ from portctl.observe.types import Observed
 from portctl.problems import Problem
 from portctl.program import Program
 from portctl.ruleset import Ruleset
-from portctl.verify import packets, reach, rules, settings, sockets
+from portctl.verify import foreign, packets, reach, rules, settings, sockets
 from portctl.verify.boot import persistence
 from portctl.verify.finding import Code, Finding, View
 from portctl.verify.settings import names as setting_names
@@ -75,6 +75,7 @@ def _rules(view: View, observed: Observed) -> Iterator[Finding]:
         if finding := reach.exposed_published(view, port):
             yield finding
     yield from reach.closed(view, observed.listeners or (), published)
+    yield from foreign.foreign(view)
     if observed.listeners is None:
         return
     yield from sockets.declared(view, observed.listeners, published)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from portctl.listeners import Listener
 from portctl.net import Address
 from portctl.program import Answer, Deny, Step, evaluate
-from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide
+from portctl.ruleset import Kind, Packet, Rule, Verdict, decide
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text
 from portctl.verify.sockets import Published, at, destinations, items, text
@@ -114,11 +114,10 @@ def _entry(view: View, protocol: int, port: int) -> Rule | None:
 
 def closed(view: View, listeners: Sequence[Listener], published: Sequence[Published]) -> Iterator[Finding]:
     """Services that somebody answers for and that not everybody reaches whom the policy admits."""
-    foreign: Cases = {}
     hanging: Cases = {}
-    strangers = {s for family in packets.STRANGERS.values() for s in family}
     for rule in view.openings():
         own, reached = Difference(), False
+        lost: list[tuple[Packet, Answer]] = []
         for packet, answer, admitted in _to_service(view, rule, listeners, published):
             if not admitted:
                 continue
@@ -127,12 +126,11 @@ def closed(view: View, listeners: Sequence[Listener], published: Sequence[Publis
                 for step in answer.depends_on:
                     _put(hanging, step, (rule, packet, answer))
             elif answer.decided is not None and not answer.decided.chain.own:
-                _put(foreign, answer.decided, (rule, packet, answer))
+                lost.append((packet, answer))
             else:
                 own.examples.append((packet, answer))
-        lost = [each for _, found in foreign.values() for each in found if each[0] is rule]
         if own.examples or (lost and not reached):
-            own.examples += [(packet, answer) for _, packet, answer in lost]
+            own.examples += lost
             yield Finding(
                 "unreachable",
                 "error",
@@ -145,11 +143,6 @@ def closed(view: View, listeners: Sequence[Listener], published: Sequence[Publis
                 own.evidence(),
                 rule.span,
             )
-    for rule, packet, answer in _through(view):
-        assert answer.decided is not None
-        _put(foreign, answer.decided, (rule, packet, answer))
-    for step, cases in foreign.values():
-        yield _foreign(step, cases, frozenset(strangers))
     for step, cases in hanging.values():
         yield _not_understood(step, cases)
 
@@ -199,40 +192,3 @@ def _to_service(
         for port in published:
             if port.protocol == flow.protocol and port.port in flow.ports:
                 yield from _asked(view, flow.protocol, port.port, own)
-
-
-def _through(view: View) -> Iterator[tuple[Rule, Packet, Answer]]:
-    """Packets of the other entries, and of what a host needs to live on a network, that somebody else's rules deny."""
-    if view.program is None:
-        return
-    for direction in Direction:
-        for rule in view.ruleset.rules(direction):
-            ours = rule.kind is Kind.FIXED or (
-                direction is not Direction.INBOUND and rule.kind in (Kind.EGRESS, *OPENS)
-            )
-            if not ours or rule.flows is None or rule.verdict is not Verdict.ACCEPT or rule.original is not None:
-                continue
-            for packet in packets.of_rule(view, rule, direction):
-                if decide(view.ruleset, packet)[0] is Verdict.ACCEPT:
-                    answer = evaluate(view.program, packet, view.own)
-                    if answer.verdict is not Verdict.ACCEPT and _is_foreign(answer):
-                        yield rule, packet, answer
-
-
-def _foreign(step: Step, cases: list[Case], strangers: frozenset[Address]) -> Finding:
-    """One rule of somebody else's. A ban of single addresses is a note; a rule that hits anybody is a difference."""
-    names = list(dict.fromkeys(rule.name for rule, _, _ in cases))
-    where = next((rule.span for rule, _, _ in cases if rule.span), None)
-    anybody = any(packet.source in strangers or rule.kind is not Kind.SERVICE for rule, packet, _ in cases)
-    shown = Difference([(packet, answer) for _, packet, answer in cases])
-    place = f"{step.chain.table} {step.chain.name}"
-    return Finding(
-        "foreign-rule",
-        "warning" if anybody else "note",
-        place,
-        f"a rule that is not portctl's decides first, against {', '.join(f'`{name}`' for name in names[:6])}"
-        + ("" if anybody else ", for single addresses (a ban?)"),
-        "take it away, or change the policy to say the same; `portctl apply --exclusive` takes it out of the way",
-        shown.evidence(),
-        where,
-    )

@@ -1,0 +1,188 @@
+"""What everybody else's rules do to what the policy says, chain by chain, as sets of packets: `foreign-rule`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from portctl.problems import Span
+from portctl.program import Translate, evaluate
+from portctl.ruleset import STARTING, Direction, Kind, Rule, Ruleset, Verdict
+from portctl.space import Space
+from portctl.space import foreign as foreign_space
+from portctl.space.difference import Change, changes_of
+from portctl.space.dimensions import IN, OUT, STATE, states
+from portctl.space.foreign import Effect
+from portctl.space.from_ruleset import rule_cubes
+from portctl.space.sets import PacketSet
+from portctl.space.sides import Side, of_program, of_ruleset
+from portctl.space.words import NOT_LOOPBACK, box_text
+from portctl.verify import packets
+from portctl.verify.finding import Finding, View, packet_text, step_text
+from portctl.verify.rules import ours
+
+MOST_SENTENCES = MOST_NAMES = 6
+MOST_ENTRIES = 400
+"""So many entries of a policy are asked by name whether a foreign chain cuts them."""
+OPENINGS = (Kind.SERVICE, Kind.EGRESS, Kind.FORWARD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """The policy, and all that is loaded; what the policy admits, not by default, and with `outbound: allow`."""
+
+    policy: Side
+    loaded: Side
+    named: PacketSet
+    allowed: PacketSet
+    elsewhere: PacketSet
+    """What neither comes in nor goes out by the loopback interface."""
+    starting: PacketSet
+    """What of that may start a connection."""
+
+
+def foreign(view: View) -> Iterator[Finding]:
+    """Chains of others that deny what the policy admits, or let in what it does not. Ports that others publish are
+    `exposed`, and what the policy leaves alone (`forward: keep`) is nobody's business here."""
+    program, wanted = view.program, view.wanted
+    if program is None or wanted is None or all(chain.own for chain in program.chains):
+        return
+    if foreign_space.too_large(program):
+        yield _too_large(sum(len(chain.lines) for chain in program.chains if not chain.own))
+        return
+    space = Space()
+    meant = of_program(space, ours(wanted), "policy", view.own)
+    policy = replace(of_ruleset(space, view.ruleset, "policy"), partition=meant.partition)
+    loaded = replace(of_program(space, program, "loaded", view.own), groups=view.ruleset.groups)
+    named, allowed = (space.of_ruleset(_without(view.ruleset, d)).accepted() for d in (tuple(Direction), _BUT_OUTBOUND))
+    elsewhere = space.boxes([(None, {IN: NOT_LOOPBACK, OUT: NOT_LOOPBACK})])
+    starting = elsewhere & space.boxes([(None, {STATE: states(STARTING)})])
+    sides = _Sides(policy, loaded, named, allowed, elsewhere, starting)
+    in_force = any(chain.own for chain in program.chains)
+    for effect in foreign_space.effects(meant.partition, program, loaded.partition, view.own):
+        if effect.way == "cuts":
+            yield from _cuts(view, sides, effect)
+        elif in_force and not _publishes(effect):
+            yield from _admits(view, sides, effect)
+
+
+_BUT_OUTBOUND = (Direction.INBOUND, Direction.FORWARDED)
+
+
+def _without(ruleset: Ruleset, directions: tuple[Direction, ...]) -> Ruleset:
+    """The rule set where nothing is admitted by default in some directions. What it leaves alone it does not admit."""
+
+    def closed(direction: Direction) -> tuple[Rule, ...]:
+        rules = ruleset.rules(direction)
+        if direction not in directions:
+            return rules
+        kinds: tuple[Kind, ...] = (Kind.DEFAULT, Kind.PUBLISHED)
+        if direction is Direction.FORWARDED and ruleset.forward_kept:
+            kinds = (*kinds, Kind.FIXED)
+        return tuple(replace(r, verdict=Verdict.DROP) if r.kind in kinds else r for r in rules)
+
+    return replace(
+        ruleset,
+        inbound=closed(Direction.INBOUND),
+        outbound=closed(Direction.OUTBOUND),
+        forwarded=closed(Direction.FORWARDED),
+    )
+
+
+def _publishes(effect: Effect) -> bool:
+    line = effect.step.line
+    return line is not None and any(isinstance(action, Translate) for action in line.actions)
+
+
+def _cuts(view: View, sides: _Sides, effect: Effect) -> Iterator[Finding]:
+    """A warning where a chain cuts what the policy names; a note where it hits single addresses, or cuts what only
+    `outbound: allow` admits."""
+    named, default = effect.packets & sides.named, effect.packets & sides.allowed & sides.starting
+    cut = named & sides.starting or default or named & sides.elsewhere or named
+    if not cut:
+        return
+    by_default = cut is default
+    hit, cut = ([], cut) if by_default else _entries(view, cut)
+    changes, _ = changes_of("closed", cut, (sides.policy, sides.loaded), view.at)
+    anybody = any(map(_hits_anybody, changes))
+    against = ", ".join(f"`{rule.name}`" for rule in hit[:MOST_NAMES]) or "what goes out by default"
+    more = f" and {len(hit) - MOST_NAMES} more" if len(hit) > MOST_NAMES else ""
+    yield Finding(
+        "foreign-rule",
+        "note" if by_default or not anybody else "warning",
+        _place(effect),
+        f"a rule that is not portctl's decides first, against {against}{more}"
+        + ("" if anybody else ", for single addresses (a ban?)"),
+        "take it away, or change the policy to say the same; `portctl apply --exclusive` takes it out of the way",
+        _evidence(view, changes, "cut"),
+        _where(hit),
+    )
+
+
+def _admits(view: View, sides: _Sides, effect: Effect) -> Iterator[Finding]:
+    changes, _ = changes_of("opened", effect.packets, (sides.policy, sides.loaded), view.at)
+    yield Finding(
+        "foreign-rule",
+        "warning",
+        _place(effect),
+        "a rule that is not portctl's decides first, and lets in what the policy does not",
+        "take it away, or declare it in the policy; `portctl apply` puts portctl's own rules first",
+        _evidence(view, changes, "let in"),
+    )
+
+
+def _evidence(view: View, changes: list[Change], word: str) -> tuple[str, ...]:
+    """The set in words, ordinary connections first; then a packet of it, and the line that decides."""
+    ordinary = [change for change in changes if not change.among]
+    shown = ordinary or changes
+    lines = [
+        f"{word}: {box_text(each.box, view.ruleset.groups)}" + (f", {each.among}" if each.among else "")
+        for each in shown[:MOST_SENTENCES]
+    ]
+    if len(shown) > MOST_SENTENCES:
+        lines.append(f"{word}: and {len(shown) - MOST_SENTENCES} more")
+    if shown and view.program is not None:
+        answer = evaluate(view.program, shown[0].example, view.own)
+        lines += [packet_text(shown[0].example), f"  {answer.verdict.value}: {step_text(answer.decided)}"]
+    return tuple(lines)
+
+
+def _entries(view: View, cut: PacketSet) -> tuple[list[Rule], PacketSet]:
+    """The entries of which a set has packets, and these packets; where it has none of any entry, the fixed lines."""
+    rules = [(d, rule) for d in Direction for rule in view.ruleset.rules(d) if rule.verdict is Verdict.ACCEPT]
+    for kinds in (OPENINGS, (Kind.FIXED,)):
+        asked = [(d, rule) for d, rule in rules if rule.kind in kinds]
+        found: dict[str, Rule] = {}
+        together = cut.space.nothing()
+        for direction, rule in asked[:MOST_ENTRIES]:
+            if part := cut & cut.space.boxes((direction, cube) for cube in rule_cubes(rule)):
+                found.setdefault(rule.name, rule)
+                together |= part
+        if found:
+            return list(found.values()), together
+    return [], cut
+
+
+def _hits_anybody(change: Change) -> bool:
+    """Whether it hits more than the addresses it names: somebody in particular is banned, or everybody is cut off."""
+    if change.box.direction is not Direction.INBOUND:
+        return True
+    return any(stranger in change.box.source for family in packets.STRANGERS.values() for stranger in family)
+
+
+def _where(rules: list[Rule]) -> Span | None:
+    return next((rule.span for rule in rules if rule.span), None)
+
+
+def _place(effect: Effect) -> str:
+    return f"{effect.step.chain.table} {effect.step.chain.name}"
+
+
+def _too_large(lines: int) -> Finding:
+    return Finding(
+        "unknown",
+        "note",
+        "host",
+        f"{lines} rules of others are too many to be asked as a set of packets",
+        "every entry was asked with packets of its own; `portctl explain --host` asks about one address or port",
+    )
