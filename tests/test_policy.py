@@ -340,14 +340,38 @@ def test_check_prints_json(tmp_path: Path) -> None:
     ]
 
 
-def test_check_starts_without_what_it_does_not_need(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--format", "json"], ["--format=text", "--date", "2026-07-01"], ["--root", ".", "other.yaml"]],
+    ids=lambda options: " ".join(options) or "plain",
+)
+def test_check_starts_without_what_it_does_not_need(tmp_path: Path, options: list[str]) -> None:
     """It runs at every save of an editor: a quarter of a second of CPU, of which each of these would take a third."""
-    top = write(tmp_path, top=TESTED)
-    command = [sys.executable, "-X", "importtime", "-m", "portctl", "check", str(top)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    write(tmp_path, top=TESTED, other=f"{HEAD}services:\n  ssh: {{ports: ssh, from: 198.51.100.0/24}}\n")
+    command = [sys.executable, "-X", "importtime", "-m", "portctl", "check", *options, "top.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ("ok" if "json" not in options else '"status": 0') in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "pydantic_core" in imported
-    assert imported & {"typer", "jinja2", "pydantic", "subprocess"} == set()
+    assert imported & {"typer", "jinja2", "pydantic", "subprocess", "portctl.space.sets"} == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], "portctl check [OPTIONS] {FILE…}"),
+        ([], "Missing argument 'FILE…'"),
+        (["--format", "xml", "top.yaml"], "'xml' is not one of 'text', 'json'"),
+        (["--formt", "json", "top.yaml"], "No such option: --formt"),
+        (["top.yaml", "--date"], "'--date' requires an argument"),
+        (["--date", "soon", "top.yaml"], "`soon` is neither a day nor a moment"),
+        (["--", "--top.yaml"], "--top.yaml"),
+    ],
+)
+def test_check_says_what_is_wrong_with_its_arguments(tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = portctl("check", *arguments, cwd=tmp_path)
+    assert words in done.stdout + done.stderr
+    assert done.returncode == (0 if "--help" in arguments else 2)
 
 
 def test_a_misspelt_key_is_not_missed_as_well() -> None:

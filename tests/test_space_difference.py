@@ -20,7 +20,8 @@ from portctl.space import Space, report, sides
 from portctl.space import difference as differences
 from portctl.space.boxes import boxes, set_of
 from portctl.space.difference import Difference
-from portctl.space.words import addresses_text, box_text, is_internet
+from portctl.space.internet import is_internet
+from portctl.space.words import addresses_text, box_text
 from tests import space_worlds as worlds
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)

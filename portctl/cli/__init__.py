@@ -71,11 +71,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     gc.disable()  # a command is short and its values form no loops; looking for them costs a sixth of a large policy
     try:
-        if arguments[:1] == ["check"] and len(arguments) > 1 and not any(a.startswith("-") for a in arguments):
-            # typer costs 0.15 s; what is typed at every save of an editor needs none of it.
-            from portctl.cli.checking import run
+        if arguments[:1] == ["check"]:
+            from portctl.cli import light
 
-            raise SystemExit(run(arguments[1:]))
+            if (status := light.check(arguments[1:])) is not None:
+                raise SystemExit(status)
         build(arguments)()
     except Problems as problems:
         print(problems, file=sys.stderr)

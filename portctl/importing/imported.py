@@ -26,8 +26,9 @@ from portctl.space.boxes import Box, TooMany, boxes, set_of
 from portctl.space.difference import Change, Difference, Relation, Way
 from portctl.space.dimensions import PORT, SOURCE, SOURCE_PORT
 from portctl.space.examples import example
+from portctl.space.internet import width
 from portctl.space.sets import PacketSet
-from portctl.space.words import tidy, width
+from portctl.space.words import tidy
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,11 @@ from portctl.space.dimensions import (
     moment_text,
 )
 from portctl.space.examples import example
+from portctl.space.internet import is_internet, width
 from portctl.space.ordinary import Values, martians, ordinary, usual
 from portctl.space.sets import PacketSet, Partition, possible
 from portctl.space.sides import Reason, Side, step_text
-from portctl.space.words import is_internet, tidy, width
+from portctl.space.words import tidy
 
 Relation = Literal["same", "text only", "answers", "widened", "narrowed", "both", "uncertain"]
 Way = Literal["opened", "closed", "may open", "may close"]

@@ -63,7 +63,7 @@ def _flows(rule: Rule) -> Flows:
 def _internet(addresses: Addresses) -> bool:
     if addresses == ANYWHERE:
         return True
-    from portctl.space.words import is_internet
+    from portctl.space.internet import is_internet
 
     return is_internet(addresses)
 

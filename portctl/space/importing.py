@@ -18,10 +18,11 @@ from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction
 from portctl.space.boxes import Box, TooMany, boxes, set_of
 from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, SOURCE_PORT, USER, Dimension, number_name, size
 from portctl.space.examples import example
+from portctl.space.internet import is_internet
 from portctl.space.ordinary import martians, ordinary, usual
 from portctl.space.sets import PacketSet, possible
 from portctl.space.sides import Side
-from portctl.space.words import NOT_LOOPBACK, box_text, interface_names, is_internet, tidy
+from portctl.space.words import NOT_LOOPBACK, box_text, interface_names, tidy
 
 State = Literal["modelled", "approximated", "refused"]
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")

@@ -30,11 +30,12 @@ from portctl.space.dimensions import (
 )
 from portctl.space.examples import example
 from portctl.space.from_ruleset import flow_cubes, joined
+from portctl.space.internet import width
 from portctl.space.ordinary import ordinary, usual
 from portctl.space.packets import packet_text
 from portctl.space.sets import PacketSet, Space, possible
 from portctl.space.sides import Reason, Side, step_text
-from portctl.space.words import Groups, addresses_text, box_text, conditions_text, ports_text, tidy, width, words
+from portctl.space.words import Groups, addresses_text, box_text, conditions_text, ports_text, tidy, words
 
 Verdicts = Literal["accept", "reject", "drop", "depends"]
 

@@ -19,9 +19,10 @@ from portctl.ruleset import Direction
 from portctl.space.boxes import one_family
 from portctl.space.difference import Change, Difference
 from portctl.space.dimensions import PORT, PROTOCOL
+from portctl.space.internet import is_internet
 from portctl.space.packets import packet_text
 from portctl.space.sides import Reason
-from portctl.space.words import Groups, addresses_text, is_internet, words
+from portctl.space.words import Groups, addresses_text, words
 
 VERSION = 1
 MOST_OTHER = 8
