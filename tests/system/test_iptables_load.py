@@ -17,6 +17,7 @@ from portctl.hosts.namespaces import Room
 from portctl.net import ANYWHERE, Addresses
 from portctl.program import Program
 from portctl.ruleset import Kind, Masquerade, Original, Rate, Ruleset, Translation, Verdict
+from tests import crowds, generate
 from tests.nftables_cases import FIRST_IN, KNOWN_IN, block, default, many, one, starts, tcp, udp, whole
 from tests.system import worlds
 from tests.system.worlds import checked
@@ -154,6 +155,28 @@ def test_what_is_saved_is_what_was_rendered(tools: Tools, of: Callable[[], Rules
     want = iptables.parse(files).own()
     assert iptables.parse({**saved, "users": checked(tools.host, "getent", "passwd")}).own() == want
     assert tools.program().own() == want
+
+
+@pytest.fixture(scope="module")
+def crowd() -> dict[str, str]:
+    """3000 services and hundreds of entries of every other kind, rendered."""
+    ruleset = generate.ruleset(crowds.nasty(3000, 150))
+    assert ruleset is not None
+    return iptables.render(ruleset, Ability())
+
+
+def test_the_kernel_takes_a_crowd_of_every_kind(tools: Tools, crowd: dict[str, str]) -> None:
+    """nf_tables nests 16 chains, and walks every way through them; the scripts would take most of the time."""
+    tools.put(crowd, "/run")
+    checked(tools.host, "sh", "-c", "ipset restore </run/sets.ipset")
+    for family in (4, 6):
+        hooked = "-A INPUT -j PORTCTL-IN\n-A OUTPUT -j PORTCTL-OUT\n-A FORWARD -j PORTCTL-FWD\n"
+        text = crowd[f"rules.v{family}"].replace("*filter\n", "*filter\n:PORTCTL-OPEN - [0:0]\n", 1)
+        text = text.replace("-A PORTCTL-FWD ", f"{hooked}-A PORTCTL-FWD ", 1)
+        tools.host.put(f"/run/rules.v{family}", text.encode())
+        checked(tools.host, "sh", "-c", f"{tools.tool(family, '-restore')} </run/rules.v{family}")
+        listed = checked(tools.host, tools.tool(family, "-save")).splitlines()
+        assert sum(line.startswith("-A PORTCTL") for line in listed) == text.count("\n-A PORTCTL")
 
 
 def test_loading_again_changes_nothing(tools: Tools) -> None:

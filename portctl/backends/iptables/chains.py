@@ -27,14 +27,18 @@ from portctl.ruleset import Kind, Rule, Verdict
 GROUPED = (Kind.SERVICE, Kind.EGRESS, Kind.FORWARD, Kind.PUBLISHED)
 FEW = 4
 OPEN_MARK = 0x04000000
-"""Bit of the packet mark: one of the connections that were open before there were rules."""
+"""Bit of the packet mark: one of the connections that were open before there were rules; or admitted by a stage, till
+the chain that called the stage has seen it."""
+CLEAR = f"-j MARK --set-xmark 0x0/0x{OPEN_MARK:x}"
+ADMIT = f"-j MARK --set-xmark 0x{OPEN_MARK:x}/0x{OPEN_MARK:x}"
+ADMITTED = Words(modules=(f"-m mark --mark 0x{OPEN_MARK:x}/0x{OPEN_MARK:x}",))
 OPEN_CHAIN = "PORTCTL-OPEN"
 OPEN_LINES = tuple(
-    Words(modules=("-m conntrack --ctstate NEW", *modules)).line("portctl", target)
+    Words(modules=("-m conntrack --ctstate NEW", *modules)).line("", target)
     for modules, target in (
-        ((), f"-j MARK --set-xmark 0x0/0x{OPEN_MARK:x}"),
+        ((), CLEAR),
         ((), f"-j {OPEN_CHAIN}"),
-        ((f"-m mark --mark 0x{OPEN_MARK:x}/0x{OPEN_MARK:x}",), "-j RETURN"),
+        (ADMITTED.modules, "-j RETURN"),
     )
 )
 """Asked before a packet is denied by default. The bit is taken away first: nobody else's can open anything."""
@@ -60,20 +64,26 @@ class Table:
     def add(self, chain: str, line: str) -> None:
         self.chains[chain].append(f"-A {chain} {line}")
 
-    def depth(self) -> int:
-        """How many chains are nested at most, the built-in one among them."""
-        depths: dict[str, int] = {}
+    def nesting(self) -> tuple[int, int]:
+        """How many chains are nested at most, the built-in one among them; how many ways lead through them.
+
+        nf_tables refuses more than 16 nested chains, and walks every way when it loads them.
+        """
+        found: dict[str, tuple[int, int]] = {}
         waiting = list(self.chains)
         while waiting:
             chain = waiting[-1]
-            onward = {line.rsplit(" ", 1)[1] for line in self.chains[chain]} & self.chains.keys()
-            unknown = [name for name in onward if name not in depths]
+            onward = [name for line in self.chains[chain] if (name := line.rsplit(" ", 1)[1]) in self.chains]
+            unknown = {name for name in onward if name not in found}
             if unknown:
                 waiting += unknown
                 continue
-            depths[chain] = 1 + max((depths[name] for name in onward), default=0)
+            depth = 1 + max((found[name][0] for name in onward), default=0)
+            found[chain] = depth, 1 + sum(found[name][1] for name in onward)
             waiting.pop()
-        return 1 + max(depths.values(), default=0)
+        return 1 + max((depth for depth, _ in found.values()), default=0), max(
+            (w for _, w in found.values()), default=0
+        )
 
 
 Actions = list[tuple[Words, str]]
@@ -94,6 +104,9 @@ class Direction:
     """Connections that were open before there were rules are let through."""
     by_protocol: bool = False
     """The leaf asks for the protocol, so that chains of two protocols are two chains."""
+    staged: bool = False
+    """Groups are called one after the other, and what one admits comes back with a mark. So any number of them nests no
+    deeper than one, for a few rules more on the way."""
     _memo: dict[object, str] = field(default_factory=dict)
 
     def sequence(self, chain: str, rules: Sequence[Rule]) -> None:
@@ -119,23 +132,51 @@ class Direction:
 
     def group(self, chain: str, rules: Sequence[Rule], last: bool) -> str:
         """Writes the way from a chain to a group's entries. Returns the chain that goes on after it."""
+        if self.staged:
+            self.stage(chain, rules)
+            return chain
         if last:
             Group(self, rules, None, self.prefix).enter(chain, "-g")
             return chain
         rest = self.table.new(f"{self.prefix}-REST")
         Group(self, rules, rest, self.prefix).enter(chain, "-g")
-        self.table.add(chain, ANY.line("portctl", f"-g {rest}"))
+        self.table.add(chain, ANY.line("", f"-g {rest}"))
         return rest
+
+    def stage(self, chain: str, rules: Sequence[Rule]) -> None:
+        """Calls a group; what comes back with the mark is admitted. Before the first one nothing bears it."""
+        done, stage = f"{self.prefix}-DONE", self.table.new(f"{self.prefix}-STAGE")
+        if done not in self.table.chains:
+            self.table.new(done)
+            self.table.add(done, ANY.line("", CLEAR))
+            self.table.add(done, ANY.line("", "-j RETURN"))
+            self.table.add(chain, ANY.line("", CLEAR))
+        Group(self, rules, None, self.prefix, staged=True).enter(stage, "-g")
+        self.table.add(chain, ANY.line("", f"-j {stage}"))
+        self.table.add(chain, ADMITTED.line("", f"-g {done}"))
+
+    def actions(self, rule: Rule, log: Rule | None, *, staged: bool = False) -> Actions:
+        """What is done with a packet that a rule matches. In a stage, admitting it is setting the mark."""
+        found = self.leaf(self, rule, log if log is not None and log.log else None)
+        if not staged or found[-1] != (ANY, "-j RETURN"):
+            return found
+        if len(found) > 1:
+            return [*found[:-1], (ANY, ADMIT)]
+        name = f"{self.prefix}-ADMIT"
+        if name not in self.table.chains:
+            self.table.new(name)
+            self.table.add(name, ANY.line("", ADMIT))
+        return [(ANY, f"-g {name}")]
 
     def aside(self, chain: str, rules: Sequence[Rule]) -> str:
         """Fixed rules of one protocol in a chain of their own: packets of others pass them by in one step."""
         own, rest = self.table.new(f"{self.prefix}-FIXED"), self.table.new(f"{self.prefix}-REST")
         protocol = protocol_word((rules[0].flows or ())[0].protocol)
-        self.table.add(chain, Words(protocol=protocol).line("portctl", f"-g {own}"))
+        self.table.add(chain, Words(protocol=protocol).line("", f"-g {own}"))
         for rule in rules:
             self.linear(own, rule)
         for each in (own, chain):
-            self.table.add(each, ANY.line("portctl", f"-g {rest}"))
+            self.table.add(each, ANY.line("", f"-g {rest}"))
         return rest
 
     def linear(self, chain: str, rule: Rule) -> None:
@@ -150,11 +191,13 @@ class Direction:
         words = combine([flows, *self.speaker.dimensions(rule), state_choices(rule)])
         self.emit(chain, words, rule, rule, head=True)
 
-    def emit(self, chain: str, choices: Choices, rule: Rule, log: Rule | None, *, head: bool = False) -> None:
+    def emit(
+        self, chain: str, choices: Choices, rule: Rule, log: Rule | None, *, head: bool = False, staged: bool = False
+    ) -> None:
         """The lines of one rule: what it does itself, or a way to the chain that does it."""
         if not choices:
             return
-        actions = self.leaf(self, rule, log if log is not None and log.log else None)
+        actions = self.actions(rule, log, staged=staged)
         if len(actions) == 1 and actions[0][0] == ANY:
             target = actions[0][1]
         elif choices == [ANY] or self.by_protocol:

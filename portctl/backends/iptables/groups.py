@@ -17,6 +17,7 @@ from portctl.backends.iptables.words import (
     Choices,
     Words,
     combine,
+    count,
     flow_choices,
     port_choices,
     port_text,
@@ -72,9 +73,8 @@ def _axis(rules: Sequence[Rule]) -> _Axis:
     if all(_turned(rule) for rule in rules):
         return _Axis.ORIGINAL_PORT
     flows = [flow for rule in rules for flow in rule.flows or () if flow.protocol in PROTOCOLS_WITH_PORTS]
-    if flows and all(flow.ports == EVERY_PORT for flow in flows):
-        return _Axis.SOURCE_PORT
-    return _Axis.PORT
+    by_source = sum(flow.source_ports != EVERY_PORT for flow in flows)
+    return _Axis.SOURCE_PORT if by_source > sum(flow.ports != EVERY_PORT for flow in flows) else _Axis.PORT
 
 
 def _flows(rule: Rule, axis: _Axis) -> Flows:
@@ -90,13 +90,15 @@ def _flows(rule: Rule, axis: _Axis) -> Flows:
 class Group:
     """A run of rules that differ in what they ask of ports and addresses, not of states.
 
-    `miss` is the chain where a packet goes on that none of them matches; None: back to whoever called.
+    `miss` is the chain where a packet goes on that none of them matches; None: back to whoever called. `staged`: so
+    does what they admit, with a mark.
     """
 
     direction: Direction
     rules: Sequence[Rule]
     miss: str | None
     prefix: str
+    staged: bool = False
     axis: _Axis = _Axis.PORT
     dimensions: list[list[Choices]] = field(default_factory=list)
     asked: Asked = field(default_factory=lambda: Asked((), (), ()))
@@ -110,12 +112,18 @@ class Group:
         turned = self.axis is _Axis.ORIGINAL_PORT
         if turned:
             self.prefix = f"{self.prefix}-DNAT"
-        self.dimensions = [self.direction.speaker.dimensions(rule, turned=turned) for rule in self.rules]
+        self.dimensions = [self.asks(rule, turned) for rule in self.rules]
         self.asked = Asked(
             [_flows(rule, self.axis) for rule in self.rules],
             [not asked for asked in self.dimensions],
             [rule.log for rule in self.rules],
         )
+
+    def asks(self, rule: Rule, turned: bool) -> list[Choices]:
+        """What a rule asks beside ports and state. Lists of addresses are sets where else there were many lines."""
+        speaker = self.direction.speaker
+        found = speaker.dimensions(rule, turned=turned)
+        return found if count(found) <= MOST_PRODUCT else speaker.dimensions(rule, turned=turned, most=1)
 
     def memo(self, key: object, make: Callable[[], str]) -> str:
         if key not in self.chains:
@@ -130,7 +138,7 @@ class Group:
         for protocol in self.asked.protocols(self.direction.speaker.family):
             target = self.protocol_chain(self.asked.classify(protocol))
             for words in self.guards(protocol):
-                self.direction.table.add(chain, words.line("portctl", f"{how} {target}"))
+                self.direction.table.add(chain, words.line("", f"{how} {target}"))
         if rest:
             target = self.key_chain(rest, None)
             for words in self.guards(None):
@@ -147,7 +155,7 @@ class Group:
         if protocol not in (None, TCP):
             return combine([[at], state_choices(rule)])
         tracked = rule.states & ~State.UNTRACKED
-        found = [] if protocol == TCP else combine([[at & Words(protocol="! -p tcp")], state_choices(rule)])
+        found = [] if protocol == TCP else combine([[at & Words(protocol="! tcp")], state_choices(rule)])
         if protocol is None and TCP in self.asked.protocols(self.direction.speaker.family):
             return found
         if tracked:
@@ -183,7 +191,7 @@ class Group:
             for low, high, inside in children(intervals, *span):
                 self.branch(chain, protocol, inside, (low, high), miss, word)
         if miss is not None:
-            self.direction.table.add(chain, ANY.line("portctl", f"-g {miss}"))
+            self.direction.table.add(chain, ANY.line("", f"-g {miss}"))
 
     def branch(
         self, chain: str, protocol: int, inside: list[Interval], span: tuple[int, int], miss: str | None, word: str
@@ -197,7 +205,7 @@ class Group:
         # The longest names just fit: what is translated is TCP most often.
         part = "" if self.axis is _Axis.ORIGINAL_PORT and protocol == TCP else f"-{word}"
         name = self.direction.table.new(_short(f"{self.prefix}{part}-{span[0]}-{span[1]}"))
-        self.direction.table.add(chain, words.line("portctl", f"-g {name}"))
+        self.direction.table.add(chain, words.line("", f"-g {name}"))
         self.ports(name, protocol, inside, span, miss, word)
 
     def names(self, key: Key) -> str:
@@ -212,7 +220,7 @@ class Group:
         index, sources = key[0]
         if self.asked.final[index] and sources is None and not self.also_logging(key, 0):
             rule = self.rules[index]
-            actions = self.direction.leaf(self.direction, rule, rule if rule.log else None)
+            actions = self.direction.actions(rule, rule, staged=self.staged)
             if len(actions) == 1 and actions[0][0] == ANY:
                 return actions[0][1]
         return f"-g {self.key_chain(key, protocol)}"
@@ -230,23 +238,27 @@ class Group:
             rule = self.rules[index]
             dimensions = list(self.dimensions[index])
             if sources is not None and protocol is not None:
-                dimensions.insert(0, port_choices(protocol, EVERY_PORT, sources))
+                dimensions.insert(0, self.other_ports(protocol, sources))
             elif self.direction.by_protocol and protocol is not None:
                 dimensions.insert(0, [Words(protocol=protocol_word(protocol))])
             chain = self.entry(chain, rule, dimensions, self.also_logging(key, position))
             if not dimensions:
                 return first
         if self.miss is not None:
-            self.direction.table.add(chain, ANY.line("portctl", f"-g {self.miss}"))
+            self.direction.table.add(chain, ANY.line("", f"-g {self.miss}"))
         return first
+
+    def other_ports(self, protocol: int, numbers: Ranges) -> Choices:
+        """The ports at the other end than those that the axis goes by."""
+        if self.axis is _Axis.SOURCE_PORT:
+            return port_choices(protocol, numbers, EVERY_PORT)
+        return port_choices(protocol, EVERY_PORT, numbers)
 
     def entry(self, chain: str, rule: Rule, dimensions: list[Choices], also: list[int]) -> str:
         """Writes one entry's lines into a chain. Returns the chain where the next entry's belong."""
         table = self.direction.table
-        count = 1
-        for choices in dimensions:
-            count *= len(choices)
-        if count <= MOST_PRODUCT or len([c for c in dimensions if len(c) > 1]) < 2:
+        flat = self.direction.staged or len([c for c in dimensions if len(c) > 1]) < 2
+        if flat or count(dimensions) <= MOST_PRODUCT:
             self.decide(chain, combine(dimensions), rule, also)
             return chain
         after = table.new(chain_name(self.prefix, rule.name, "-ELSE"))
@@ -254,16 +266,16 @@ class Group:
             onward = table.new(chain_name(self.prefix, rule.name, "-AND"))
             for words in choices:
                 table.add(chain, words.line(comment(rule), f"-g {onward}"))
-            table.add(chain, ANY.line("portctl", f"-g {after}"))
+            table.add(chain, ANY.line("", f"-g {after}"))
             chain = onward
         self.decide(chain, dimensions[-1], rule, also)
-        table.add(chain, ANY.line("portctl", f"-g {after}"))
+        table.add(chain, ANY.line("", f"-g {after}"))
         return after
 
     def decide(self, chain: str, choices: Choices, rule: Rule, also: list[int]) -> None:
         """The verdict; where a later entry wants the packet logged, by way of a chain that asks it."""
         if not also:
-            self.direction.emit(chain, choices, rule, rule)
+            self.direction.emit(chain, choices, rule, rule, staged=self.staged)
             return
         name = self.memo(("also", rule.name, rule.kind, tuple(also)), lambda: self.write_also(rule, also))
         for words in choices:
@@ -274,8 +286,8 @@ class Group:
         name = self.direction.table.new(chain_name(self.prefix, rule.name, "-ALSO"))
         for index in also:
             other = self.rules[index]
-            self.direction.emit(name, combine(self._log_dimensions(index)), rule, other)
-        self.direction.emit(name, [ANY], rule, None)
+            self.direction.emit(name, combine(self._log_dimensions(index)), rule, other, staged=self.staged)
+        self.direction.emit(name, [ANY], rule, None, staged=self.staged)
         return name
 
     def _log_dimensions(self, index: int) -> list[Choices]:
@@ -285,7 +297,7 @@ class Group:
             return self.dimensions[index]
         family = self.direction.speaker.family
         named = [flow for flow in flows if family in flow.families()]
-        ports = [words for flow in named for words in port_choices(flow.protocol, EVERY_PORT, flow.source_ports)]
+        ports = [words for flow in named for words in self.other_ports(flow.protocol, flow.source_ports)]
         return [ports, *self.dimensions[index]]
 
     def also_logging(self, key: Key, position: int) -> list[int]:

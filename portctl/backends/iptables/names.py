@@ -28,6 +28,8 @@ def fit(prefix: str, label: str, suffix: str, length: int) -> str:
     room = length - len(prefix) - len(suffix)
     if clean == label and len(clean) <= room:
         return prefix + clean + suffix
+    if room < 12:
+        return prefix + digest(label, room) + suffix
     return prefix + clean[: room - 9].rstrip("-") + "." + digest(label) + suffix
 
 

@@ -5,12 +5,13 @@ The text is what `iptables-save` prints of portctl's chains once it is loaded: c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from portctl import templating
 from portctl.backends.base import PUBLISHED_MARK, Ability
-from portctl.backends.iptables.chains import Direction, Table
+from portctl.backends.iptables.chains import Direction, Leaf, Table
 from portctl.backends.iptables.leaves import (
     MASQUERADE_MASK,
     filter_leaf,
@@ -21,7 +22,6 @@ from portctl.backends.iptables.names import cut
 from portctl.backends.iptables.sets import Sets, live_sets
 from portctl.backends.iptables.words import ANY, INLINE, Choices, Speaker, Words, combine, flow_choices
 from portctl.net import ANYWHERE, FAMILIES, Family
-from portctl.problems import Problem, Problems
 from portctl.ruleset import (
     TCP,
     Flow,
@@ -42,7 +42,6 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     files: dict[str, str] = {}
     for family in FAMILIES:
         tables = family_tables(ruleset, Speaker(family, ability, sets))
-        _check_depth(tables)
         files[f"rules.v{family}"] = templating.render(f"iptables/rules.v{family}.j2", tables=_texts(tables))
     found = [*live_sets(ruleset.live), *sets.render()] if ability.ipset else []
     if found:
@@ -52,13 +51,15 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
 
 NESTED = 16
 """Chains that nf_tables nests (NFT_JUMP_STACK_SIZE), by jumps and gotos alike; iptables-nft is bound by it."""
+WAYS = 50_000
+"""Ways through the chains, each of which nf_tables walks when it loads them; more would take noticeable time."""
 
 
-def _check_depth(tables: Sequence[Table]) -> None:
-    """Raises `Problems` where the kernel would refuse the chains: only many entries of many kinds at once do that."""
-    if any(table.depth() > NESTED for table in tables):
-        message = "iptables cannot say this: so many forwards, limits and services need more than 16 nested chains"
-        raise Problems([Problem("gap", message, hint="use nftables, or fewer entries with limits or targets")])
+def _written(make: Callable[[bool], Table]) -> Table:
+    """The chains of a direction: groups of entries one behind the other, or in stages where that nests too deep."""
+    table = make(False)
+    depth, ways = table.nesting()
+    return make(True) if depth > NESTED or ways > WAYS else table
 
 
 def _texts(tables: Sequence[Table]) -> list[dict[str, object]]:
@@ -104,8 +105,14 @@ def _verdicts(table: Table, ruleset: Ruleset, speaker: Speaker) -> None:
             continue
         prefix = f"PORTCTL-{name}"
         aware = replace(speaker, local=local, unturned=unturned)
-        direction = Direction(table, prefix, aware, leaf, opens=name != "FWD")
-        direction.sequence(table.new(prefix), kept)
+        table.chains |= _written(partial(_direction, prefix, kept, aware, leaf)).chains
+
+
+def _direction(prefix: str, rules: Sequence[Rule], speaker: Speaker, leaf: Leaf, staged: bool) -> Table:
+    table = Table("filter")
+    direction = Direction(table, prefix, speaker, leaf, opens=prefix != "PORTCTL-FWD", staged=staged)
+    direction.sequence(table.new(prefix), rules)
+    return table
 
 
 def _with_unchanged(
@@ -135,7 +142,7 @@ def _published(table: Table) -> None:
     words = Words(modules=("-m addrtype --dst-type LOCAL", "-m conntrack --ctstate NEW"))
     table.add(
         table.new("PORTCTL-PUBLISHED"),
-        words.line("portctl", f"-j MARK --set-xmark 0x{PUBLISHED_MARK:x}/0x{PUBLISHED_MARK:x}"),
+        words.line("", f"-j MARK --set-xmark 0x{PUBLISHED_MARK:x}/0x{PUBLISHED_MARK:x}"),
     )
 
 
@@ -183,10 +190,17 @@ def _translations(table: Table, ruleset: Ruleset, speaker: Speaker) -> None:
     local = {rule: item.destination is None for rule, item in found.items()}
     speaker = replace(speaker, local=frozenset(rule for rule, here in local.items() if here))
     governed = any(rule.published for rule in ruleset.forwarded)
-    direction = Direction(table, "PORTCTL-DNAT", speaker, translation_leaf(found, governed), by_protocol=True)
+    leaf = translation_leaf(found, governed)
+    table.chains |= _written(partial(_translating, list(found), speaker, leaf)).chains
+
+
+def _translating(rules: Sequence[Rule], speaker: Speaker, leaf: Leaf, staged: bool) -> Table:
+    table = Table("nat")
+    direction = Direction(table, "PORTCTL-DNAT", speaker, leaf, by_protocol=True, staged=staged)
     chain = table.new("PORTCTL-DNAT")
-    table.add(chain, Words(incoming="lo").line("portctl", "-j RETURN"))
-    direction.sequence(chain, list(found))
+    table.add(chain, Words(incoming="lo").line("", "-j RETURN"))
+    direction.sequence(chain, rules)
+    return table
 
 
 def _as_rule(item: Translation, number: int) -> Rule:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
+from math import prod
 
 from portctl.backends.base import PUBLISHED_MARK, Ability
 from portctl.backends.iptables.names import live_set, quoted
@@ -47,7 +48,10 @@ _STATES = (
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The conditions of one line. `modules` are whole matches (`-m conntrack --ctstate NEW`)."""
+    """The conditions of one line, a `! ` before those that must not hold.
+
+    `modules` are whole matches (`-m conntrack --ctstate NEW`).
+    """
 
     source: str = ""
     destination: str = ""
@@ -67,18 +71,24 @@ class Words:
         )
 
     def line(self, comment: str, target: str) -> str:
-        """The text behind `-A CHAIN `."""
+        """The text behind `-A CHAIN `. A rule that only leads on has no comment: iptables-nft runs each as a match."""
         parts = [
-            f"-s {self.source}" if self.source else "",
-            f"-d {self.destination}" if self.destination else "",
-            f"-i {self.incoming}" if self.incoming else "",
-            f"-o {self.outgoing}" if self.outgoing else "",
-            f"-p {self.protocol}" if self.protocol and self.protocol[0] != "!" else self.protocol,
+            _base("-s", self.source),
+            _base("-d", self.destination),
+            _base("-i", self.incoming),
+            _base("-o", self.outgoing),
+            _base("-p", self.protocol),
             *self.modules,
-            f"-m comment --comment {quoted(comment)}",
+            f"-m comment --comment {quoted(comment)}" if comment else "",
             target,
         ]
         return " ".join(part for part in parts if part)
+
+
+def _base(option: str, value: str) -> str:
+    if not value:
+        return ""
+    return f"! {option} {value[2:]}" if value.startswith("! ") else f"{option} {value}"
 
 
 ANY = Words()
@@ -191,13 +201,13 @@ class Speaker:
     unturned: frozenset[Rule] = frozenset()
     """Rules on packets that the tracker sees and whose destination nobody translated."""
 
-    def address_choices(self, addresses: Addresses, role: str, name: str) -> Choices:
-        """`role` is `src` or `dst`. A long list becomes a set, named after its group or after `name`."""
+    def address_choices(self, addresses: Addresses, role: str, name: str, *, most: int = INLINE) -> Choices:
+        """`role` is `src` or `dst`. A list of more than `most` becomes a set, named after its group or after `name`."""
         ranges = addresses.family(self.family)
         if addresses.is_every(self.family):
             return [ANY]
         found = self.sets.inline(ranges, self.family)
-        if found is None:
+        if found is None or (self.sets.available and len(found) > most):
             word = self.sets.name(ranges, self.family, name)
             return [Words(modules=(f"-m set --match-set {word} {role}",))]
         width = 32 if self.family == 4 else 128
@@ -244,14 +254,15 @@ class Speaker:
                 found += [(words, text) for text in pairs]
         return found
 
-    def dimensions(self, rule: Rule, *, turned: bool = False) -> list[Choices]:
+    def dimensions(self, rule: Rule, *, turned: bool = False, most: int = INLINE) -> list[Choices]:
         """All conditions of a rule but protocol, ports and state: lists of alternatives, all of which must hold.
 
-        `turned`: that it was translated, and its original protocol and port, has been asked.
+        `turned`: that it was translated, and its original protocol and port, has been asked. `most` is for lists of
+        addresses.
         """
         found = [
-            self.address_choices(rule.source, "src", rule.name),
-            self.address_choices(rule.destination, "dst", rule.name),
+            self.address_choices(rule.source, "src", rule.name, most=most),
+            self.address_choices(rule.destination, "dst", rule.name, most=most),
         ]
         if rule.interfaces and "*" not in rule.interfaces:
             found.append([Words(incoming=interface_word(name)) for name in rule.interfaces])
@@ -283,6 +294,11 @@ class Speaker:
             last = rule.until - timedelta(seconds=1)
             found.append(f"-m time --datestop {last:%Y-%m-%dT%H:%M:%S}")
         return tuple(found)
+
+
+def count(dimensions: Iterable[Choices]) -> int:
+    """How many combinations of alternatives there are."""
+    return prod(len(choices) for choices in dimensions)
 
 
 def combine(dimensions: Iterable[Choices]) -> Choices:
