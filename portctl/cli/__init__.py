@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "diff": ("diff",),
     "asking": ("explain", "reach"),
     "apply": ("plan", "apply", "confirm", "rollback", "status", "history"),
+    "removing": ("remove",),
     "verify": ("verify",),
     "facts": ("facts",),
     "importing": ("import", "init"),

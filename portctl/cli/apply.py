@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from portctl.cli import where
+from portctl.cli import talking, where
 from portctl.cli.where import HERE, OnHost
 
 if TYPE_CHECKING:
-    from portctl.apply import Request, Talk
+    from portctl.apply import Request
     from portctl.apply.history import Record
     from portctl.command import Host
     from portctl.hosts.probe import Trial
-    from portctl.plan import Plan
     from portctl.ruleset import Ruleset
 
 Format = Literal["text", "json"]
@@ -63,9 +59,9 @@ def plan(
     from portctl import apply as applying
 
     request = _request(file, date, root, host, backend=backend, exclusive=exclusive)
-    with _host(request.ruleset, sandbox, with_listeners, host) as found, _said():
+    with _host(request.ruleset, sandbox, with_listeners, host) as found, talking.said():
         made = applying.plan(found, request)
-    _show(made)
+    talking.show(made)
     raise typer.Exit(CHANGED if exit_code and not made.empty else AS_IS)
 
 
@@ -113,8 +109,8 @@ def apply(
     )
     if sandbox:
         raise typer.Exit(_in_sandbox(file, request, with_listeners, date, root))
-    with where.host(host, changes=True) as found, _said():
-        ended = applying.apply(found, request, _talk(yes, found, host, by_hand))
+    with where.host(host, changes=True) as found, talking.said():
+        ended = applying.apply(found, request, talking.talk(yes, found, host, by_hand))
         typer.echo(_ENDED.get(ended, ended), err=True)
         if ended not in _ENDED:
             raise typer.Exit(CHANGED)
@@ -133,8 +129,8 @@ def _in_sandbox(file: Path, request: Request, with_listeners: bool, date: str | 
 
     at = datetime.now(UTC) if date is None else pipeline.moment(date)
     compiled = pipeline.compile(file, at, root)
-    with Sandbox.for_ruleset(request.ruleset, with_listeners) as box, _said():
-        applying.apply(box.host, request, _talk(True))
+    with Sandbox.for_ruleset(request.ruleset, with_listeners) as box, talking.said():
+        applying.apply(box.host, request, talking.talk(True))
         trials = expectations(box, request.ruleset)
         seen = inspect(box.host, compiled, at, request.backend, boot=False)
     typer.echo(f"\nIn force in the sandbox. Sent real packets for the {len(trials)} entries of `tests`:")
@@ -170,7 +166,7 @@ def confirm(host: OnHost = HERE) -> None:
     """Confirm the pending apply: from a console, or over a connection that is younger than the new rules."""
     from portctl import apply as applying
 
-    with where.host(host, changes=True) as found, _said():
+    with where.host(host, changes=True) as found, talking.said():
         typer.echo(applying.confirm(found, where.beside(host)).capitalize() + ".", err=True)
 
 
@@ -182,8 +178,8 @@ def rollback(
     """Bring back, at once, the state before the pending or the last apply, or before record NUMBER."""
     from portctl import apply as applying
 
-    with where.host(host, changes=True) as found, _said():
-        said = applying.rollback(found, number, _who(host), wait)
+    with where.host(host, changes=True) as found, talking.said():
+        said = applying.rollback(found, number, talking.who(host), wait)
         typer.echo(said[:1].upper() + said[1:] + ".", err=True)
 
 
@@ -193,7 +189,7 @@ def status(
     """Say what is in force, whether something is pending, and what is not as it was confirmed."""
     from portctl import apply as applying
 
-    with where.host(host) as machine, _said():
+    with where.host(host) as machine, talking.said():
         found = applying.status(machine)
     if form == "json":
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
@@ -228,14 +224,16 @@ def history(
     """List every apply of a host: when, by whom, and how it ended."""
     from portctl.apply.history import records
 
-    with where.host(host) as machine, _said():
+    with where.host(host) as machine, talking.said():
         found = records(machine)
     if form == "json":
         typer.echo(json.dumps([asdict(record) for record in found], indent=2, ensure_ascii=False))
         return
     for record in found:
         about = record.about
-        what = about.policy if about.kind == "apply" else f"rollback of {about.takes_back}: {about.policy or 'nothing'}"
+        what = about.policy if about.kind == "apply" else about.kind
+        if about.takes_back is not None:
+            what = f"rollback of {about.takes_back}: {about.policy or 'nothing'}"
         why = f" ({record.why})" if record.why else ""
         typer.echo(f"{record.number:>4}  {about.when}  {record.outcome}{why}  {what}  {about.backend}  {about.who}")
 
@@ -259,7 +257,7 @@ def _request(file: Path, date: str | None, root: Path | None, host: str = HERE, 
         typer.echo(text(problem) + "\n", err=True)
     if has_errors(failed):
         raise typer.Exit(CHANGED)
-    return Request(compiled.ruleset, file.read_text(encoding="utf-8"), _who(host), **options)  # type: ignore[arg-type]
+    return Request(compiled.ruleset, file.read_text(encoding="utf-8"), talking.who(host), **options)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -274,92 +272,3 @@ def _host(ruleset: Ruleset, sandbox: bool, with_listeners: bool, host: str) -> I
 
     with Sandbox.for_ruleset(ruleset, with_listeners) as box:
         yield cast("Host", box.host)
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Refusals and rollbacks become a line and an exit code."""
-    from portctl.apply import Refused, RolledBack
-
-    try:
-        yield
-    except Refused as refused:
-        typer.echo(f"portctl: {refused}", err=True)
-        raise typer.Exit(REFUSED) from None
-    except RolledBack as undone:
-        typer.echo(f"portctl: {undone}", err=True)
-        raise typer.Exit(ROLLED_BACK) from None
-
-
-def _who(host: str = HERE) -> str:
-    """Who asks, for the record; another machine is told from which one."""
-    import getpass
-    import platform
-
-    name = os.environ.get("SUDO_USER") or getpass.getuser()
-    source = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
-    if host != HERE:
-        return f"{name}@{platform.node()}"
-    return f"{name} from {source}" if source else name
-
-
-def _talk(yes: bool, found: Host | None = None, host: str = HERE, by_hand: bool = False) -> Talk:
-    from portctl.apply import Talk
-
-    answer = None if found is None or by_hand else where.comes_in_again(found, host)
-    if answer is not None:
-        return Talk(
-            show=_show,
-            agree=(lambda _: True) if yes else _agree,
-            say=lambda text: typer.echo(text, err=True),
-            answer=answer,
-            confirming="Then portctl comes in anew; if it cannot within {seconds} seconds, the old rules come back.",
-        )
-    return Talk(
-        show=_show,
-        agree=(lambda _: True) if yes else _agree,
-        say=lambda text: typer.echo(text, err=True),
-        answer=_answer(),
-    )
-
-
-def _agree(_: Plan) -> bool:
-    if not sys.stdin.isatty():
-        typer.echo("portctl: not a terminal, so nobody can be asked: use --yes", err=True)
-        return False
-    typer.echo("Apply this? [y/N] ", err=True, nl=False)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _answer() -> Callable[[], bool | None]:
-    """Asks the terminal of apply itself, which only a console may: an ssh session would answer over the old
-    connection."""
-    from portctl.wayin import is_console
-
-    def nobody() -> bool | None:
-        return None
-
-    try:
-        console = sys.stdin.isatty() and is_console(os.fstat(sys.stdin.fileno()).st_rdev)
-    except (OSError, ValueError):
-        return nobody
-    asked: list[bool] = []
-
-    def ask() -> bool | None:
-        if not asked:
-            asked.append(True)
-            typer.echo("Keep it? [y/n] ", err=True, nl=False)
-        if not select.select([sys.stdin], [], [], 0)[0]:
-            return None
-        word = sys.stdin.readline().strip().lower()
-        return {"y": True, "yes": True, "n": False, "no": False}.get(word)
-
-    return ask if console else nobody
-
-
-def _show(made: Plan) -> None:
-    from portctl.plan.text import lines
-
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for line in lines(made, colour):
-        typer.echo(line, color=colour)

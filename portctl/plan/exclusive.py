@@ -50,15 +50,14 @@ def bundles(desired: Desired, others: Sequence[Backend], hooked: bool = True) ->
             **{name: text(f"guard/exclusive/{name}") for name in ("load.sh", "save.sh", "back.sh", "again.sh")},
         }
     for other in others:
-        real = {f"real/{name}": content for name, content in other.scripts().items()}
-        found[f"other-{other.NAME}"] = {
-            "save.sh": _SAVE,
-            "load.sh": _LOAD,
-            "back.sh": _BACK,
-            "again.sh": _AGAIN,
-            **real,
-        }
+        found[f"other-{other.NAME}"] = away(other)
     return found
+
+
+def away(backend: Backend) -> dict[str, str]:
+    """The files of a part that takes portctl's rules out of a packet filter, and whose undo brings them back."""
+    real = {f"real/{name}": content for name, content in backend.scripts().items()}
+    return {"save.sh": _SAVE, "load.sh": _LOAD, "back.sh": _BACK, "again.sh": _AGAIN, **real}
 
 
 def at_hooks(observed: Program, desired: Desired) -> Iterator[Chain]:

@@ -1,7 +1,6 @@
 #!/bin/sh
 # become.sh: the first that a host is sent. As root it goes on as it is; else by sudo or doas where they ask nothing;
 # else without, and says why. What goes on is a shell that reads the next script, byte for byte, from standard input.
-# portctl sets: nonce
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL

@@ -5,7 +5,8 @@
 # or `gzip`. The answer is what it prints, then, on both streams, a line that begins with the character 1 and the word
 # that portctl chose for this connection; on standard output with the exit status. Nothing follows a request before its
 # answer has gone back, so that a tool may read ahead in the input without taking what is not its own.
-# portctl sets: nonce
+# portctl sets the word: nonce=…
+nonce=${nonce-}
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 PORTCTL_HOLDER=$$ # a lock that is taken over this connection is held as long as it lasts

@@ -508,18 +508,41 @@ thin() { # NUMBER: takes the rules out of the oldest records, while all of them 
         [ "${2:-0}" -gt "$most" ] || return 0
         while each=$((each + 1)) && [ "$each" -le "$(($1 - 10))" ]; do
             record=$history/$each
-            [ -d "$record/after" ] && [ ! -e "$record/thinned" ] || continue
+            if [ ! -d "$record/after" ] || [ -e "$record/thinned" ]; then continue; fi
             [ "$(readlink "${history%/*}/current")" != "history/$each/after" ] || continue
             : >"$record/thinned" || return 0
-            rm -rf "$record/boot"
+            rm -rf "${record:?}/boot"
             for folder in before after; do
                 for part in "$record/$folder"/*; do
-                    case ${part##*/} in sysctl | sysctl-returned) ;; *) rm -rf "$part" ;; esac
+                    case ${part##*/} in sysctl | sysctl-returned | exclusive) ;; *) rm -rf "$part" ;; esac
                 done
             done
             break
         done
     done
+}
+
+remains() { # what of portctl's own lies on this host's disk
+    for each in /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system/portctl-boot.service \
+        /etc/systemd/system/sysinit.target.wants/portctl-boot.service /etc/init.d/portctl-boot \
+        /etc/runlevels/boot/portctl-boot /var/lib/portctl "$run/open"; do
+        if [ -e "$each" ] || [ -L "$each" ]; then say "$each"; fi
+    done
+}
+
+forget() { # LOCK: once nothing of portctl's is in force: what it has written here goes, and the lock itself
+    if [ "$(highest)" != "$1" ] || [ -e "$pending" ]; then
+        complain "somebody else is at work"
+        return 1
+    fi
+    remains | while read -r each; do
+        # a person may keep policies in /etc/portctl: only what is portctl's goes from there
+        if [ "$each" = /etc/portctl ]; then rm -rf "$boot"; else rm -rf "$each"; fi
+    done
+    rmdir /etc/portctl /etc/systemd/system/sysinit.target.wants 2>/dev/null
+    if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+    left=$(remains)
+    case $left in '' | /etc/portctl) rm -rf "$run" ;; *) complain "could not be removed: $left"; return 1 ;; esac
 }
 
 close() { # disarms the guard, lets the lock go, and takes the transaction away
@@ -596,7 +619,7 @@ if [ "$verb" = in ]; then # FOLDER VERB …
 fi
 case $verb in
     take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
-        decide | load | undo | outcome | finish | close | abandon | wait_for | state | dump | look | tables) "$verb" "$@" ;;
+        decide | load | undo | outcome | finish | close | abandon | wait_for | state | dump | look | tables | remains | forget) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac
 exit $?
