@@ -91,6 +91,7 @@ def give_up(transaction: Transaction, error: BaseException) -> None:
 def record(transaction: Transaction, files: Mapping[str, str], boot: Boot, order: tuple[str, ...]) -> Transaction:
     """Writes the record of what is about to happen, and tries whether it could be persisted. Raises `Refused`."""
     host = transaction.host
+    must(host, "mine", transaction.lock)  # a person may have pondered the plan for long
     put(host, {f"record/{name}": text for name, text in files.items()}, transaction.folder)
     put(host, {"order": "".join(f"{part}\n" for part in order)}, transaction.folder)
     number = int(must(host, "number"))

@@ -111,7 +111,7 @@ def apply(
         raise typer.Exit(_in_sandbox(file, request, with_listeners, date, root))
     with where.host(host, changes=True) as found, talking.said():
         ended = applying.apply(found, request, talking.talk(yes, found, host, by_hand))
-        typer.echo(_ENDED.get(ended, ended), err=True)
+        typer.echo(_ENDED.get(ended, ended).format(how_long=where.how_long(host)), err=True)
         if ended not in _ENDED:
             raise typer.Exit(CHANGED)
 
@@ -158,7 +158,7 @@ def _trial_text(trial: Trial) -> str:
 
 _ENDED = {
     "unchanged": "Nothing to do: this host is as the policy wants it.",
-    "confirmed": "Confirmed. It is in force, and will be after a reboot.",
+    "confirmed": "Confirmed. It is in force, {how_long}.",
 }
 
 

@@ -49,6 +49,12 @@ def host(target: str, changes: bool = False) -> Iterator[Host]:
         yield found
 
 
+def how_long(target: str) -> str:
+    """For how long what was confirmed there holds, in words."""
+    passing = target.startswith("netns://")
+    return "until the network namespace ends" if passing else "and will be after a reboot"
+
+
 def beside(target: str) -> str:
     """Where a confirmation comes from that needs no network; empty: it comes over one."""
     from portctl.hosts.target import parse

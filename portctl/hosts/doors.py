@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from portctl.command import HostError
 from portctl.hosts import process
 from portctl.hosts.target import Target
+from portctl.templating import text
 
 FIRST = """exec /bin/sh -c 'read -r n && eval "$(dd bs=1 count="$n" 2>/dev/null)"'"""
 """What the host's own shell, whichever it is, is told: go on with the script on standard input. The login shell of a
@@ -32,7 +33,11 @@ def opened(target: Target) -> Iterator[tuple[str, ...]]:
         with _vagrant(target.name) as found:
             yield found
         return
-    yield _CONTAINERS[target.kind](target.name) if target.kind in _CONTAINERS else _ssh(target)
+    try:
+        yield _ON_THIS_MACHINE[target.kind](target.name) if target.kind in _ON_THIS_MACHINE else _ssh(target)
+    finally:
+        if target.kind == "netns":
+            process.run(("sh", "-c", text("door/netns-clear.sh"), "netns", target.name), timeout=30.0)
 
 
 def _ssh(target: Target) -> tuple[str, ...]:
@@ -49,7 +54,13 @@ def _podman(name: str) -> tuple[str, ...]:
     return _docker(name, "podman")
 
 
-_CONTAINERS = {"docker": _docker, "podman": _podman}
+def _namespace(name: str) -> tuple[str, ...]:
+    """A network namespace has the machine's files: a part of these is covered, so that nothing of the machine's own
+    state is touched, and nothing is left for its boot."""
+    return ("sh", "-c", text("door/netns.sh"), "netns", name, FIRST)
+
+
+_ON_THIS_MACHINE = {"docker": _docker, "podman": _podman, "netns": _namespace}
 
 
 @contextmanager

@@ -128,8 +128,14 @@ HOLDER
     if [ "$pid" = 0 ]; then # seen from another process namespace: a lease
         [ "$(uptime)" -lt $((start + 600)) ]
     else
-        same_process "$pid" "$start"
+        # A lock that is held over a connection from afar is forgotten once nothing has come over that for a quarter of an
+        # hour: sshd would keep a dead one for days.
+        same_process "$pid" "$start" && [ -z "$(find "$run/beat.$pid" -mmin +15 2>/dev/null)" ]
     fi
+}
+
+mine() { # LOCK: fails where it was forgotten and somebody else has taken over
+    [ "$(highest)" = "$1" ] || { complain "this apply was idle for too long, and another one has taken its place"; return 1; }
 }
 
 try_lock() { # WHO: 0 and the number; 1 and the holder; 2: somebody was faster
@@ -154,6 +160,8 @@ try_lock() { # WHO: 0 and the number; 1 and the holder; 2: somebody was faster
     for link in "$run"/lock.*; do
         [ "$link" = "$run/lock.$next" ] || rm -f "$link"
     done
+    rm -f "$run"/beat.*
+    [ -z "${PORTCTL_HOLDER-}" ] || : >"$run/beat.$pid"
     say "$next"
 }
 
@@ -178,6 +186,7 @@ nap() { sleep 0.2 2>/dev/null || sleep 1; }
 
 release() { # NUMBER
     [ -L "$run/lock.$1" ] || return 0
+    rm -f "$run"/beat.*
     ln -s free "$run/.free.$$" && replace "$run/.free.$$" "$run/lock.$1"
 }
 
@@ -525,9 +534,10 @@ thin() { # NUMBER: takes the rules out of the oldest records, while all of them 
 remains() { # what of portctl's own lies on this host's disk
     for each in /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system/portctl-boot.service \
         /etc/systemd/system/sysinit.target.wants/portctl-boot.service /etc/init.d/portctl-boot \
-        /etc/runlevels/boot/portctl-boot /var/lib/portctl "$run/open"; do
+        /etc/runlevels/boot/portctl-boot "$run/open"; do
         if [ -e "$each" ] || [ -L "$each" ]; then say "$each"; fi
     done
+    [ -z "$(ls -A /var/lib/portctl 2>/dev/null)" ] || say /var/lib/portctl
 }
 
 forget() { # LOCK: once nothing of portctl's is in force: what it has written here goes, and the lock itself
@@ -537,12 +547,13 @@ forget() { # LOCK: once nothing of portctl's is in force: what it has written he
     fi
     remains | while read -r each; do
         # a person may keep policies in /etc/portctl: only what is portctl's goes from there
-        if [ "$each" = /etc/portctl ]; then rm -rf "$boot"; else rm -rf "$each"; fi
+        if [ "$each" = /etc/portctl ]; then rm -rf "$boot"; else rm -rf "$each" 2>/dev/null; fi
     done
-    rmdir /etc/portctl /etc/systemd/system/sysinit.target.wants 2>/dev/null
+    for each in /etc/portctl /etc/systemd/system/sysinit.target.wants /var/lib/portctl; do rmdir "$each" 2>/dev/null; done
     if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
     left=$(remains)
-    case $left in '' | /etc/portctl) rm -rf "$run" ;; *) complain "could not be removed: $left"; return 1 ;; esac
+    case $left in '' | /etc/portctl) ;; *) complain "could not be removed: $left"; return 1 ;; esac
+    rm -rf "$run" 2>/dev/null || [ -z "$(ls -A "$run")" ] # in a container it may be a mount, and stays as it is
 }
 
 close() { # disarms the guard, lets the lock go, and takes the transaction away
@@ -618,7 +629,7 @@ if [ "$verb" = in ]; then # FOLDER VERB …
     shift 2
 fi
 case $verb in
-    take | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
+    take | mine | release | begin | check | save | number | record | try_persist | arm | guarded_by | watch | guard | expire | \
         decide | load | undo | outcome | finish | close | abandon | wait_for | state | dump | look | tables | remains | forget) "$verb" "$@" ;;
     *) complain "guard.sh: no such verb: $verb"; exit 64 ;;
 esac

@@ -13,8 +13,9 @@ pytestmark = pytest.mark.system
 
 FILES = r"""cd / && find etc var/lib run ! -type s ! -path 'etc/.*.portctl*' -printf '%y %m %u %p %l\n' | sort
 find etc var/lib run -type f ! -name ld.so.cache | sort | xargs sha256sum
-find /proc/sys/net -type f -perm -u+r ! -name '*_count' ! -name '*random*' ! -name stat ! -name flush ! -name '*secret*' \
-    ! -name 'tcp_fastopen_key' | sort | while read -r each; do echo "$each $(cat "$each" 2>/dev/null)"; done"""
+find /proc/sys/net -type f -perm -u+r ! -name '*_count' ! -name '*random*' ! -name stat ! -name flush \
+    ! -name '*secret*' ! -name 'tcp_fastopen_key' | sort |
+    while read -r each; do echo "$each $(cat "$each" 2>/dev/null)"; done"""
 FOREIGN = """nft add table inet theirs
 nft 'add chain inet theirs in { type filter hook input priority 0; policy accept; }'
 nft add rule inet theirs in tcp dport 9999 drop
