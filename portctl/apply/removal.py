@@ -99,12 +99,12 @@ def remove(host: Host, who: str, window: Window, talk: Talk, wait: int = 0) -> s
     held = transaction.lock(host, who, wait)
     try:
         found = look(host)
-        if not found.parts:
+        if found.empty:
             return _forget(host, held, found)
         transaction.begin(held, found.parts)
         transaction.check_and_save(held)
         files = {"about.json": history.about_text(_about(who, found))}
-        held = transaction.record(held, files, boot.nothing(sysctl.BOOT_FILE), tuple(found.parts))
+        held = transaction.record(held, files, boot.nothing(sysctl.BOOT_FILE, found.facts.init), tuple(found.parts))
     except BaseException as error:
         transaction.give_up(held, error)
         raise

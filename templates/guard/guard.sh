@@ -534,10 +534,10 @@ thin() { # NUMBER: takes the rules out of the oldest records, while all of them 
 remains() { # what of portctl's own lies on this host's disk
     for each in /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system/portctl-boot.service \
         /etc/systemd/system/sysinit.target.wants/portctl-boot.service /etc/init.d/portctl-boot \
-        /etc/runlevels/boot/portctl-boot "$run/open"; do
+        /etc/runlevels/boot/portctl-boot /Library/LaunchDaemons/org.portctl.boot.plist "$run/open"; do
         if [ -e "$each" ] || [ -L "$each" ]; then say "$each"; fi
     done
-    [ -z "$(ls -A /var/lib/portctl 2>/dev/null)" ] || say /var/lib/portctl
+    [ -z "$(ls -A "$state" 2>/dev/null)" ] || say "$state"
 }
 
 forget() { # LOCK: once nothing of portctl's is in force: what it has written here goes, and the lock itself
@@ -549,7 +549,7 @@ forget() { # LOCK: once nothing of portctl's is in force: what it has written he
         # a person may keep policies in /etc/portctl: only what is portctl's goes from there
         if [ "$each" = /etc/portctl ]; then rm -rf "$boot"; else rm -rf "$each" 2>/dev/null; fi
     done
-    for each in /etc/portctl /etc/systemd/system/sysinit.target.wants /var/lib/portctl; do rmdir "$each" 2>/dev/null; done
+    for each in /etc/portctl /etc/systemd/system/sysinit.target.wants "$state"; do rmdir "$each" 2>/dev/null; done
     if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
     left=$(remains)
     case $left in '' | /etc/portctl) ;; *) complain "could not be removed: $left"; return 1 ;; esac
