@@ -17,15 +17,18 @@ fake() { FAKE_STATE={state} {python} -I -S {me} "$@"; }
 ipfw() { fake ipfw "$@"; }
 sysctl() { fake sysctl "$@"; }
 ifconfig() { fake ifconfig "$@"; }
+kldstat() { fake kldstat "$@"; }
+kldload() { fake kldload "$@"; }
 command() { if [ "$1" = -v ]; then return 0; fi; }
 mktemp() { /usr/bin/mktemp "$@"; }
 """
 EMPTY: dict[str, Any] = {
-    "rules": [], "off": [], "tables": {}, "nat": {}, "log": [], "refuse": "", "lose": "",
-    "own": ["192.0.2.10 255.255.255.0 192.0.2.255"],
+    "rules": [], "off": [], "tables": {}, "nat": {}, "log": [], "unreadable": "", "refuse": "", "lose": "",
+    "modules": [], "own": ["192.0.2.10 255.255.255.0 192.0.2.255"],
     "sysctl": {
         "net.inet.ip.fw.one_pass": "1", "net.inet.ip.fw.tables_max": "128", "net.inet.ip.fw.dyn_keep_states": "0",
         "net.inet.ip.fw.verbose": "0", "net.inet.ip.fw.enable": "1", "net.inet6.ip6.fw.enable": "1",
+        "net.inet6.ip6.fw.deny_unknown_exthdrs": "1",
     },
 }  # fmt: skip
 
@@ -47,6 +50,10 @@ class Fake:
 
     def ipfw(self, words: list[str]) -> None:
         words = [word for word in words if word != "-q"]
+        if words[0] == "-n":
+            if self.state["unreadable"] and self.state["unreadable"] in Path(words[1]).read_text():
+                self.fail(64, "Line 1: refused")
+            return
         self.state["log"].append(" ".join(words))
         if words[0].startswith("/"):
             for line in Path(words[0]).read_text().splitlines():
@@ -115,7 +122,7 @@ class Fake:
                     key += "/128" if ":" in key else "/32"
                 tables[name][2].setdefault(key, value)
         elif verb == "delete":
-            tables[name][2].pop(rest[0] if "/" in rest[0] else f"{rest[0]}/32")
+            tables[name][2].pop(rest[0] if "/" in rest[0] or "," in rest[0] else f"{rest[0]}/32")
         elif verb == "list":
             print(f"--- table({name}), set(0) ---")
             print("".join(f"{key} {v}\n" for key, v in tables[name][2].items()), end="")
@@ -125,6 +132,8 @@ class Fake:
             del tables[name]
 
     def nat(self, words: list[str]) -> None:
+        if "ipfw_nat" not in self.state["modules"]:
+            self.fail(71, "setsockopt: Invalid argument")
         if words == ["show", "config"]:
             for number, config in self.state["nat"].items():
                 print(f"ipfw nat {number} config {config}")
@@ -132,6 +141,14 @@ class Fake:
             del self.state["nat"][words[0]]
         else:
             self.state["nat"][words[0]] = " ".join(words[2:])
+
+    def kldstat(self, words: list[str]) -> None:
+        assert words[:2] == ["-q", "-m"]
+        if words[2] not in self.state["modules"]:
+            sys.exit(1)
+
+    def kldload(self, words: list[str]) -> None:
+        self.state["modules"].append(words[0])
 
     def sysctl(self, words: list[str]) -> None:
         name, is_set, value = words[-1].partition("=")

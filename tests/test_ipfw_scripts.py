@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from portctl import backends
-from portctl.backends import ipfw
+from portctl import backends, templating
 from portctl.backends.base import Ability, bundle
 from portctl.ruleset import Ruleset, Verdict
 from tests import fake_ipfw, golden_cases
@@ -43,14 +42,16 @@ class Machine:
             (folder / file).write_text(text)
         return folder
 
-    def run(self, script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        shell = fake_ipfw.SHELL
+    def run(
+        self, script: Path, *arguments: str, stdin: str = "", shell: str = "dash"
+    ) -> subprocess.CompletedProcess[str]:
+        tools = fake_ipfw.SHELL
         for word, value in (("{state}", self.path), ("{python}", sys.executable), ("{me}", fake_ipfw.__file__)):
-            shell = shell.replace(word, f"'{value}'")
+            tools = tools.replace(word, f"'{value}'")
         # Children are asked by their own script, so that they have the stand-in too.
-        shell += 'sh() { file=$1; shift; (case $0 in *) . "$file" ;; esac); }\n'
-        command = ["dash", "-c", f'{shell}\n. "$0"', str(script), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        tools += 'sh() { file=$1; shift; (case $0 in *) . "$file" ;; esac); }\n'
+        command = [shell, "-c", f'{tools}\n. "$0"', str(script), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
 
     def load(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run(folder / "load.sh", *arguments)
@@ -118,8 +119,11 @@ def test_check_loads_nothing(machine: Machine) -> None:
     assert machine.load(folder, "check").returncode == 0
     assert machine.state()["rules"] == []
     assert not any(name.startswith(("portctl0_", "portctl1_")) for name in machine.state()["tables"])
-    machine.change(refuse="s22")
-    assert machine.load(folder, "check").returncode == 1
+    for how in ("refuse", "unreadable"):
+        machine.change(**{how: "s22"})
+        assert machine.load(folder, "check").returncode == 1
+        assert machine.state()["rules"] == []
+        machine.change(**{how: ""})
 
 
 def test_the_rules_of_others_and_live_members_are_left_alone(machine: Machine) -> None:
@@ -197,8 +201,80 @@ def test_own_addresses_are_filled_in(machine: Machine) -> None:
     assert all(" 10.0.0.1:" in c and " 192.0.2.10:" in c and "me" not in c.split() for c in configs)
 
 
-@pytest.mark.parametrize("name", ["load.sh", "save.sh", "remove.sh"])
+def test_a_long_list_is_loaded_and_saved(machine: Machine) -> None:
+    from portctl.net import Addresses, Ranges
+
+    feed = Addresses(Ranges(tuple(b for k in range(3001) for b in (k * 4 + 0x0B000000, k * 4 + 0x0B000001))))
+    folder = machine.put("a", one(block("feed", source=feed)))
+    assert (folder / "from-feed.table").exists()
+    for _ in range(2):
+        done = machine.load(folder)
+        assert done.returncode == 0, done.stderr
+    assert len(machine.tables()["portctl0_from-feed"][2]) == 3001
+    before = machine.tables()
+    saved = machine.folder / "saved"
+    assert machine.run(folder / "save.sh", str(saved)).returncode == 0
+    assert len((saved / "from-feed.table").read_text().splitlines()) == 3001
+    assert machine.load(machine.put("b", small(22))).returncode == 0
+    done = machine.load(saved)
+    assert (done.returncode, done.stderr) == (0, "") and machine.tables() == before
+    (folder / "from-feed.table").unlink()
+    assert "cannot be read" in machine.load(folder).stderr and machine.tables() == before
+
+
+def test_connections_that_were_open_before_live_on(machine: Machine) -> None:
+    script = machine.folder / "open.sh"
+    script.write_text(templating.text("ipfw/open.sh"))
+    flows = "4 tcp 192.0.2.10 22 203.0.113.9 4001\n6 tcp fe80::10%em0 22 fe80::9%em0 4001\n"
+    done = machine.run(script, "add", stdin=flows)
+    assert (done.returncode, done.stderr) == (0, "")
+    wanted = {
+        "203.0.113.9,tcp,4001,192.0.2.10,22", "192.0.2.10,tcp,22,203.0.113.9,4001",
+        "fe80::9,tcp,4001,fe80::10,22", "fe80::10,tcp,22,fe80::9,4001",
+    }  # fmt: skip
+    folder = machine.put("a", small(22))
+    for _ in range(2):
+        done = machine.load(folder)
+        assert done.returncode == 0, done.stderr
+        assert set(machine.state()["tables"]["portctl_open"][2]) == wanted
+    assert machine.run(script, "delete", stdin=flows).returncode == 0
+    assert machine.state()["tables"]["portctl_open"][2] == {}
+    assert machine.run(folder / "remove.sh").returncode == 0 and machine.state()["tables"] == {}
+
+
+def test_an_instance_of_nat_that_is_the_same_is_left_alone(machine: Machine) -> None:
+    folder = machine.put("a", golden_cases.compiled(GOLDEN / "forward-over-service").ruleset)
+    assert machine.load(folder).returncode == 0
+    assert machine.state()["modules"] == ["ipfw_nat"]
+    configured = [line for line in machine.state()["log"] if line.startswith("nat ") and " config " in line]
+    assert len(configured) == 1
+    number, config = next(iter(machine.state()["nat"].items()))
+    turned = " ".join(reversed(config.split(" redirect_port ")))
+    assert machine.load(folder).returncode == 0, turned
+    log = [line for line in machine.state()["log"] if line.startswith("nat ") and " config " in line]
+    assert log == configured, "configured again"
+    machine.change(own=["192.0.2.77 x 192.0.2.255"])
+    assert machine.load(folder).returncode == 0
+    assert " 192.0.2.77:80" in machine.state()["nat"][number]
+
+
+@pytest.mark.parametrize("shell", ["dash", "posh"])
+def test_every_script_runs_twice_in_a_plain_shell(machine: Machine, shell: str) -> None:
+    folder = machine.put("a", golden_cases.compiled(GOLDEN / "forward-over-service").ruleset)
+    for script, *arguments in (
+        ("load.sh", "check"),
+        ("load.sh",),
+        ("save.sh", str(machine.folder / "s")),
+        ("remove.sh",),
+    ):
+        for _ in range(2):
+            done = machine.run(folder / script, *arguments, shell=shell)
+            assert (done.returncode, done.stderr) == (0, ""), script
+    assert machine.state()["rules"] == [] and machine.state()["tables"] == {} and machine.state()["nat"] == {}
+
+
+@pytest.mark.parametrize("name", ["load.sh", "save.sh", "remove.sh", "open.sh"])
 def test_the_scripts_are_plain_sh(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(ipfw.scripts()[name])
+    (tmp_path / name).write_text(templating.text(f"ipfw/{name}"))
     done = subprocess.run(["shellcheck", "-s", "sh", str(tmp_path / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -41,6 +41,17 @@ esac
 scratch=$(mktemp -d) || fail "no place for temporary files"
 trap 'rm -rf "$scratch"' EXIT
 
+# ipfw -n reads the rules and carries out nothing. Of tables that are not there yet it knows nothing.
+grep '^add ' "$rules" >"$scratch/read"
+ipfw -n "$scratch/read" >"$scratch/said" 2>&1 || {
+    cat "$scratch/said" >&2
+    fail "ipfw refuses the rules"
+}
+sed -n 's/^#file portctl0_//p' "$rules" >"$scratch/files"
+while read -r name; do
+    [ -r "$here/$name.table" ] || fail "$here/$name.table cannot be read"
+done <"$scratch/files"
+
 # listed: the rules of all sets, with their sets
 listed() {
     ipfw -S list
@@ -89,11 +100,33 @@ if [ "$needed" -ge "$most" ]; then
     sysctl net.inet.ip.fw.tables_max=$((needed + 64)) >/dev/null || fail "net.inet.ip.fw.tables_max cannot be raised"
 fi
 
-# Instances that are there already are the same: their numbers are digests. To configure one again may cut what it holds.
-ipfw nat show config 2>/dev/null | sed -n 's/^ipfw nat \([0-9]*\) config .*/\1/p' >"$scratch/nat"
+if grep -q '^add [0-9]* set [0-9]* nat ' "$rules" && ! kldstat -q -m ipfw_nat; then
+    kldload ipfw_nat || fail "ipfw_nat is not in the kernel and cannot be loaded"
+fi
+
+# Instances that are the same are left alone: to configure one again may cut what it holds.
+ipfw nat show config 2>/dev/null | sed -n 's/^ipfw nat /nat /p' >"$scratch/nat"
 own=$(ifconfig -a | awk '$1 == "inet" && $2 !~ /^127\./ { sub(/\/.*/, "", $2); print $2 }' | sort -u | tr '\n' ' ')
-awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl${new}_" '
-    FNR == NR && FILENAME != rules { there[$1] = 1; next }
+awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl${new}_" -v "here=$here" '
+    # A configuration, its words in an order of our own: ipfw lists them in its own.
+    function ordered(line, word, n, k, j, count, each, text) {
+        n = split(line, word, " ")
+        count = 0
+        for (k = 4; k <= n; k++) {
+            text = word[k]
+            if (text == "redirect_port") { text = text " " word[k + 1] " " word[k + 2] " " word[k + 3]; k += 3 }
+            for (j = count++; j > 0 && each[j] > text; j--) each[j + 1] = each[j]
+            each[j + 1] = text
+        }
+        text = ""
+        for (j = 1; j <= count; j++) text = text " " each[j]
+        return text
+    }
+    function instance(line, word) {
+        split(line, word, " ")
+        if (!(word[2] in there) || there[word[2]] != ordered(line)) print line >instances
+    }
+    FILENAME != rules { there[$2] = ordered($0); next }
     # What is translated for any address of this host: once for each that it has.
     $1 == "#me" {
         count = split(own, each, " ")
@@ -107,11 +140,25 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
             }
             k += 3
         }
-        print line >instances
+        instance(line)
+        next
+    }
+    # A long table lies in a file of its own. A line may have 1,023 bytes.
+    $1 == "#file" {
+        name = substr($2, 10)
+        line = ""
+        for (n = 0; (getline address <(here "/" name ".table")) > 0; ) {
+            if (address == "") continue
+            line = line " " address " 0"
+            if (++n % 16) continue
+            print "table " new name " add" line
+            line = ""
+        }
+        if (line != "") print "table " new name " add" line
         next
     }
     /^#/ { next }
-    $1 == "nat" { if (!($2 in there)) print >instances; next }
+    $1 == "nat" { instance($0); next }
     {
         text = $0
         comment = ""
@@ -159,7 +206,10 @@ set_to() {
 }
 # Without this a connection ends with the rule that let it in.
 set_to net.inet.ip.fw.dyn_keep_states 1 || give_up "net.inet.ip.fw.dyn_keep_states cannot be 1: connections would be cut"
-# With 1 whatever nat or reass have looked at is accepted.
+# With 1 ipfw drops every IPv6 packet of a protocol that it has no notion of, whatever the rules say.
+[ "$(sysctl -n net.inet6.ip6.fw.deny_unknown_exthdrs 2>/dev/null)" != 1 ] ||
+    set_to net.inet6.ip6.fw.deny_unknown_exthdrs 0 || give_up "net.inet6.ip6.fw.deny_unknown_exthdrs cannot be 0"
+# With 1 whatever nat has looked at is accepted.
 [ "$one_pass" = 0 ] || set_to net.inet.ip.fw.one_pass 0 || give_up "net.inet.ip.fw.one_pass cannot be 0"
 if grep -q '^add [^/]* log ' "$rules"; then
     set_to net.inet.ip.fw.verbose 1 || give_up "net.inet.ip.fw.verbose cannot be 1: nothing would be logged"

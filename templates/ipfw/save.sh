@@ -12,6 +12,7 @@ case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
     exit 2
 }
 mkdir -p "$1" || exit 1
+rm -f "$1"/*.table
 target=$1/rules
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
@@ -32,7 +33,7 @@ if [ -s "$scratch/rules" ]; then
     # Only tables and instances that the rules name.
     {
         echo '# Rules of portctl. Saved.'
-        awk '
+        awk -v "target=$1" '
             FILENAME ~ /\/rules$/ {
                 text = $0
                 if (at = index(text, " // ")) text = substr(text, 1, at - 1)
@@ -43,21 +44,25 @@ if [ -s "$scratch/rules" ]; then
             FILENAME ~ /\/info$/ {
                 if (/^--- table\(/) { name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name) }
                 if (/ type: /) for (k = 1; k < NF; k++) if ($k == "type:") { kind = $(k + 1) }
-                if (/ valtype: /) {
-                    for (k = 1; k < NF; k++) if ($k == "valtype:") value = $(k + 1)
-                    used = index(named, "table(" name ")") || index(named, " " name " ")
-                    if (!used) next
-                    if (name !~ /^portctl[01]_/) print "table " name " create type " kind " missing"
-                    else {
-                        print "table " name " create type " kind (value == "legacy" ? "" : " valtype " value)
-                        wanted[name] = value == "legacy" ? 1 : 2
-                    }
-                }
+                if (/ valtype: /) for (k = 1; k < NF; k++) if ($k == "valtype:") value = $(k + 1)
+                if (!/ items: /) next
+                for (k = 1; k < NF; k++) if ($k == "items:") items = $(k + 1) + 0
+                if (!index(named, "table(" name ")") && !index(named, " " name " ")) next
+                if (name !~ /^portctl[01]_/) { print "table " name " create type " kind " missing"; next }
+                print "table " name " create type " kind (value == "legacy" ? "" : " valtype " value)
+                plain[name] = value == "legacy"
+                file[name] = ""
+                if (!plain[name] || items <= 1000) next
+                print "#file " name
+                file[name] = target "/" substr(name, 10) ".table"
+                printf "" >file[name]
                 next
             }
             FILENAME ~ /\/tables$/ {
                 if (/^--- table\(/) { name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name); next }
-                if (name in wanted) print "table " name " add " $1 (wanted[name] == 2 ? " " $2 : "")
+                if (!(name in file)) next
+                if (file[name] != "") print $1 >file[name]
+                else print "table " name " add " $1 (plain[name] ? "" : " " $2)
                 next
             }
             $1 == "ipfw" && $2 == "nat" && ($3 in instance) { sub(/^ipfw /, ""); print }

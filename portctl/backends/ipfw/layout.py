@@ -30,6 +30,9 @@ GENERATION = "portctl0_"
 LIVE = "portctl_live_"
 BROADCAST = "portctl_broadcast"
 """This host's broadcast addresses, which `me` does not mean: `load.sh` fills it. Kept by a load, as live groups are."""
+OPEN = "portctl_open"
+"""Connections that were open before there were rules: `open.sh` fills it. Kept by a load."""
+OPEN_TYPE = "flow:src-ip,proto,src-port,dst-ip,dst-port"
 CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "ff00::/8")
 """What may be addressed to this host and is no address of an interface."""
 LONGEST_TABLE = 60

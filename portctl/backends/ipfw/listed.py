@@ -59,7 +59,11 @@ class Listing:
 def read(listings: Mapping[str, str]) -> Listing:
     """All listings together, by what their lines look like."""
     listing = Listing()
-    for text in listings.values():
+    for name, text in listings.items():
+        if name.endswith(".table"):
+            entries = listing.table(f"portctl_{name.removesuffix('.table')}").entries
+            entries += [(line, "0") for line in text.splitlines()]
+            continue
         current = ""
         for number, line in enumerate(text.splitlines(), 1):
             current = _line(listing, line.rstrip(), number, current)

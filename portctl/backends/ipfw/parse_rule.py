@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from portctl.backends.ipfw.layout import OPEN
 from portctl.backends.ipfw.listed import Listing
 from portctl.backends.ipfw.tables import asked, either, flows, network, numbers
 from portctl.net import Family, Ranges
@@ -28,7 +29,7 @@ _ALONE = ("sockarg", "diverted", "diverted-loopback", "diverted-output", "verrev
           "antispoof", "ipsec", "bridged", "defer-action", "defer-immediate-action")  # fmt: skip
 NEVER = Condition(Field.CONCATENATION, ())
 NO_PACKET = Condition(Field.PROTOCOL, Ranges())
-"""Of a frame, or of a fragment without its beginning: packets are whole here."""
+"""Of a frame, or of a fragment without its beginning (packets are whole here), or of what the host put into a table."""
 
 
 @dataclass(slots=True)
@@ -228,6 +229,8 @@ class Reader:
             return self._lookup(rule)
         if word == "flow":
             name, _, value = self.next().removeprefix("table(").removesuffix(")").partition(",")
+            if name == OPEN:
+                return [NO_PACKET]  # run-time contents: never part of a program
             table = self.listing.table(name)
             ways = list(flows(table, value.removeprefix("tag=") if value else None)) if ":" in table.kind else []
             return [either(ways)]

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
 from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS
-from portctl.backends.ipfw.layout import BROADCAST, CAST, Layout
+from portctl.backends.ipfw.layout import BROADCAST, CAST, OPEN, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
 from portctl.ruleset import (
@@ -171,6 +171,10 @@ def _known(layout: Layout, at: Pass, early: Sequence[Rule]) -> None:
     asked, after = f"{at.name}-known", f"{at.name}-unknown"
     # No reass for IPv6. The first fragment has the ports and is judged; without it the others are thrown away.
     layout.add(block, "allow", f"ip6 from any to any {at.way} frag", words.comment("portctl:fixed:fragments"))
+    if at.name in (INBOUND.name, OUTBOUND.name):
+        layout.add(
+            block, "allow", f"ip from any to any {at.way} flow table({OPEN})", words.comment("portctl:fixed:open")
+        )
     for protocol, types in LOOKED_UP:
         layout.add(block, f"skipto @{asked}@", f"{protocol} from any to any {at.way} {types}")
     for protocol, _ in LOOKED_UP:
