@@ -112,27 +112,36 @@ def starts(protocol: int | None) -> str:
 
 
 def passing(rule: Rule, way: Way, flows: Flows, ends: Iterable[Ends], translation: str = "") -> list[str]:
+    """The lines that admit a rule's packets, which come one way."""
+    return passing_ways(rule, (way,), flows, ends, translation)
+
+
+def passing_ways(
+    rule: Rule, ways: Iterable[Way], flows: Flows, ends: Iterable[Ends], translation: str = ""
+) -> list[str]:
     """The lines that admit a rule's packets; where its connections are limited, the last one counts them all."""
     log = " log" if rule.log else ""
     owner = f" user {rule.user}" if rule.user else ""
     named = label(rule.kind.value, rule.name)
-    found = list(matches(flows, ends))
-    if rule.limited and len(found) == 1 and not pfctl_expands(found[0][1], way.patterns):
-        protocol, text = found[0]
-        head = f"pass {way.direction}{log} quick{devices(way.patterns)}{text}{owner}"
-        return [f"{head}{limited(rule, protocol)}{named}{way.options()}{translation}"]
-    if not rule.limited:
-        head = f"pass {way.direction}{log} quick{devices(way.patterns)}"
-        tail = f"{named}{way.options()}{translation}"
-        return [f"{head}{text}{owner}{starts(protocol)}{tail}" for protocol, text in found]
+    texts = list(matches(flows, ends))
+    found = [(way, protocol, text) for way in ways for protocol, text in texts]
+    alone = len(found) == 1 and not pfctl_expands(found[0][2], found[0][0].patterns)
+    if not rule.limited or alone:
+        return [
+            f"pass {way.direction}{log} quick{devices(way.patterns)}{text}{owner}"
+            f"{limited(rule, protocol)}{named}{way.options()}{translation}"
+            for way, protocol, text in found
+        ]
     mark = tag(rule.kind.value, rule.name)
-    marking = Way(way.direction, way.patterns, way.tagged, mark)
-    lines = [
-        f"pass {way.direction}{devices(way.patterns)}{text}{owner}{starts(p)}{marking.options()}" for p, text in found
-    ]
-    counting = Way(way.direction, (), mark, way.tag)
+    lines: list[str] = []
+    for way, protocol, text in found:
+        marking = Way(way.direction, way.patterns, way.tagged, mark)
+        head = f"pass {way.direction}{devices(way.patterns)}{text}{owner}"
+        lines.append(f"{head}{starts(protocol)}{marking.options()}")
+    first = found[0][0]
+    counting = Way(first.direction, (), mark, first.tag)
     tail = f"{limited(rule, None)}{named}{counting.options()}{translation}"
-    return [*lines, f"pass {way.direction}{log} quick from any to any{tail}"]
+    return [*lines, f"pass {first.direction}{log} quick from any to any{tail}"]
 
 
 def pfctl_expands(text: str, patterns: tuple[str, ...]) -> bool:
@@ -143,6 +152,8 @@ def pfctl_expands(text: str, patterns: tuple[str, ...]) -> bool:
 def limited(rule: Rule, protocol: int | None) -> str:
     """The state options of a limited rule. `max-src-conn` counts finished handshakes, which only TCP has."""
     only_tcp = rule.flows is not None and all(flow.protocol == TCP for flow in rule.flows)
+    if not rule.limited:
+        return starts(protocol)
     options = ["source-track rule"]
     if rule.max_connections is not None:
         options.append(f"max-src-{'conn' if only_tcp else 'states'} {rule.max_connections}")

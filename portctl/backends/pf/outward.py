@@ -13,6 +13,7 @@ from portctl.backends.pf.lines import (
     Way,
     matches,
     passing,
+    passing_ways,
     refusing,
     says_nothing,
     sides,
@@ -60,11 +61,11 @@ def leaving(file: File) -> list[str]:
         if rule.kind is not Kind.FORWARD:
             continue
         if rule.original is not None:
-            lines += leave(file, replace(rule, rate=None, max_connections=None), tag("to", rule.name), [*ANY_SIDE])
+            lines += leave(file, replace(rule, rate=None, max_connections=None), [tag("to", rule.name)], [*ANY_SIDE])
             continue
-        for _, mark in classes(ruleset, rule):
-            known[mark] = None
-            lines += leave(file, rule, mark, list(sides(file, rule)))
+        marks = [mark for _, mark in classes(ruleset, rule)]
+        known |= dict.fromkeys(marks)
+        lines += leave(file, rule, marks, list(sides(file, rule)))
     for mark in known:
         if default.verdict is Verdict.ACCEPT and mark != HERE:
             lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged {mark}")
@@ -76,25 +77,26 @@ def leaving(file: File) -> list[str]:
     return lines
 
 
-def leave(file: File, rule: Rule, mark: str, ends: list[Ends]) -> list[str]:
+def leave(file: File, rule: Rule, marks: list[str], ends: list[Ends]) -> list[str]:
     """One forward on its way out, with its limits and the translation of its source."""
     flows = None if rule.original is not None else rule.flows
     masquerade = next((m for m in file.ruleset.masquerades if m.name == rule.name), None)
     if masquerade is None:
-        return passing(rule, Way("out", rule.out_interfaces, tagged=mark), flows, ends)
+        return passing_ways(rule, [Way("out", rule.out_interfaces, mark) for mark in marks], flows, ends)
+    lines: list[str] = []
     if file.dialect.rules_translate:
-        lines: list[str] = []
         for patterns, family, address in sources(rule, masquerade):
-            way = Way("out", patterns, tagged=mark)
-            lines += passing(rule, way, flows, bound(ends, family), f" nat-to {address}")
+            ways = [Way("out", patterns, mark) for mark in marks]
+            lines += passing_ways(rule, ways, flows, bound(ends, family), f" nat-to {address}")
         return lines
     turned = tag("nat", rule.name)
     for patterns, family, address in sources(rule, masquerade):
         file.translations += [
             f"nat{devices(patterns)}{text} tag {turned} tagged {mark} -> {address}"
+            for mark in marks
             for _, text in matches(flows, bound(ends, family))
         ]
-    return passing(rule, Way("out", rule.out_interfaces, tagged=turned), None, ANY_SIDE)
+    return passing(rule, Way("out", rule.out_interfaces, turned), None, ANY_SIDE)
 
 
 def bound(ends: list[Ends], family: Family) -> list[Ends]:
