@@ -7,7 +7,7 @@ SHELL = /bin/sh
 VENV = .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash sudo tmux python3-venv
+TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash posh sudo tmux python3-venv
 
 .PHONY: nightly demo test check accept bench tools clean
 
@@ -25,10 +25,11 @@ check: $(BIN)/.ready
 accept: $(BIN)/.ready
 	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py tests/test_import.py
 
-# the packet-space engine against brute force, 10,000 examples a property; 500 policies proved for each dialect of pf
+# the packet-space engine against brute force, 10,000 examples a property; 500 policies proved for ipfw and each pf dialect
 nightly: $(BIN)/.ready
 	PORTCTL_POLICIES=500 $(BIN)/pytest -q tests/test_pf_proved.py
 	PORTCTL_EXAMPLES=10000 $(BIN)/pytest -q tests/test_space.py
+	PORTCTL_POLICIES=500 $(BIN)/pytest -q tests/test_ipfw.py -k generated
 
 bench: $(BIN)/.ready tools
 	$(BIN)/python benchmarks/speed.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -17,6 +18,7 @@ from portctl.backends.base import Ability, explained
 from portctl.backends.ipfw.listed import read
 from portctl.expectations.corners import corner_packets
 from portctl.net import Addresses, Ranges
+from portctl.problems import Span
 from portctl.program import Field, Program, Unknown, evaluate
 from portctl.ruleset import (
     ACK,
@@ -38,6 +40,7 @@ from portctl.ruleset import (
     decide,
     icmp,
 )
+from portctl.space import proof
 from tests import generate, golden_cases, ipfw_replay, packets
 from tests.nftables_cases import OFFICE, block, one, starts, tcp, udp
 
@@ -160,29 +163,43 @@ def test_golden_cases(case: Path) -> None:
 
 
 def without_gaps(ruleset: Ruleset) -> Ruleset:
-    """The same with limits instead of rates, and without what changes no verdict."""
+    """The same with limits instead of rates, and without what ipfw cannot say."""
 
-    def changed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        return tuple(replace(r, rate=None, max_connections=r.max_connections or 7) if r.rate else r for r in rules)
+    def said(rules: tuple[Rule, ...], wrong: set[Span | None]) -> tuple[Rule, ...]:
+        kept = (r for r in rules if r.kind is not Kind.PUBLISHED and not {r.span, *(s for _, s in r.places)} & wrong)
+        return tuple(replace(r, rate=None, max_connections=r.max_connections or 7) if r.rate else r for r in kept)
 
-    found = replace(
-        ruleset,
-        inbound=changed(ruleset.inbound),
-        outbound=changed(ruleset.outbound),
-        forwarded=changed(ruleset.forwarded),
-        clamps=(),
-    )
-    spans = {problem.span for problem in ipfw.gaps(found, Ability())}
-    bad = {rule.name for rule in found.forwarded if rule.span in spans}
-    return replace(found, masquerades=tuple(m for m in found.masquerades if m.name not in bad))
+    wrong: set[Span | None] = set()
+    for _ in range(3):
+        ruleset = replace(
+            ruleset,
+            inbound=said(ruleset.inbound, wrong),
+            outbound=said(ruleset.outbound, wrong),
+            forwarded=said(ruleset.forwarded, wrong),
+            clamps=(),
+            published_governed=False,
+        )
+        left = {rule.name for rule in (*ruleset.inbound, *ruleset.forwarded) if rule.kind is Kind.FORWARD}
+        ruleset = replace(
+            ruleset,
+            masquerades=tuple(m for m in ruleset.masquerades if m.name in left),
+            translations=tuple(t for t in ruleset.translations if t.name in left),
+        )
+        wrong = {problem.span for problem in ipfw.gaps(ruleset, Ability())}
+    assert not wrong
+    return ruleset
 
 
 def test_generated_policies() -> None:
-    rulesets = [without_gaps(found) for p in generate.policies(4, 40) if (found := generate.ruleset(p)) is not None]
-    said = [ruleset for ruleset in rulesets if not ipfw.gaps(ruleset, Ability())]
-    assert len(said) > 8
-    for ruleset in said:
-        assert not unlike(ruleset, corner_packets(ruleset, 250))[:1], ruleset
+    """`make nightly` asks 500 of them. Proved for every packet, but for the named differences."""
+    count = int(os.environ.get("PORTCTL_POLICIES", "12"))
+    rulesets = [without_gaps(found) for p in generate.policies(7, count) if (found := generate.ruleset(p)) is not None]
+    assert len(rulesets) == count
+    for ruleset in rulesets:
+        loaded = ipfw.parse(ipfw.render(ruleset, Ability()))
+        proved = proof.proofs(ruleset, {"ipfw": loaded}, {"ipfw": ipfw.differences(ruleset, Ability())})["ipfw"]
+        assert not proved.problems, (proved.problems[0].message, proved.problems[0].hint, ruleset)
+        assert not unlike(ruleset, corner_packets(ruleset, 60))[:1], ruleset
 
 
 def test_every_named_difference_is_in_the_document() -> None:

@@ -13,11 +13,18 @@ rules=$(ipfw -S list) || {
 }
 instances=$(printf '%s\n' "$rules" |
     awk '{ sub(/^# DISABLED /, "") } $2 == "set" && ($3 == 20 || $3 == 21) && $4 == "nat" { print $5 }' | sort -u)
+foreign=$(printf '%s\n' "$rules" | awk '{ sub(/^# DISABLED /, "") }
+    $2 == "set" && ($3 == 20 || $3 == 21) && ($1 < 20000 || $1 > 60000)')
+[ -z "$foreign" ] || {
+    echo "sets 20 and 21 hold rules of somebody else's: $foreign" >&2
+    exit 1
+}
 for set in 20 21; do
     if printf '%s\n' "$rules" | grep -q "^\(# DISABLED \)\{0,1\}[0-9]* set $set "; then
         ipfw -q delete set $set || exit 1
     fi
 done
+ipfw -q set enable 21
 for number in $instances; do
     ipfw -q nat "$number" delete
 done

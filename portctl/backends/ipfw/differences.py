@@ -59,7 +59,7 @@ def _all(ruleset: Ruleset) -> Iterator[Difference]:
     yield _not_forwarded()
     yield _broadcast()
     yield from _through(ruleset)
-    if turned := [item for item in ruleset.translations if item.target is not None]:
+    if turned := [item for item in ruleset.translations if item.target or item.destination is not None]:
         where = [Region((_state(State.ESTABLISHED), *asked), _ARRIVING) for item in turned for asked in _turned(item)]
         yield Difference("redirected ports", "ipfw: redirected ports", tuple(where))
 
@@ -119,6 +119,11 @@ def _broadcast() -> Difference:
 _INBOUND = (Direction.INBOUND,)
 
 
+def follows(ruleset: Ruleset) -> bool:
+    """Whether what passes through makes states: where the default refuses, and where an entry limits or translates."""
+    return not ruleset.forward_kept or any(rule.syn and rule.verdict is Verdict.ACCEPT for rule in ruleset.forwarded)
+
+
 def _through(ruleset: Ruleset) -> Iterator[Difference]:
     """Of what passes through no state tells which end began it: there a low port does, and of TCP the start."""
     heading = "ipfw: block entries with ports, and what passes through"
@@ -127,7 +132,7 @@ def _through(ruleset: Ruleset) -> Iterator[Difference]:
     for rule in (rule for rule in ruleset.forwarded if rule.original_direction):
         every = rule.flows is None or [f for f in rule.flows if f.protocol not in (ICMP, ICMPV6)]
         for flow in [None] if every is True else every:
-            by_packet = _by_packet(flow, tracked=not ruleset.forward_kept)
+            by_packet = _by_packet(flow, tracked=follows(ruleset))
             for asked in _asked(rule.flows if flow is None else (flow,), rule.source, rule.destination):
                 found = (*asked, *_devices(rule))
                 answer = (*found, _state(KNOWN), Condition(Field.REPLY, True))

@@ -8,14 +8,15 @@ An instance's number is a digest of its configuration: the same one is not confi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from portctl.backends.ipfw import words
 from portctl.backends.ipfw.layout import Layout
-from portctl.backends.ipfw.matching import note
+from portctl.backends.ipfw.matching import bodies, note
 from portctl.net import Addresses, address_text
-from portctl.ruleset import TCP, Flow, Kind, Masquerade, Rule, Ruleset, Translation
+from portctl.ruleset import EVERY_PORT, TCP, Flow, Kind, Masquerade, Rule, Ruleset, Translation
 
 if TYPE_CHECKING:
     from portctl.backends.ipfw.starts import Pass
@@ -144,41 +145,78 @@ def leave_block(name: str) -> str:
     return f"leave-{name}"
 
 
-def turned(layout: Layout, at: Pass, block: str, rules: Sequence[Rule]) -> None:
-    """Entries whose packets have been translated, or are to be served by another port of this host."""
+def turned(layout: Layout, at: Pass, block: str, rules: Sequence[Rule], direct: Sequence[Rule]) -> None:
+    """Entries whose packets have been translated, or are to be served by another port of this host.
+
+    `direct`: rules that may admit the same packets without a limit, and then win."""
     by_name = {translation.name: translation for translation in layout.ruleset.translations}
     for rule in rules:
         translation = by_name[rule.name]
-        if translation.target is None:
-            for body in _bodies(layout, translation, None, words.START):
-                if rule.log:
-                    layout.add(block, "count log", body, note(rule))
-                layout.add(block, f"skipto @to-{rule.name}@", f"{body} {_state(rule, at)}", note(rule))
-            continue
-        for flow in translation.flows or ():
-            action, body, state = _tagged(layout, at, rule, flow)
-            if rule.log and state:
+        action, lines = _asked(layout, at, rule, translation)
+        if rule.log and at.state:
+            for body in lines:
                 layout.add(block, "count log", body, note(rule))
-            layout.add(block, action, f"{body} {state}".rstrip(), note(rule))
+        free = list(_free(translation, direct)) if at.state and rule.max_connections is not None else []
+        into = layout.block(f"{block}-turned-{rule.name}") if free else block
+        if free:
+            for body in lines:
+                layout.add(block, f"skipto @{into}@", body, note(rule))
+        for other in free:
+            for found in bodies(layout, other, at.way):
+                if other.log:
+                    layout.add(into, "count log", found.text, note(other))
+                layout.add(into, action, f"{found.text} record-state :{at.state}", note(other))
+        for body in lines:
+            layout.add(into, action, f"{body} {_state(rule, at)}".rstrip(), note(rule))
 
 
-def _tagged(layout: Layout, at: Pass, rule: Rule, flow: Flow) -> tuple[str, str, str]:
-    """Action, body, state."""
+def _asked(layout: Layout, at: Pass, rule: Rule, translation: Translation) -> tuple[str, list[str]]:
+    """What happens to the packets that an entry has turned, and which they are."""
+    if translation.target is None:
+        return f"skipto @to-{rule.name}@", list(_bodies(layout, translation, None, words.START))
+    lines = [_tagged(layout, at, rule, flow) for flow in translation.flows or ()]
+    return (f"skipto @{leave_block(rule.name)}@" if at.state else "allow"), lines
+
+
+def _tagged(layout: Layout, at: Pass, rule: Rule, flow: Flow) -> str:
     out = words.interfaces("xmit", rule.out_interfaces) if at.way == "out" else ""
     asked = words.START if flow.protocol == TCP else ""
     marked = f"tagged {tag(layout.ruleset, rule.name)}"
     source = layout.addresses(rule.source, f"from-{rule.name}")
     parts = [words.protocol(flow.protocol), "from", source, "to any", at.way, out, asked, marked]
-    body = " ".join(part for part in parts if part)
-    if not at.state:
-        return "allow", body, ""
-    return f"skipto @{leave_block(rule.name)}@", body, _state(rule, at)
+    return " ".join(part for part in parts if part)
+
+
+def _free(translation: Translation, rules: Sequence[Rule]) -> Iterator[Rule]:
+    """The rules without a limit, about the packets that have been turned. `fwd` leaves them the port they came to."""
+    protocols = {flow.protocol for flow in translation.flows or ()}
+    port = translation.target_port
+    for rule in rules:
+        if rule.max_connections is not None:
+            continue
+        flows = [f for f in rule.flows or map(Flow, sorted(protocols)) if f.protocol in protocols]
+        if translation.target is None and port is not None:
+            flows = [replace(f, ports=EVERY_PORT) for f in flows if port in f.ports]
+        if flows:
+            yield replace(rule, flows=tuple(flows))
 
 
 def _state(rule: Rule, at: Pass) -> str:
+    if not at.state:
+        return ""
     if rule.max_connections is None:
         return f"record-state :{at.state}"
     return f"set-limit src-addr {rule.max_connections} :{at.state}"
+
+
+_LOOPBACK = {6: "::1", 4: "127.0.0.1"}
+
+
+def taken_in(layout: Layout) -> Iterator[str]:
+    """Packets that are served here, to addresses that may not be this host's."""
+    for translation in layout.ruleset.translations:
+        if translation.target is None and translation.destination is not None:
+            yield from _bodies(layout, translation, None)
 
 
 def local_targets(layout: Layout) -> None:
@@ -191,10 +229,12 @@ def local_targets(layout: Layout) -> None:
         layout.lasting[block] = []
         for flow in translation.flows or ():
             word = words.protocol(flow.protocol)
-            for family, (me, loopback) in {6: ("me6", "::1"), 4: ("me", "127.0.0.1")}.items():
-                if family in translation.families():
-                    action = f"fwd {loopback},{translation.target_port}"
-                    layout.add(block, action, f"{word} from any to {me} in", _why(translation.name))
+            for family in translation.families()[::-1]:
+                action = f"fwd {_LOOPBACK[family]},{translation.target_port}"
+                there = {6: "me6", 4: "me"}[family]
+                if translation.destination is not None:
+                    there = layout.addresses(translation.destination.only(family), f"to-{translation.name}-{family}")
+                layout.add(block, action, f"{word} from any to {there} in", _why(translation.name))
         layout.add(block, "allow", "ip from any to any", _why(translation.name))
 
 

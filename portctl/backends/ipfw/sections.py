@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
-from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS
+from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS, follows
 from portctl.backends.ipfw.layout import BROADCAST, CAST, OPEN, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
@@ -68,6 +68,8 @@ def _head(layout: Layout) -> None:
     layout.add(head, f"skipto @{OUTBOUND.name}@", "ip from any to any out")
     layout.add(head, "reass", "ip4 from any to any in")
     nat.arriving(layout, head)
+    for body in nat.taken_in(layout):
+        layout.add(head, f"skipto @{INBOUND.name}@", body)
     cast = layout.addresses(CAST, "cast")
     for target in ("me", cast, f"table({BROADCAST})"):
         layout.add(head, f"skipto @{INBOUND.name}@", f"ip from any to {target} in")
@@ -76,7 +78,7 @@ def _head(layout: Layout) -> None:
 def _section(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
     """Every rule of a direction, first match first."""
     *before, last = [rule for rule in rules if _said(rule)]
-    tracked = last.verdict is not Verdict.ACCEPT or at.name in (INBOUND.name, OUTBOUND.name)
+    tracked = at.name in (INBOUND.name, OUTBOUND.name) or follows(layout.ruleset)
     early: list[Rule] = []
     for kind, run in groupby(before, _phase):
         several = list(run)
@@ -204,8 +206,8 @@ def _starts(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
     after = _after(layout, f"{at.name}-default")
     block = layout.block(f"{at.name}-starts")
     turned = [rule for rule in rules if rule.original is not None]
-    nat.turned(layout, at, block, turned)
     direct = [rule for rule in rules if rule.original is None]
+    nat.turned(layout, at, block, turned, direct)
     leaves = {m.name: nat.leave_block(m.name) for m in layout.ruleset.masquerades} if at is THROUGH_OUT else {}
     named = Pass(block, at.way, at.state)
     Starts(layout, named, direct, after, leaves).render()
