@@ -334,8 +334,9 @@ def bundle(ruleset: Ruleset, system: str = "Linux", advertised: Iterable[str] = 
     return {**files, **scripts()} if files else {}
 
 
-_ASK = """for name do
-if [ -d /proc/sys ]; then value=$(tr -s '[:space:]' ' ' <"/proc/sys/$(printf %s "$name" | tr ./ /.)")
+_ASK = """system=$(uname -s)
+for name do
+if [ "$system" = Linux ]; then value=$(tr -s '[:space:]' ' ' <"/proc/sys/$(printf %s "$name" | tr ./ /.)")
 else value=$(sysctl -n "$name"); fi && printf '%s = %s\\n' "$name" "$value"
 done 2>/dev/null
 :"""

@@ -170,6 +170,11 @@ def is_console(device: int) -> bool:
     return (major == 4 and minor > 0) or (major == 5 and minor == 1) or major in (204, 229)
 
 
+def is_console_name(name: str) -> bool:
+    """The same of a BSD's or macOS's terminal, by its name: a virtual console, a serial line, /dev/console."""
+    return re.fullmatch(r"/dev/(console|ttyv[0-9a-f]+|ttyu\d+|ttyC\w+)", name) is not None
+
+
 def named(process: Process, connections: Iterable[Connection]) -> Connection | None:
     """The connection that a process says it came over, if it is open now."""
     words = process.ssh.split()

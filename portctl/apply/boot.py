@@ -90,15 +90,13 @@ def on_bsd(
     bundle: Mapping[str, str], init: str, backend: Backend, settings: Mapping[str, str], previous: int | None
 ) -> Boot:
     """What makes a FreeBSD, OpenBSD or macOS host load `bundle` at its next boot, and set `settings`."""
-    whole = boot_bsd.standing_alone(bundle, backend.PARTS, backend.NAME)
-    replaced = boot_bsd.replaced(init, whole)
     return Boot(
-        bundle=whole,
+        bundle=bundle,
         places={SCRIPT: (0o700, text("guard/boot.sh")), **boot_bsd.places(init, backend.NAME)},
         links={},
         previous=previous,
         blocks=boot_bsd.blocks(init, backend.NAME, settings),
-        replaced=replaced,
+        replaced=boot_bsd.replaced(init, bundle),
         check=boot_bsd.CHECK,
     )
 

@@ -81,6 +81,9 @@ def look(host: Host, request: Request) -> Look:
     backend = backends.load(observe.choose_backend(facts, last, request.backend))
     desired = planning.desire(request.ruleset, backend, facts)
     planning.prove(desired, backend)
+    if boot_bsd.knows(facts.init):
+        whole = boot_bsd.standing_alone(desired.boot_bundle, backend.PARTS, backend.NAME)
+        desired = replace(desired, boot_bundle=whole)
     if back := returning.bundle(host, tuple(known), desired.settings):
         desired = replace(desired, bundles={**desired.bundles, returning.PART: back}, returned=returning.PART)
     others = [b for b in observe.readers(facts) if b.NAME != backend.NAME and _usable(b.NAME, facts)]
@@ -163,13 +166,13 @@ def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
     before = _before(host, seen, saved)
     files = _boot(seen).texts()
     around = wayin.read(host.run(wayin.question(), 60.0).stdout)
-    elsewhere = frozenset(b.NAME for b in everything if not _same(b, seen.backend) and holds(b, observed))
-    in_use = any(_same(b, seen.backend) for b in everything)
+    elsewhere = frozenset(b.NAME for b in everything if not same_filter(b, seen.backend) and holds(b, observed))
+    in_use = any(same_filter(b, seen.backend) for b in everything)
     mine = loaded(seen.backend, observed) if in_use else Program(())
     return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere)
 
 
-def _same(one: Backend, other: Backend) -> bool:
+def same_filter(one: Backend, other: Backend) -> bool:
     """Whether two back ends write for the same packet filter of a host, whatever their dialects."""
     return backends.package(one.NAME) == backends.package(other.NAME)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from portctl import backends, observe, sysctl
 from portctl.apply import boot, history
 from portctl.apply.paths import BOOT, CURRENT
-from portctl.apply.run import holds, loaded
+from portctl.apply.run import holds, loaded, same_filter
 from portctl.apply.steps import Refused, call
 from portctl.backends.base import is_part
 from portctl.command import Host
@@ -69,7 +69,7 @@ def _drift(host: Host, force: history.Record) -> list[str]:
     found = [
         f"{other.NAME} holds rules of portctl's too: only one packet filter should (`apply --exclusive`)"
         for other in everything
-        if other is not backend and holds(other, observed)
+        if not same_filter(other, backend) and holds(other, observed)
     ]
     try:
         now = loaded(backend, observed)

@@ -88,13 +88,17 @@ def agreed(question: str) -> bool:
 def _answer() -> Callable[[], bool | None]:
     """Asks the terminal of apply itself, which only a console may: an ssh session would answer over the old
     connection."""
-    from portctl.wayin import is_console
+    from portctl.wayin import is_console, is_console_name
 
     def nobody() -> bool | None:
         return None
 
     try:
-        console = sys.stdin.isatty() and is_console(os.fstat(sys.stdin.fileno()).st_rdev)
+        terminal = sys.stdin.isatty()
+        if sys.platform == "linux":
+            console = terminal and is_console(os.fstat(sys.stdin.fileno()).st_rdev)
+        else:
+            console = terminal and is_console_name(os.ttyname(sys.stdin.fileno()))
     except (OSError, ValueError):
         return nobody
     asked: list[bool] = []

@@ -9,6 +9,7 @@ while read -r family protocol local port peer far; do
     conntrack -D -f "ipv$family" -p "$name" -s "$peer" -d "$local" --sport "$far" --dport "$port" >/dev/null 2>&1
     conntrack -D -f "ipv$family" -p "$name" -s "$local" -d "$peer" --sport "$port" --dport "$far" >/dev/null 2>&1
     ss -K -n "$flag" src "$local" sport = ":$port" dst "$peer" dport = ":$far" >/dev/null 2>&1
+    [ "$name" = udp ] || tcpdrop "$local" "$port" "$peer" "$far" >/dev/null 2>&1
     if [ -n "$(ss -H -n "$flag" state established src "$local" sport = ":$port" dst "$peer" dport = ":$far" 2>/dev/null)" ]; then
         echo "not closed, only starved: $name $local port $port with $peer port $far"
     fi

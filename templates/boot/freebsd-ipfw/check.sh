@@ -1,6 +1,9 @@
 #!/bin/sh
 # check.sh: whether the next boot of this host would load the rules of portctl, asked as rc(8) itself would. Says what is
 # wrong, a line each; exit status 0: nothing.
+PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin
+LC_ALL=C
+export PATH LC_ALL
 wrong=0
 say() {
     printf '%s\n' "$*"

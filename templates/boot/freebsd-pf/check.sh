@@ -1,7 +1,7 @@
 #!/bin/sh
 # check.sh: whether the next boot of this host would load the rules of portctl, asked as rc(8) itself would. Says what is
 # wrong, a line each; exit status 0: nothing.
-PATH=/sbin:/bin:/usr/sbin:/usr/bin
+PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin
 LC_ALL=C
 export PATH LC_ALL
 boot=/etc/portctl/boot/current

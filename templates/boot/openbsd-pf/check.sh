@@ -2,7 +2,7 @@
 # check.sh: whether the next boot of this host would load the rules of portctl, as rc(8) does: /etc/pf.conf, unless pf is
 # switched off. Says what is wrong, a line each; exit status 0: nothing. A syntax error leaves the rules in force that
 # rc(8) itself loads first: they admit ssh alone.
-PATH=/sbin:/bin:/usr/sbin:/usr/bin
+PATH=/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin
 LC_ALL=C
 export PATH LC_ALL
 wrong=0

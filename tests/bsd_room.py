@@ -1,0 +1,135 @@
+"""A FreeBSD, OpenBSD or macOS machine to apply to: portctl's scripts run for real, by dash, in mount namespaces of their
+own that share one root; the tools of the system are stand-ins (`fake_bsd`, `fake_ipfw`).
+
+/etc, /var and /dev are folders of the test. Nothing outside of them is changed, no packet filter is there to be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portctl.command import Command, HostError, Result
+from tests import fake_bsd, fake_ipfw
+
+ENTER = """
+mount --make-rprivate / 2>/dev/null
+root=$0
+for name in "$root"/dev/*; do mount --bind /dev/null "$name" || exit 90; done
+for name in "$root"/bin/*; do
+    for place in /usr/bin /usr/sbin; do
+        [ ! -e "$place/${name##*/}" ] || mount --bind "$name" "$place/${name##*/}" || exit 90
+    done
+done
+mount --bind "$root/bin" /usr/local/sbin && mount --bind "$root/etc" /etc && mount --bind "$root/var" /var || exit 90
+mount --rbind "$root/dev" /dev || exit 90
+exec "$@"
+"""
+RELEASES = {"FreeBSD": "15.0-RELEASE", "OpenBSD": "7.6", "Darwin": "24.1.0"}
+NETSTAT = """\
+Active Internet connections (including servers)
+Proto Recv-Q Send-Q Local Address          Foreign Address        (state)
+tcp4       0      0 *.22                   *.*                    LISTEN
+"""
+RC_SUBR = """\
+load_rc_config() { . /etc/rc.conf; [ ! -r /etc/rc.conf.local ] || . /etc/rc.conf.local; }
+checkyesno() { eval v=\\$$1; case $v in [Yy][Ee][Ss]) return 0 ;; *) return 1 ;; esac; }
+"""
+IFCONFIG = """\
+lo0: flags=8049<UP,LOOPBACK,RUNNING,MULTICAST> metric 0 mtu 16384
+	inet 127.0.0.1 netmask 0xff000000
+	inet6 ::1 prefixlen 128
+em0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500
+	inet 192.0.2.10 netmask 0xffffff00 broadcast 192.0.2.255
+"""
+
+
+@dataclass(frozen=True)
+class Room:
+    """One such machine. `lost` names the verb of the guard script at which the connection to it breaks."""
+
+    root: Path
+    name: str = "room"
+    lost: str = ""
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / "state").read_text())
+        return found
+
+    def change(self, **more: object) -> None:
+        (self.root / "state").write_text(json.dumps(self.state() | more))
+
+    def file(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def run(self, command: Command, timeout: float | None = None) -> Result:
+        if self.lost and command.argv[:3] == ("sh", "-s", "--") and command.argv[3] == self.lost:
+            raise HostError("the connection is gone")
+        argv = [shutil.which("dash") or "sh" if command.argv[0] == "sh" else command.argv[0], *command.argv[1:]]
+        unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
+        done = subprocess.run(
+            [*unshare, "sh", "-c", ENTER, str(self.root), *argv],
+            input=command.stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env={"PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        target = self.file(path) if path.startswith(("/var/", "/etc/")) else Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        target.chmod(mode)
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, what
+            time.sleep(0.1)
+
+
+def room(root: Path, system: str, pf: bool = True) -> Room:
+    """A machine of a system, with its tools, sshd listening, and files as after its installation."""
+    for folder in ("bin", "etc", "var/run", "var/db", "dev"):
+        (root / folder).mkdir(parents=True)
+    state = fake_bsd.EMPTY | (fake_ipfw.EMPTY if system == "FreeBSD" else {"sysctl": {}})
+    settings = {"kern.securelevel": "-1", "net.inet.ip.forwarding": "0", "net.inet.tcp.keepidle": "7200000"}
+    if system == "OpenBSD":
+        settings |= {"net.inet.tcp.slowhz": "2", "net.inet.tcp.keepidle": "14400"}
+    kept = {k: v for k, v in state["sysctl"].items() if not pf}
+    (root / "state").write_text(json.dumps(state | {"sysctl": kept | settings}))
+    for name in ("null", *(("pf",) if pf else ())):
+        (root / "dev" / name).touch()
+    tools = {name: f'exec {sys.executable} -I -S {fake_bsd.__file__} {root}/state {name} "$@"' for name in ("sysctl",)}
+    if system == "FreeBSD":
+        tools["daemon"] = 'shift; setsid "$@" </dev/null >/dev/null 2>&1 &'
+        tools["sockstat"] = "exit 1"
+    for name in (["pfctl"] if pf else ["ipfw"]):
+        tools[name] = tools["sysctl"].replace(" sysctl ", f" {name} ")
+    tools["ifconfig"] = tools["sysctl"].replace(" sysctl ", " ifconfig ") if not pf else f"cat {root}/ifconfig"
+    tools["uname"] = f'case ${{1-}} in -r) echo {RELEASES[system]} ;; *) echo {system} ;; esac'
+    tools["netstat"] = f'case $1 in -rn) ;; *) cat {root}/netstat ;; esac'
+    tools["logger"] = tools["lsof"] = tools["fstat"] = "exit 0"
+    for name, body in tools.items():
+        path = root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    if Path("/etc/alternatives").is_dir():  # awk is among them
+        shutil.copytree("/etc/alternatives", root / "etc/alternatives", symlinks=True)
+    (root / "netstat").write_text(NETSTAT)
+    (root / "ifconfig").write_text(IFCONFIG)
+    (root / "etc/rc.subr").write_text(RC_SUBR)
+    (root / "etc/rc.conf").write_text('hostname="room"\nsshd_enable="YES"\n' if system == "FreeBSD" else "pf=YES\n")
+    (root / "etc/pf.conf").write_text("# as installed\nset skip on lo0\npass\n")
+    (root / "etc/passwd").write_text("root:*:0:0::/root:/bin/sh\n")
+    return Room(root)

@@ -1,0 +1,146 @@
+"""Stand-ins for the tools of a BSD machine that portctl's scripts run: pfctl, sysctl, kldload and the like.
+
+What is loaded is kept in a file. `pfctl` reads a rule file as pf.conf(5) says, as far as portctl writes such files, and
+lists it as pfctl does: lists in braces become rules of their own, `any to any` becomes `all`, numbers stay numbers.
+Run as `fake_bsd.py STATE TOOL ARGUMENTS`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EMPTY: dict[str, Any] = {
+    "pf": {"enabled": False, "rules": [], "nat": [], "tables": {}, "skip": []},
+    "refuse": "",
+    "fail": "",
+    "garble": "",
+    "log": [],
+}
+
+
+def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
+    state["log"].append(" ".join(words))
+    pf = state["pf"]
+    if words[:2] in (["-s", "info"], ["-si"]) or words == ["-s", "info"]:
+        print(f"Status: {'Enabled' if pf['enabled'] else 'Disabled'} for 0 days 00:00:01           Debug: Urgent")
+    elif words in (["-e"], ["-E"]):
+        pf["enabled"] = True
+    elif "-f" in words or "-nf" in words:
+        return load(state, words, given)
+    elif "-T" in words:
+        table = pf["tables"].get(words[words.index("-t") + 1], [])
+        print("".join(f"   {address}\n" for address in table), end="")
+    elif words in (["-sT"], ["-s", "Tables"]):
+        print("".join(f"{name}\n" for name in sorted(pf["tables"])), end="")
+    elif words == ["-vs", "Interfaces"]:
+        print("".join(f"{name} (skip)\n" for name in pf["skip"]), end="")
+    elif words[-1] in ("-sr", "rules"):
+        print("".join(f"{line}\n" for line in pf["rules"]), end="")
+    elif words[-1] in ("-sn", "nat"):
+        print("".join(f"{line}\n" for line in pf["nat"]), end="")
+    elif words[-1] == "memory":
+        print("table-entries hard limit   200000")
+    return 0
+
+
+def load(state: dict[str, Any], words: list[str], given: str) -> int:
+    text = given if words[-1] == "-" else Path(words[-1]).read_text()
+    if state["refuse"] and state["refuse"] in text:
+        print("stdin:7: syntax error", file=sys.stderr)
+        return 1
+    found = read(text)
+    if "-nf" in words:
+        return 0
+    if state["fail"] and state["fail"] in text:
+        print("pfctl: DIOCXCOMMIT: Device busy", file=sys.stderr)
+        return 1
+    if state["garble"]:
+        found["rules"] = [line for line in found["rules"] if state["garble"] not in line]
+    state["pf"] |= found
+    return 0
+
+
+def read(text: str) -> dict[str, Any]:
+    """The rules as they are listed, the translations, the tables with their contents, the skipped interfaces."""
+    found: dict[str, Any] = {"rules": [], "nat": [], "tables": {}, "skip": []}
+    for line in text.splitlines():
+        first = line.split(" ")[0]
+        if first == "table":
+            name = re.search(r"<([^>]+)>", line)
+            assert name is not None
+            members = re.search(r"\{(.*)\}", line)
+            listed = members[1].replace(",", " ").split() if members else []
+            for file in re.findall(r'file "([^"]+)"', line):
+                listed += [x for x in Path(file).read_text().split() if not x.startswith("#")]
+            found["tables"][name[1]] = listed
+        elif line.startswith("set skip on "):
+            found["skip"] += [word for word in line.split()[3:] if word not in "{}"]
+        elif first in ("nat", "rdr", "binat", "no") or first in ("nat-anchor", "rdr-anchor", "binat-anchor"):
+            found["nat"] += expanded(line)
+        elif first in ("pass", "block", "match", "anchor", "scrub", "scrub-anchor"):
+            found["rules"] += expanded(line)
+    return found
+
+
+def expanded(line: str) -> list[str]:
+    """One rule for each choice of the lists in braces."""
+    quoted = re.split(r'("[^"]*")', line)
+    parts = re.split(r"\{([^{}]*)\}", quoted[0])
+    lists = [part.replace(",", " ").split() for part in parts[1::2]]
+    rules = []
+    for choice in itertools.product(*lists):
+        head = "".join(itertools.chain.from_iterable(itertools.zip_longest(parts[::2], choice, fillvalue="")))
+        head = re.sub(r" from any to any(?! port)", " all", re.sub(r"\bport (\d+)(?![:\d])", r"port = \1", head))
+        rules.append(" ".join((head + "".join(quoted[1:])).split()))
+    return rules
+
+
+def sysctl(state: dict[str, Any], words: list[str]) -> int:
+    name, is_set, value = words[-1].partition("=")
+    if name == "kern.boottime":
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        print(f"{{ sec = {int(time.time() - up)}, usec = 0 }} Sun Nov 22 20:00:00 2026")
+        return 0
+    if name not in state["sysctl"]:
+        print(f"sysctl: unknown oid '{name}'", file=sys.stderr)
+        return 1
+    if is_set:
+        state["sysctl"][name] = value
+        state["log"].append(f"sysctl {words[-1]}")
+    else:
+        print(state["sysctl"][name] if "-n" in words else f"{name}: {state['sysctl'][name]}")
+    return 0
+
+
+def main() -> int:
+    path, tool, words = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    given = sys.stdin.read() if words[-1:] == ["-"] else ""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tools may run at once, on both sides of a pipe
+        return one(path, tool, words, given)
+
+
+def one(path: Path, tool: str, words: list[str], given: str) -> int:
+    if tool in ("ipfw", "ifconfig"):
+        sys.path.insert(0, str(Path(__file__).parent))
+        import fake_ipfw  # type: ignore[import-not-found]
+
+        fake = fake_ipfw.Fake(path)
+        getattr(fake, tool)(words)
+        fake.save()
+        return 0
+    state = json.loads(path.read_text())
+    status = sysctl(state, words) if tool == "sysctl" else pfctl(state, words, given)
+    path.write_text(json.dumps(state))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
