@@ -1,7 +1,8 @@
 """A FreeBSD, OpenBSD or macOS machine to apply to: portctl's scripts run for real, by dash, in mount namespaces of their
 own that share one root; the tools of the system are stand-ins (`fake_bsd`, `fake_ipfw`).
 
-/etc, /var and /dev are folders of the test. Nothing outside of them is changed, no packet filter is there to be loaded.
+/etc, /var, /dev and /Library are folders of the test. Nothing outside of them is changed, and no packet filter is there to
+be loaded.
 """
 
 from __future__ import annotations
@@ -22,17 +23,22 @@ from tests import fake_bsd, fake_ipfw
 
 ENTER = """
 mount --make-rprivate / 2>/dev/null
-root=$0
-for name in "$root"/dev/*; do mount --bind /dev/null "$name" || exit 90; done
-for name in "$root"/bin/*; do
+machine=$0
+for name in "$machine"/root/dev/*; do mount --bind /dev/null "$name" || exit 90; done
+for name in "$machine"/root/*; do
+    case ${name##*/} in dev | etc | var | Library) continue ;; esac
+    [ -L "$name" ] || mount --rbind "/${name##*/}" "$name" || exit 90
+done
+for name in "$machine"/bin/*; do
     for place in /usr/bin /usr/sbin; do
-        [ ! -e "$place/${name##*/}" ] || mount --bind "$name" "$place/${name##*/}" || exit 90
+        [ ! -e "$place/${name##*/}" ] || mount --bind "$name" "$machine/root$place/${name##*/}" || exit 90
     done
 done
-mount --bind "$root/bin" /usr/local/sbin && mount --bind "$root/etc" /etc && mount --bind "$root/var" /var || exit 90
-mount --rbind "$root/dev" /dev || exit 90
-exec "$@"
+mount --bind "$machine/bin" "$machine/root/usr/local/sbin" || exit 90
+exec chroot "$machine/root" "$@"
 """
+OWN = ("dev", "etc", "var", "Library")
+"""Folders of the root that are the machine's own; the others are those of the real one."""
 RELEASES = {"FreeBSD": "15.0-RELEASE", "OpenBSD": "7.6", "Darwin": "24.1.0"}
 NETSTAT = """\
 Active Internet connections (including servers)
@@ -56,19 +62,19 @@ em0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500
 class Room:
     """One such machine. `lost` names the verb of the guard script at which the connection to it breaks."""
 
-    root: Path
+    folder: Path
     name: str = "room"
     lost: str = ""
 
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.root / "state").read_text())
+        found: dict[str, Any] = json.loads((self.folder / "state").read_text())
         return found
 
     def change(self, **more: object) -> None:
-        (self.root / "state").write_text(json.dumps(self.state() | more))
+        (self.folder / "state").write_text(json.dumps(self.state() | more))
 
     def file(self, path: str) -> Path:
-        return self.root / path.lstrip("/")
+        return self.folder / "root" / path.lstrip("/")
 
     def run(self, command: Command, timeout: float | None = None) -> Result:
         if self.lost and command.argv[:3] == ("sh", "-s", "--") and command.argv[3] == self.lost:
@@ -76,7 +82,7 @@ class Room:
         argv = [shutil.which("dash") or "sh" if command.argv[0] == "sh" else command.argv[0], *command.argv[1:]]
         unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
         done = subprocess.run(
-            [*unshare, "sh", "-c", ENTER, str(self.root), *argv],
+            [*unshare, "sh", "-c", ENTER, str(self.folder), *argv],
             input=command.stdin,
             capture_output=True,
             timeout=timeout,
@@ -86,7 +92,7 @@ class Room:
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
-        target = self.file(path) if path.startswith(("/var/", "/etc/")) else Path(path)
+        target = self.file(path) if path.split("/")[1] in OWN else Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         target.chmod(mode)
@@ -98,38 +104,44 @@ class Room:
             time.sleep(0.1)
 
 
-def room(root: Path, system: str, pf: bool = True) -> Room:
+def room(folder: Path, system: str, pf: bool = True) -> Room:
     """A machine of a system, with its tools, sshd listening, and files as after its installation."""
-    for folder in ("bin", "etc", "var/run", "var/db", "dev"):
-        (root / folder).mkdir(parents=True)
+    root = folder / "root"
+    for name in ("../bin", "etc", "var/run", "var/db", "dev", *(("Library/LaunchDaemons",) if system == "Darwin" else ())):
+        (root / name).mkdir(parents=True)
+    for entry in Path("/").iterdir():
+        if entry.is_symlink():
+            (root / entry.name).symlink_to(entry.readlink())
+        elif entry.is_dir() and entry.name not in OWN:
+            (root / entry.name).mkdir()
     state = fake_bsd.EMPTY | (fake_ipfw.EMPTY if system == "FreeBSD" else {"sysctl": {}})
     settings = {"kern.securelevel": "-1", "net.inet.ip.forwarding": "0", "net.inet.tcp.keepidle": "7200000"}
     if system == "OpenBSD":
         settings |= {"net.inet.tcp.slowhz": "2", "net.inet.tcp.keepidle": "14400"}
     kept = {k: v for k, v in state["sysctl"].items() if not pf}
-    (root / "state").write_text(json.dumps(state | {"sysctl": kept | settings}))
+    (folder / "state").write_text(json.dumps(state | {"sysctl": kept | settings}))
     for name in ("null", *(("pf",) if pf else ())):
         (root / "dev" / name).touch()
-    tools = {name: f'exec {sys.executable} -I -S {fake_bsd.__file__} {root}/state {name} "$@"' for name in ("sysctl",)}
+    tools = {name: f'exec {sys.executable} -I -S {fake_bsd.__file__} {folder}/state {name} "$@"' for name in ("sysctl",)}
     if system == "FreeBSD":
         tools["daemon"] = 'shift; setsid "$@" </dev/null >/dev/null 2>&1 &'
         tools["sockstat"] = "exit 1"
     for name in (["pfctl"] if pf else ["ipfw"]):
         tools[name] = tools["sysctl"].replace(" sysctl ", f" {name} ")
-    tools["ifconfig"] = tools["sysctl"].replace(" sysctl ", " ifconfig ") if not pf else f"cat {root}/ifconfig"
+    tools["ifconfig"] = tools["sysctl"].replace(" sysctl ", " ifconfig ") if not pf else f"cat {folder}/ifconfig"
     tools["uname"] = f'case ${{1-}} in -r) echo {RELEASES[system]} ;; *) echo {system} ;; esac'
-    tools["netstat"] = f'case $1 in -rn) ;; *) cat {root}/netstat ;; esac'
+    tools["netstat"] = f'case $1 in -rn) ;; *) cat {folder}/netstat ;; esac'
     tools["logger"] = tools["lsof"] = tools["fstat"] = "exit 0"
     for name, body in tools.items():
-        path = root / "bin" / name
+        path = folder / "bin" / name
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
     if Path("/etc/alternatives").is_dir():  # awk is among them
         shutil.copytree("/etc/alternatives", root / "etc/alternatives", symlinks=True)
-    (root / "netstat").write_text(NETSTAT)
-    (root / "ifconfig").write_text(IFCONFIG)
+    (folder / "netstat").write_text(NETSTAT)
+    (folder / "ifconfig").write_text(IFCONFIG)
     (root / "etc/rc.subr").write_text(RC_SUBR)
     (root / "etc/rc.conf").write_text('hostname="room"\nsshd_enable="YES"\n' if system == "FreeBSD" else "pf=YES\n")
     (root / "etc/pf.conf").write_text("# as installed\nset skip on lo0\npass\n")
     (root / "etc/passwd").write_text("root:*:0:0::/root:/bin/sh\n")
-    return Room(root)
+    return Room(folder)

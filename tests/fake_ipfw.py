@@ -68,10 +68,11 @@ class Fake:
         self.one(words, " ".join(words))
 
     def one(self, words: list[str], line: str) -> None:
-        if words == ["-S", "list"]:
+        if words[-2:] == ["-S", "list"]:
+            counted = " 0 0" if words[0] == "-a" else ""
             for number, place, body in sorted(self.state["rules"], key=lambda rule: rule[0]):
-                print(f"{'# DISABLED ' if place in self.state['off'] else ''}{number:05} set {place} {body}")
-            print("65535 set 31 deny ip from any to any")
+                print(f"{'# DISABLED ' if place in self.state['off'] else ''}{number:05}{counted} set {place} {body}")
+            print(f"65535{counted} set 31 deny ip from any to any")
         elif words[0] == "add":
             if self.state["lose"] and self.state["lose"] in line:
                 return
