@@ -1,8 +1,8 @@
-"""A FreeBSD, OpenBSD or macOS machine to apply to: portctl's scripts run for real, by dash, in mount namespaces of their
-own that share one root; the tools of the system are stand-ins (`fake_bsd`, `fake_ipfw`).
+"""A FreeBSD, OpenBSD or macOS machine to apply to: portctl's scripts run for real, by dash, in mount namespaces of
+their own that share one root; the tools of the system are stand-ins (`fake_bsd`, `fake_ipfw`).
 
-/etc, /var, /dev and /Library are folders of the test. Nothing outside of them is changed, and no packet filter is there to
-be loaded.
+/etc, /var, /dev and /Library are folders of the test. Nothing outside of them is changed, and no packet filter is there
+to be loaded.
 """
 
 from __future__ import annotations
@@ -107,7 +107,14 @@ class Room:
 def room(folder: Path, system: str, pf: bool = True) -> Room:
     """A machine of a system, with its tools, sshd listening, and files as after its installation."""
     root = folder / "root"
-    for name in ("../bin", "etc", "var/run", "var/db", "dev", *(("Library/LaunchDaemons",) if system == "Darwin" else ())):
+    for name in (
+        "../bin",
+        "etc",
+        "var/run",
+        "var/db",
+        "dev",
+        *(("Library/LaunchDaemons",) if system == "Darwin" else ()),
+    ):
         (root / name).mkdir(parents=True)
     for entry in Path("/").iterdir():
         if entry.is_symlink():
@@ -122,15 +129,17 @@ def room(folder: Path, system: str, pf: bool = True) -> Room:
     (folder / "state").write_text(json.dumps(state | {"sysctl": kept | settings}))
     for name in ("null", *(("pf",) if pf else ())):
         (root / "dev" / name).touch()
-    tools = {name: f'exec {sys.executable} -I -S {fake_bsd.__file__} {folder}/state {name} "$@"' for name in ("sysctl",)}
+    tools = {
+        name: f'exec {sys.executable} -I -S {fake_bsd.__file__} {folder}/state {name} "$@"' for name in ("sysctl",)
+    }
     if system == "FreeBSD":
         tools["daemon"] = 'shift; setsid "$@" </dev/null >/dev/null 2>&1 &'
         tools["sockstat"] = "exit 1"
-    for name in (["pfctl"] if pf else ["ipfw"]):
+    for name in ["pfctl"] if pf else ["ipfw", "kldstat", "kldload"]:
         tools[name] = tools["sysctl"].replace(" sysctl ", f" {name} ")
     tools["ifconfig"] = tools["sysctl"].replace(" sysctl ", " ifconfig ") if not pf else f"cat {folder}/ifconfig"
-    tools["uname"] = f'case ${{1-}} in -r) echo {RELEASES[system]} ;; *) echo {system} ;; esac'
-    tools["netstat"] = f'case $1 in -rn) ;; *) cat {folder}/netstat ;; esac'
+    tools["uname"] = f"case ${{1-}} in -r) echo {RELEASES[system]} ;; *) echo {system} ;; esac"
+    tools["netstat"] = f"case $1 in -rn) ;; *) cat {folder}/netstat ;; esac"
     tools["logger"] = tools["lsof"] = tools["fstat"] = "exit 0"
     for name, body in tools.items():
         path = folder / "bin" / name

@@ -128,7 +128,7 @@ def main() -> int:
 
 
 def one(path: Path, tool: str, words: list[str], given: str) -> int:
-    if tool in ("ipfw", "ifconfig"):
+    if tool in ("ipfw", "ifconfig", "kldstat", "kldload"):
         sys.path.insert(0, str(Path(__file__).parent))
         import fake_ipfw  # type: ignore[import-not-found]
 

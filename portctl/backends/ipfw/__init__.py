@@ -21,6 +21,8 @@ from portctl.command import Command
 
 NAME = "ipfw"
 PARTS = ("rules",)
+_INSTANCES = "ipfw nat show config || ! kldstat -q -m ipfw_nat"
+"""Without the module there are no instances, and ipfw says `Invalid argument`."""
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
 __all__ = ["NAME", "PARTS", "claims", "differences", "gaps", "parse", "questions", "render", "scripts"]
@@ -37,6 +39,6 @@ def questions() -> Mapping[str, Command]:
         "list": Command(("ipfw", "-a", "-S", "list")),
         "info": Command(("ipfw", "table", "all", "info")),
         "tables": Command(("ipfw", "table", "all", "list")),
-        "nat": Command(("ipfw", "nat", "show", "config")),
+        "nat": Command(("sh", "-c", _INSTANCES)),
         "settings": Command(("sysctl", "net.inet.ip.fw.one_pass")),
     }

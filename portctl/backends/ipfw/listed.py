@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from portctl.backends.ipfw.layout import BROADCAST
 from portctl.net import Family, Ranges
 
 _LISTED = re.compile(r"(\d{5}) +(?:(\d+) +(\d+) +)?(?:set (\d+) )?(\S.*?) *$")
@@ -68,6 +69,8 @@ def read(listings: Mapping[str, str]) -> Listing:
         for number, line in enumerate(text.splitlines(), 1):
             current = _line(listing, line.rstrip(), number, current)
     listing.rules.sort(key=lambda rule: rule.number)
+    # What a host fills in at run time is no part of the rules: a text that was never loaded has nothing there.
+    listing.table(BROADCAST).entries.clear()
     return listing
 
 
