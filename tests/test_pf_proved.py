@@ -12,11 +12,13 @@ import pytest
 
 from portctl import backends, pipeline
 from portctl.backends.base import Ability
+from portctl.backends.pf.dialects import DIALECTS
 from portctl.problems import has_errors
 from portctl.ruleset import Ruleset
 from portctl.space import proof
 from tests import generate, golden_cases
 from tests.pf_policies import fitting
+from tests.pf_syntax import wrong
 
 SEED = 11
 COUNT = int(os.environ.get("PORTCTL_POLICIES", "10"))
@@ -52,6 +54,46 @@ def test_generated_policies_are_proved(policies: list[generate.Plain], name: str
         assert not wrong, generate.text(fit)
         refused += wrong is None
     assert refused < len(policies) / 3
+
+
+def refused_lines(name: str, ruleset: Ruleset) -> list[str]:
+    backend = backends.load(name)
+    if has_errors(backend.gaps(ruleset, Ability())):
+        return []
+    lines = backend.render(ruleset, Ability())["pf.conf"].splitlines()
+    return [
+        f"{line}: {wrong(line, DIALECTS[name])}"
+        for line in lines
+        if line[:1] not in ("", "#") and wrong(line, DIALECTS[name])
+    ]
+
+
+@pytest.mark.parametrize("name", backends.DIALECTS)
+def test_every_line_is_of_the_dialects_grammar(policies: list[generate.Plain], name: str) -> None:
+    for plain in policies:
+        ruleset = generate.ruleset(fitting(plain, name == "pf-freebsd15"))
+        assert ruleset is None or not refused_lines(name, ruleset)
+    for case in golden_cases.cases():
+        assert not refused_lines(name, golden_cases.compiled(case).ruleset), case
+
+
+def test_the_grammar_refuses_what_pfctl_refuses() -> None:
+    """Of the captured files, and of what parse.y says."""
+    for dialect, line in (
+        ("pf-freebsd13", "match in inet proto tcp from any to (self) port 80 tag x"),
+        ("pf-freebsd13", "nat on em0 inet proto icmp from any to any icmp-type 8 tag x tagged y -> (em0:0)"),
+        ("pf-freebsd13", "rdr inet proto tcp from any to 192.0.2.0/28 port 22 tag x -> 192.0.2.0/28 port 23"),
+        ("pf-openbsd", "rdr inet proto tcp from any to 192.0.2.1 port 22 tag x -> 10.0.0.1 port 23"),
+        ("pf-openbsd", "pass in quick proto sctp from any to any port 5000 keep state"),
+        ("pf-freebsd15", "pass in quick proto icmp from any to any icmp-type 8 keep state"),
+        ("pf-freebsd15", "block drop in quick from any to any keep state"),
+        ("pf-freebsd15", "pass in quick from any to any port 80 keep state"),
+        ("pf-freebsd15", "pass in quick inet proto tcp from 2001:db8::1 to any port 80 keep state"),
+        ("pf-freebsd15", "match in from any to any tagged x rdr-to 10.0.0.1"),
+        ("pf-freebsd15", "pass in quick from any to any keep state tagged x tagged y"),
+        ("pf-freebsd15", "table <x> const { 10.0.0.1-10.0.0.9 }"),
+    ):
+        assert wrong(line, DIALECTS[dialect]), line
 
 
 @pytest.mark.parametrize("name", OLD_AND_NEW)

@@ -72,6 +72,20 @@ rules() {
 rules | pfctl -nf - >/dev/null
 [ "${1-}" != check ] || exit 0
 [ -c /dev/pf ] || kldload pf
+
+# FreeBSD takes so many networks of a table, and no more.
+largest=0
+for file in *.table; do
+    [ -r "$file" ] || continue
+    count=$(($(wc -l <"$file")))
+    [ "$count" -le "$largest" ] || largest=$count
+done
+if [ "$(sysctl -n net.pf.request_maxcount 2>/dev/null || echo "$largest")" -lt "$largest" ]; then
+    sysctl "net.pf.request_maxcount=$largest" >/dev/null || {
+        echo "write net.pf.request_maxcount=$largest into /boot/loader.conf and start anew" >&2
+        exit 1
+    }
+fi
 rules | pfctl -f - >/dev/null
 pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
 

@@ -23,6 +23,7 @@ from portctl.ruleset import (
     RST,
     SYN,
     Direction,
+    Kind,
     Ruleset,
     State,
     Translation,
@@ -49,6 +50,7 @@ PASSING = (Direction.FORWARDED,)
 def differences(ruleset: Ruleset) -> tuple[Difference, ...]:
     """Those that apply to a rule set, whatever the dialect."""
     found = [
+        *_limited_targets(ruleset),
         _untracked(),
         _published(),
         _hop_limit(),
@@ -122,6 +124,16 @@ def _asked(item: Translation) -> Iterator[tuple[Condition, ...]]:
         if flow.ports != EVERY_PORT:
             found.append(Condition(Field.ICMP if flow.protocol in (ICMP, ICMPV6) else Field.PORT, flow.ports))
         yield tuple(found)
+
+
+def _limited_targets(ruleset: Ruleset) -> Iterator[Difference]:
+    """A limit beside a target is asked when the packet comes in: no later entry is."""
+    over = Condition(Field.LIMIT, "within", negated=True)
+    limited = {rule.name for rule in ruleset.forwarded if rule.kind is Kind.FORWARD and rule.limited}
+    items = [item for item in ruleset.translations if item.target is not None and item.name in limited]
+    where = tuple(Region((*asked, over), (Direction.INBOUND,)) for item in items for asked in _asked(item))
+    if where:
+        yield Difference("limits of targets", "pf: limits", where, wanted=ACCEPTED, got=DROPPED)
 
 
 def _known_and_blocked() -> Difference:

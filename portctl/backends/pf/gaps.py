@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from portctl.backends.pf.dialects import Dialect
+from portctl.backends.pf.outward import asks_types
 from portctl.backends.pf.words import CLONED
 from portctl.net import ANYWHERE
 from portctl.problems import Problem, Span, order
@@ -62,6 +63,8 @@ def gaps(ruleset: Ruleset, dialect: Dialect) -> list[Problem]:
     for item in ruleset.translations:
         found += _translation(item, dialect)
     found += _masquerades(ruleset)
+    if not dialect.rules_translate:
+        found += _types_of_others(ruleset)
     for name in ruleset.clamps:
         found.append(
             _gap("a segment size clamped to the path", _span(ruleset, name), "leave `mss` out, or set it on the link")
@@ -157,6 +160,8 @@ def _flows(flows: Flows, span: Span | None, dialect: Dialect) -> Iterator[Proble
 def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
     yield from _interfaces(item.interfaces, item.span)
     yield from _flows(item.flows, item.span, dialect)
+    if not dialect.rules_translate and asks_types(item.flows):
+        yield _gap("a target for some types of ICMP", item.span, "leave `ping` out: this pf would turn every type")
     portless = item.flows is None or any(flow.protocol not in PROTOCOLS_WITH_PORTS for flow in item.flows)
     if item.target_port is not None and portless:
         yield _gap("a target port for a protocol without ports", item.span, "leave the port out of `target`")
@@ -168,6 +173,22 @@ def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
         yield _gap(
             "a port of this host on a family of interfaces", item.span, "name the interfaces, or an address with `to`"
         )
+
+
+def _types_of_others(ruleset: Ruleset) -> Iterator[Problem]:
+    """`nat` rules ask for no ICMP type: what one entry means may be translated for another."""
+    routes = [r for r in ruleset.forwarded if r.kind is Kind.FORWARD and r.original is None]
+    for item in ruleset.masquerades:
+        for rule in (r for r in routes if r.name == item.name and asks_types(r.flows)):
+            for other in routes:
+                common = other.source & rule.source and other.destination & rule.destination
+                if other is not rule and common and _icmp(other.flows) and other.flows != rule.flows:
+                    hint = f"leave `ping` out of it, or of {other.name}"
+                    yield _gap("a source that is replaced for some types of ICMP alone", rule.span, hint)
+
+
+def _icmp(flows: Flows) -> bool:
+    return flows is None or any(flow.protocol in (ICMP, ICMPV6) for flow in flows)
 
 
 def _masquerades(ruleset: Ruleset) -> Iterator[Problem]:

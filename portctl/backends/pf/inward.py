@@ -19,6 +19,7 @@ from portctl.backends.pf.lines import (
     Ends,
     File,
     Way,
+    keeping,
     matches,
     passing,
     refusing,
@@ -26,7 +27,7 @@ from portctl.backends.pf.lines import (
     sides,
     stateless,
 )
-from portctl.backends.pf.words import CAST_TABLE, label, tag
+from portctl.backends.pf.words import CAST_TABLE, tag
 from portctl.net import ANYWHERE
 from portctl.ruleset import KNOWN, Kind, Rule, Ruleset, Verdict, interface_matches
 
@@ -116,7 +117,7 @@ def through(file: File) -> None:
                 plain = replace(rule, rate=None, max_connections=None, log=False)
                 lines += passing(plain, Way("in", patterns, tag=mark), rule.flows, sides(file, rule))
         elif rule.kind is Kind.DEFAULT and rule.verdict is Verdict.ACCEPT:
-            lines.append(f"pass in quick from any to any no state{label('default', rule.name)} tag portctl_keep")
+            lines.append(keeping(rule, Way("in", tag="portctl_keep")))
         elif rule.kind is Kind.DEFAULT:
             lines += refusing(file, rule, Way("in"), ANY_SIDE)
 

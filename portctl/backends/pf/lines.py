@@ -18,10 +18,12 @@ from portctl.backends.pf.words import (
     tag,
 )
 from portctl.net import FAMILIES, Family
-from portctl.ruleset import ICMP, ICMPV6, KNOWN, LOOPBACK, TCP, Flows, Kind, Rule, Ruleset, State, Verdict
+from portctl.ruleset import ICMP, ICMPV6, IGMP, KNOWN, LOOPBACK, TCP, Flows, Kind, Rule, Ruleset, State, Verdict
 
 STARTS = " flags S/SAFR keep state"
 """What starts a connection. pf asks the flags of TCP alone."""
+ALLOW_OPTS = " allow-opts"
+RSVP = 46
 ANY_SIDE = ((None, "any", "any"),)
 Ends = tuple[Family | None, str, str]
 """Family (None: both), source, destination."""
@@ -106,6 +108,11 @@ def matches(flows: Flows, ends: Iterable[Ends]) -> Iterator[tuple[int | None, st
                 yield flow.protocol, f"{word}{proto}{hosts}"
 
 
+def options(protocol: int | None) -> str:
+    """Packets of these protocols bear IP options (router alert, RFC 2113), which pf drops unless the rule says so."""
+    return ALLOW_OPTS if protocol in (IGMP, RSVP) else ""
+
+
 def starts(protocol: int | None) -> str:
     """The options of a rule that admits what starts a connection."""
     return STARTS if protocol in (TCP, None) else " keep state"
@@ -129,7 +136,7 @@ def passing_ways(
     if not rule.limited or alone:
         return [
             f"pass {way.direction}{log} quick{devices(way.patterns)}{text}{owner}"
-            f"{limited(rule, protocol)}{named}{way.options()}{translation}"
+            f"{limited(rule, protocol)}{options(protocol)}{named}{way.options()}{translation}"
             for way, protocol, text in found
         ]
     mark = tag(rule.kind.value, rule.name)
@@ -140,7 +147,8 @@ def passing_ways(
         lines.append(f"{head}{starts(protocol)}{marking.options()}")
     first = found[0][0]
     counting = Way(first.direction, (), mark, first.tag)
-    tail = f"{limited(rule, None)}{named}{counting.options()}{translation}"
+    routers = "".join({options(protocol) for _, protocol, _ in found})
+    tail = f"{limited(rule, None)}{routers}{named}{counting.options()}{translation}"
     return [*lines, f"pass {first.direction}{log} quick from any to any{tail}"]
 
 
@@ -154,12 +162,12 @@ def limited(rule: Rule, protocol: int | None) -> str:
     only_tcp = rule.flows is not None and all(flow.protocol == TCP for flow in rule.flows)
     if not rule.limited:
         return starts(protocol)
-    options = ["source-track rule"]
+    limits = ["source-track rule"]
     if rule.max_connections is not None:
-        options.append(f"max-src-{'conn' if only_tcp else 'states'} {rule.max_connections}")
+        limits.append(f"max-src-{'conn' if only_tcp else 'states'} {rule.max_connections}")
     if rule.rate is not None:
-        options.append(f"max-src-conn-rate {rule.rate.number}/{rule.rate.seconds}")
-    return f"{starts(protocol)} ({', '.join(options)})"
+        limits.append(f"max-src-conn-rate {rule.rate.number}/{rule.rate.seconds}")
+    return f"{starts(protocol)} ({', '.join(limits)})"
 
 
 def refusing(file: File, rule: Rule, way: Way, ends: Iterable[Ends], flows: Flows = None) -> list[str]:
@@ -173,9 +181,16 @@ def refusing(file: File, rule: Rule, way: Way, ends: Iterable[Ends], flows: Flow
 
 def stateless(rule: Rule, way: Way, ends: Iterable[Ends]) -> list[str]:
     """A fixed line that admits without a state. MLD carries a router alert, which some pf let pass only if told so."""
-    options = " no state" + (" allow-opts" if rule.name == "multicast-listener" else "")
-    tail = f"{options}{label(rule.kind.value, rule.name)}{way.options()}"
+    said = " no state" + (ALLOW_OPTS if rule.name == "multicast-listener" else "")
+    tail = f"{said}{label(rule.kind.value, rule.name)}{way.options()}"
     return [f"pass {way.direction} quick{text}{tail}" for _, text in matches(rule.flows, ends)]
+
+
+def keeping(rule: Rule, way: Way) -> str:
+    """The line that leaves alone what passes through."""
+    return (
+        f"pass {way.direction} quick from any to any no state{ALLOW_OPTS}{label('default', rule.name)}{way.options()}"
+    )
 
 
 def entry(ruleset: Ruleset, name: str) -> Rule | None:

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from portctl.backends.pf.inward import HERE, beyond, classes
 from portctl.backends.pf.lines import (
+    ALLOW_OPTS,
     ANY_SIDE,
     Ends,
     File,
     Way,
+    keeping,
     matches,
     passing,
     passing_ways,
@@ -21,7 +23,7 @@ from portctl.backends.pf.lines import (
 )
 from portctl.backends.pf.words import devices, label, tag
 from portctl.net import FAMILIES, Family
-from portctl.ruleset import Kind, Masquerade, Rule, Verdict
+from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, Flow, Flows, Kind, Masquerade, Rule, Verdict
 
 
 def write(file: File) -> None:
@@ -43,7 +45,9 @@ def write(file: File) -> None:
         elif rule.kind is Kind.EGRESS:
             lines += passing(rule, Way("out", rule.out_interfaces), rule.flows, sides(file, rule))
         elif rule.kind is Kind.DEFAULT and rule.verdict is Verdict.ACCEPT:
-            lines.append(f"pass out quick from any to any flags any keep state{label('default', rule.name)}")
+            lines.append(
+                f"pass out quick from any to any flags any keep state{ALLOW_OPTS}{label('default', rule.name)}"
+            )
         elif rule.kind is Kind.DEFAULT:
             lines += refusing(file, rule, Way("out"), ANY_SIDE)
 
@@ -57,6 +61,8 @@ def leaving(file: File) -> list[str]:
         for mark in turned:
             lines += refusing(file, rule, Way("out", tagged=mark), sides(file, rule), rule.flows)
     known = dict.fromkeys([HERE, *turned])
+    if not file.dialect.rules_translate:
+        known |= dict.fromkeys(tag("nat", masquerade.name) for masquerade in ruleset.masquerades)
     for rule in ruleset.forwarded:
         if rule.kind is not Kind.FORWARD:
             continue
@@ -68,12 +74,12 @@ def leaving(file: File) -> list[str]:
         lines += leave(file, rule, marks, list(sides(file, rule)))
     for mark in known:
         if default.verdict is Verdict.ACCEPT and mark != HERE:
-            lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged {mark}")
+            lines.append(keeping(default, Way("out", tagged=mark)))
         else:
             refused = replace(default, verdict=Verdict.DROP) if mark == HERE else default
             lines += refusing(file, refused, Way("out", tagged=mark), ANY_SIDE)
     if default.verdict is Verdict.ACCEPT:
-        lines.append(f"pass out quick from any to any no state{label('default', default.name)} tagged portctl_keep")
+        lines.append(keeping(default, Way("out", tagged="portctl_keep")))
     return lines
 
 
@@ -94,9 +100,19 @@ def leave(file: File, rule: Rule, marks: list[str], ends: list[Ends]) -> list[st
         file.translations += [
             f"nat{devices(patterns)}{text} tag {turned} tagged {mark} -> {address}"
             for mark in marks
-            for _, text in matches(flows, bound(ends, family))
+            for _, text in matches(without_types(flows), bound(ends, family))
         ]
-    return passing(rule, Way("out", rule.out_interfaces, turned), None, ANY_SIDE)
+    asked = flows if asks_types(flows) else None
+    return passing(rule, Way("out", rule.out_interfaces, turned), asked, ANY_SIDE)
+
+
+def asks_types(flows: Flows) -> bool:
+    """Whether some ICMP types are meant and others are not, which a `nat` rule cannot ask."""
+    return any(flow.protocol in (ICMP, ICMPV6) and flow.ports != EVERY_PORT for flow in flows or ())
+
+
+def without_types(flows: Flows) -> Flows:
+    return flows and tuple(Flow(f.protocol) if f.protocol in (ICMP, ICMPV6) else f for f in flows)
 
 
 def bound(ends: list[Ends], family: Family) -> list[Ends]:
