@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,24 @@ from portctl.listeners import Listener
 from portctl.net import Ranges
 from portctl.observe import Facts, Interface, Observed
 from portctl.observe.boot import BootState
-from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Jump, Line, Note, Program, Translate
+from portctl.program import (
+    Accept,
+    Answer,
+    Chain,
+    Condition,
+    Deny,
+    Field,
+    Hook,
+    Jump,
+    Line,
+    Note,
+    Program,
+    Translate,
+    evaluate,
+)
+from portctl.ruleset import Direction, Packet, decide
 from portctl.verify import CODES, Finding, compare, wrong
+from portctl.verify.narrow import Narrow
 
 AT = datetime(2027, 1, 1, tzinfo=UTC)
 POLICY = """\
@@ -516,6 +533,48 @@ def test_what_would_be_gone_after_a_reboot(policy: Callable[..., Case]) -> None:
 
 
 # ---- the list
+
+
+MANY = """\
+portctl: 1
+name: many
+services:
+  a: {ports: [ssh, 8000-8200/tcp], from: 198.51.100.0/24}
+  b: {ports: [8100/tcp, 53/udp], from: [203.0.113.0/24, 192.0.2.7], max_connections: 3}
+  c: {ports: [http, 22/udp], from: any, except: 203.0.113.66, in: lan}
+interfaces: {lan: eth0}
+block: [203.0.113.5]
+"""
+
+
+def decider(answer: Answer) -> tuple[str, Line | None] | None:
+    return None if answer.decided is None else (answer.decided.chain.name, answer.decided.line)
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_what_is_asked_about_one_port_is_what_all_the_rules_say(tmp_path: Path, backend: str) -> None:
+    """Only the lines that a port can meet are asked: no other line may change the answer."""
+    path = tmp_path / "many.yaml"
+    path.write_text(MANY)
+    ruleset = pipeline.compile(path, AT).ruleset
+    module = backends.load(backend)
+    program = module.parse(module.render(ruleset, Ability()))
+    port, wide = (Condition(Field.PORT, Ranges.of([pair])) for pair in ((8000, 8150), (60, 8150)))
+    other = foreign(Line((port,), (Jump("x"),)), Line((wide,), (Deny(),)), name="other")
+    more = foreign(
+        Line((Condition(Field.PORT, Ranges.single(8100), True),), (Accept(),)), name="x", hook=Hook("input", 11)
+    )
+    program = replace(program, chains=(*program.chains, other, replace(more, hook=None)))
+    narrow, own, said = Narrow(), frozenset({V4, V6}), set()
+    for protocol, number in product((6, 17), (22, 53, 80, 443, 8000, 8100, 8150, 8151, 8200, 9000)):
+        lines, rules = narrow.about(program, protocol, number), narrow.policy(ruleset, protocol, number)
+        for source in ("198.51.100.9", "203.0.113.9", "203.0.113.5", "203.0.113.66", "192.0.2.7", "45.83.220.77"):
+            packet = Packet(Direction.INBOUND, protocol, ip_address(source), V4, number, interface="eth0", at=AT)
+            part, whole = evaluate(lines, packet, own), evaluate(program, packet, own)
+            assert (part.verdict, decider(part)) == (whole.verdict, decider(whole))
+            assert decide(rules, packet) == decide(ruleset, packet)
+            said.add((part.verdict, decider(part)))
+    assert len(said) > 4
 
 
 def test_every_code_has_a_heading_and_every_heading_a_code() -> None:

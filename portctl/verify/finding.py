@@ -12,6 +12,7 @@ from portctl.observe.types import Facts
 from portctl.problems import Severity, Span
 from portctl.program import Line, Program, Step
 from portctl.ruleset import ICMP, ICMPV6, SCTP, TCP, UDP, Flow, Kind, Packet, Rule, Ruleset
+from portctl.verify.narrow import Narrow
 
 Code = Literal[
     "exposed",
@@ -65,6 +66,8 @@ class View:
     """The host's addresses but for loopback."""
     suspects: tuple[Line, ...] = ()
     """Loaded lines that the policy does not account for: everybody else's, and portctl's where they were changed."""
+    narrow: Narrow = field(default_factory=Narrow, compare=False, repr=False)
+    """What was found out of `program` and `ruleset` by port."""
 
     def openings(self) -> Iterator[Rule]:
         """The rules of `services`, each entry once."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from portctl.problems import Span
-from portctl.program import Translate, evaluate
+from portctl.program import Deny, Program, Translate, evaluate
 from portctl.ruleset import STARTING, Direction, Kind, Rule, Ruleset, Verdict
 from portctl.space import Space
 from portctl.space import foreign as foreign_space
@@ -47,6 +47,8 @@ def foreign(view: View) -> Iterator[Finding]:
     program, wanted = view.program, view.wanted
     if program is None or wanted is None or all(chain.own for chain in program.chains):
         return
+    if not (view.suspects or _denies_by_policy(program)):  # portctl's own jumps alone
+        return
     if foreign_space.too_large(program):
         yield _too_large(sum(len(chain.lines) for chain in program.chains if not chain.own))
         return
@@ -64,6 +66,13 @@ def foreign(view: View) -> Iterator[Finding]:
             yield from _cuts(view, sides, effect)
         elif in_force and not _publishes(effect):
             yield from _admits(view, sides, effect)
+
+
+def _denies_by_policy(program: Program) -> bool:
+    """Whether a hook of somebody else's denies what none of its lines decides."""
+    return any(
+        chain.hook is not None and isinstance(chain.hook.policy, Deny) for chain in program.chains if not chain.own
+    )
 
 
 _BUT_OUTBOUND = (Direction.INBOUND, Direction.FORWARDED)

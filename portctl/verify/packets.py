@@ -6,21 +6,24 @@ Not every packet there is: that is asked of the rules themselves, by comparing t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 
 from portctl.net import FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.observe.types import Facts
-from portctl.program import Action, Chain, Condition, Field, Jump, Line, Lookup, Program, Translate
-from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule, Ruleset
+from portctl.program import Action, Chain, Condition, Field, Line, Lookup, Program, Translate
+from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule
 from portctl.verify.finding import View
+from portctl.verify.narrow import may_meet
 
 STRANGERS: dict[Family, tuple[Address, ...]] = {
     4: (ip_address("45.83.220.77"), ip_address("10.217.93.14"), ip_address("192.168.219.201")),
     6: (ip_address("2a0e:b107:9f0::77"), ip_address("fd6b:94c2:77::41")),
 }
 """Nobody in particular, in the Internet and in private networks."""
-MOST_SOURCES, MOST_DESTINATIONS, MOST_INTERFACES, MOST_RANGES = 160, 12, 6, 12
+MOST_SOURCES, MOST_DESTINATIONS, MOST_INTERFACES, MOST_RANGES, FEW_RANGES = 160, 12, 6, 12, 2
+ENOUGH = 4 * MOST_SOURCES
+"""Addresses, of which some are nobody's."""
 _IMPOSSIBLE = LOOPBACK_ADDRESSES | MULTICAST | Addresses.of("0.0.0.0/8", "240.0.0.0/4", "::/128")
 
 
@@ -54,14 +57,16 @@ def to_listener(
     """
     homes = {a: i.name for i in view.facts.interfaces for a in i.addresses}
     names = [only] if only else interfaces(view.facts)
-    source_ports = _source_ports(view.ruleset.inbound, protocol, port)
+    rules = view.narrow.rules(view.ruleset, protocol, port)
+    suspects = [line for line in view.suspects if may_meet(line, protocol, port)]
+    source_ports = _source_ports(rules, protocol, port)
     for family in FAMILIES:
         here = [d for d in destinations if d.version == family][:MOST_DESTINATIONS]
         if not here:
             continue
         ways = [(d, homes.get(d, names[0]) if only is None else only) for d in here]
         ways += [(here[0], name) for name in names[:MOST_INTERFACES] if (here[0], name) not in ways]
-        for source in _sources(view, protocol, port, family):
+        for source in _sources(rules, suspects, port, family):
             for source_port in source_ports:
                 for destination, name in ways:
                     if source not in view.own:
@@ -77,19 +82,19 @@ def to_listener(
                         )
 
 
-def _sources(view: View, protocol: int, port: int, family: Family) -> list[Address]:
+def _sources(rules: Iterable[Rule], suspects: Sequence[Line], port: int, family: Family) -> Iterator[Address]:
+    """Strangers, then the corners of what the policy and each suspect line ask for. Where no line is suspect, portctl's
+    own rules are as rendered, and a few corners show that they say what the policy does."""
     found: dict[Address, None] = dict.fromkeys(STRANGERS[family])
-    for rule in view.ruleset.inbound:
-        if _concerns(rule.flows, protocol, port) and not rule.source.is_every(family):
-            found |= dict.fromkeys(corners(rule.source.family(family), family))
-    for line in view.suspects:
+    most = MOST_RANGES if suspects else FEW_RANGES
+    for rule in rules:
+        if not rule.source.is_every(family):
+            found |= dict.fromkeys(corners(rule.source.family(family), family, most))
+    for line in suspects:
+        if len(found) > ENOUGH:
+            break
         found |= dict.fromkeys(_line_sources(line, port, family))
-    possible = [source for source in found if source not in _IMPOSSIBLE]
-    return possible[:MOST_SOURCES]
-
-
-def _concerns(flows: tuple[Flow, ...] | None, protocol: int, port: int) -> bool:
-    return flows is None or any(flow.protocol == protocol and port in flow.ports for flow in flows)
+    yield from islice((source for source in found if source not in _IMPOSSIBLE), MOST_SOURCES)
 
 
 def _source_ports(rules: Iterable[Rule], protocol: int, port: int) -> list[int]:
@@ -133,74 +138,6 @@ def _flat(conditions: Iterable[Condition]) -> Iterator[Condition]:
         if condition.field is Field.CONCATENATION and isinstance(condition.value, tuple):
             for each in condition.value:
                 yield from _flat(each)
-
-
-def about(program: Program, protocol: int, port: int) -> Program:
-    """The part of a program that packets of one protocol and port can meet: the same verdicts, from far fewer lines.
-
-    The ports to which translations turn packets stay in, as those packets may become theirs.
-    """
-    turned = {a.port for c in program.chains for line in c.lines for a in line.actions if isinstance(a, Translate)}
-    ports = {port, *(p for p in turned if p is not None)}
-    chains = {_place(chain): chain for chain in program.chains}
-    waiting = [chain for chain in program.chains if chain.hook]
-    reached: dict[tuple[Family | None, str, str], Chain] = {}
-    while waiting:
-        chain = waiting.pop()
-        if _place(chain) in reached:
-            continue
-        reached[_place(chain)] = chain = replace(chain, lines=tuple(_lines(chain, protocol, ports)))
-        for name in {name for line in chain.lines for action in line.actions for name in _jumps(action)}:
-            if target := chains.get((chain.family, chain.table, name)):
-                waiting.append(target)
-    return Program(tuple(reached.values()), program.foreign, program.live)
-
-
-def _place(chain: Chain) -> tuple[Family | None, str, str]:
-    return chain.family, chain.table, chain.name
-
-
-def _jumps(action: Action) -> Iterator[str]:
-    if isinstance(action, Jump):
-        yield action.chain
-    if isinstance(action, Lookup):
-        for _, found in action.entries:
-            yield from _jumps(found)
-
-
-def _lines(chain: Chain, protocol: int, ports: set[int]) -> Iterator[Line]:
-    for line in chain.lines:
-        if not _meets(line.conditions, protocol, ports):
-            continue
-        if any(isinstance(action, Lookup) for action in line.actions):
-            line = replace(line, actions=tuple(_narrowed(action, protocol, ports) for action in line.actions))
-        yield line
-
-
-def _narrowed(action: Action, protocol: int, ports: set[int]) -> Action:
-    if not isinstance(action, Lookup):
-        return action
-    entries = ((c, _narrowed(found, protocol, ports)) for c, found in action.entries if _meets(c, protocol, ports))
-    return Lookup(tuple(entries))
-
-
-def _meets(conditions: Iterable[Condition], protocol: int, ports: set[int]) -> bool:
-    """Whether a packet of that protocol, to one of those ports, can match as far as these two go."""
-    for condition in conditions:
-        if condition.negated or not isinstance(condition.value, Ranges):
-            continue
-        if condition.field is Field.PROTOCOL and protocol not in condition.value:
-            return False
-        if condition.field is Field.PORT and not any(port in condition.value for port in ports):
-            return False
-    return True
-
-
-def policy_about(ruleset: Ruleset, protocol: int, port: int) -> Ruleset:
-    """The same of a policy: its inbound rules that packets of one protocol and port can match."""
-    if any(_concerns(translation.flows, protocol, port) for translation in ruleset.translations):
-        return ruleset
-    return replace(ruleset, inbound=tuple(r for r in ruleset.inbound if _concerns(r.flows, protocol, port)))
 
 
 def of_rule(view: View, rule: Rule, direction: Direction) -> Iterator[Packet]:

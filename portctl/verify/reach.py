@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from portctl.listeners import Listener
@@ -12,7 +12,7 @@ from portctl.program import Answer, Deny, Step, evaluate
 from portctl.ruleset import Kind, Packet, Rule, Verdict, decide
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text
-from portctl.verify.sockets import Published, at, destinations, items, text
+from portctl.verify.sockets import Published, Sockets, at, by_port, destinations, items, text
 
 MOST_EXAMPLES = 3
 Case = tuple[Rule, Packet, Answer]
@@ -98,10 +98,15 @@ def _asked(
     """Packets to a socket, what the rules do with them, and whether the policy admits them."""
     if view.program is None or not targets:
         return
-    program = packets.about(view.program, protocol, port)
-    policy = packets.policy_about(view.ruleset, protocol, port)
-    for packet in packets.to_listener(view, protocol, port, targets, only):
-        yield packet, evaluate(program, packet, view.own), decide(policy, packet)[0] is Verdict.ACCEPT
+    key = (protocol, port, *targets, only)
+    if key not in view.narrow.asked:
+        program = view.narrow.about(view.program, protocol, port)
+        policy = view.narrow.policy(view.ruleset, protocol, port)
+        view.narrow.asked[key] = [
+            (packet, evaluate(program, packet, view.own), decide(policy, packet)[0] is Verdict.ACCEPT)
+            for packet in packets.to_listener(view, protocol, port, targets, only)
+        ]
+    yield from view.narrow.asked[key]
 
 
 def _entry(view: View, protocol: int, port: int) -> Rule | None:
@@ -112,8 +117,9 @@ def _entry(view: View, protocol: int, port: int) -> Rule | None:
     return None
 
 
-def closed(view: View, listeners: Sequence[Listener], published: Sequence[Published]) -> Iterator[Finding]:
+def closed(view: View, sockets: Iterable[Listener], published: Sequence[Published]) -> Iterator[Finding]:
     """Services that somebody answers for and that not everybody reaches whom the policy admits."""
+    listeners = by_port(sockets)
     hanging: Cases = {}
     for rule in view.openings():
         own, reached = Difference(), False
@@ -183,7 +189,7 @@ def _arrives(answer: Answer, packet: Packet, published: Sequence[Published]) -> 
 
 
 def _to_service(
-    view: View, rule: Rule, listeners: Sequence[Listener], published: Sequence[Published]
+    view: View, rule: Rule, listeners: Sockets, published: Sequence[Published]
 ) -> Iterator[tuple[Packet, Answer, bool]]:
     own = sorted(view.own, key=lambda a: (a.version, int(a)))
     for flow in items(rule):

@@ -18,13 +18,8 @@ def suspects(loaded: Program | None, wanted: Program | None) -> tuple[Line, ...]
     """The loaded lines that the policy does not account for."""
     if loaded is None:
         return ()
-    expected = {} if wanted is None else {_key(chain): set(chain.lines) for chain in wanted.own().chains}
-    return tuple(
-        line
-        for chain in loaded.chains
-        for line in chain.lines
-        if not chain.own or line not in expected.get(_key(chain), ())
-    )
+    expected = {} if wanted is None else {_key(chain): set(chain.lines) for chain in wanted.chains}
+    return tuple(line for chain in loaded.chains for line in chain.lines if line not in expected.get(_key(chain), ()))
 
 
 def _key(chain: Chain) -> tuple[str, int, str]:

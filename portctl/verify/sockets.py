@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from portctl.listeners import Listener
@@ -10,6 +10,7 @@ from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Addre
 from portctl.ruleset import EVERY_PORT, PROTOCOLS_WITH_PORTS, UDP, Flow, Kind, Rule, interface_matches
 from portctl.sysctl import ports_of
 from portctl.verify.finding import Finding, View, flows_text, protocol_name, socket_text
+from portctl.verify.narrow import ByPort, concerns
 
 EPHEMERAL = "32768 60999"
 """Linux's own default of net.ipv4.ip_local_port_range."""
@@ -58,7 +59,7 @@ def destinations(view: View, listener: Listener) -> list[Address]:
         return []
     if listener.address is not None:
         return [] if listener.address in MULTICAST else [listener.address]
-    named = [rule.destination for rule in view.openings() if rule.destination != ANYWHERE]
+    named = view.narrow.destinations(view.openings())
     taken = [address for address in view.own if listener.takes(address)]
     return sorted(taken, key=lambda a: (not any(a in n for n in named), a.version, int(a)))
 
@@ -90,12 +91,30 @@ def fits(rule: Rule, listener: Listener) -> bool:
     return listener.address in rule.destination
 
 
-def at(flow: Flow, listeners: Sequence[Listener]) -> list[Listener]:
-    return [x for x in listeners if x.protocol == flow.protocol and x.port in flow.ports]
+Sockets = Mapping[int, Sequence[tuple[int, Listener]]]
+"""Sockets by port, each with its place in the listing."""
 
 
-def declared(view: View, listeners: Sequence[Listener], published: Sequence[Published]) -> Iterator[Finding]:
+def by_port(listeners: Iterable[Listener]) -> Sockets:
+    found: dict[int, list[tuple[int, Listener]]] = {}
+    for place, listener in enumerate(listeners):
+        found.setdefault(listener.port, []).append((place, listener))
+    return found
+
+
+def at(flow: Flow, listeners: Sockets) -> list[Listener]:
+    """In the order of the listing."""
+    if flow.ports.count() < len(listeners):
+        asked = [n for first, last in flow.ports.pairs() for n in range(first, last + 1) if n in listeners]
+    else:
+        asked = [n for n in listeners if n in flow.ports]
+    found = [(place, x) for n in asked for place, x in listeners[n] if x.protocol == flow.protocol]
+    return [x for _, x in sorted(found, key=lambda each: each[0])]
+
+
+def declared(view: View, sockets: Iterable[Listener], published: Sequence[Published]) -> Iterator[Finding]:
     """The findings of the services of the policy, and of its forwards to this host."""
+    listeners = by_port(sockets)
     for rule in (*view.openings(), *_local_forwards(view)):
         yield from _expected(rule, listeners, published)
         if rule.process is not None:
@@ -113,7 +132,7 @@ def _local_forwards(view: View) -> Iterator[Rule]:
             yield replace(entry, flows=flows, items=(), original=None, source=translation.source)
 
 
-def _expected(rule: Rule, listeners: Sequence[Listener], published: Sequence[Published]) -> Iterator[Finding]:
+def _expected(rule: Rule, listeners: Sockets, published: Sequence[Published]) -> Iterator[Finding]:
     if not rule.listener_required:
         return
     missing, elsewhere, seen = [], [], []
@@ -155,7 +174,7 @@ def _meant(rule: Rule) -> str:
     return "to strangers" if families == FAMILIES else f"to strangers by IPv{families[0]}" if families else "to nobody"
 
 
-def _process(rule: Rule, listeners: Sequence[Listener]) -> Iterator[Finding]:
+def _process(rule: Rule, listeners: Sockets) -> Iterator[Finding]:
     assert rule.process is not None
     expected = rule.process[:_NAME_LENGTH]
     found = {x: None for flow in items(rule) for x in at(flow, listeners) if fits(rule, x)}
@@ -191,9 +210,13 @@ def _waits(listener: Listener) -> bool:
 def undeclared(view: View, listeners: Sequence[Listener], exposed: frozenset[Listener]) -> Iterator[Finding]:
     """Notes of sockets that no entry of the policy is about and that the rules keep closed."""
     rules = [*view.openings(), *_local_forwards(view), *_needed(view)]
+    places = ByPort()
+    for number, rule in enumerate(rules):
+        places.add(number, None if rule.flows is None else (flow.ports for flow in rule.flows))
     by_place: dict[tuple[int, int], list[Listener]] = {}
     for listener in listeners:
-        known = any(_about(rule, listener) for rule in rules)
+        near = (rules[number].flows for number in places.at((listener.port,)))
+        known = any(concerns(flows, listener.protocol, listener.port) for flows in near)
         if not (known or local_only(listener) or listener in exposed or _client(view, listener)):
             by_place.setdefault((listener.protocol, listener.port), []).append(listener)
     for (protocol, port), found in by_place.items():
@@ -213,12 +236,6 @@ def _needed(view: View) -> Iterator[Rule]:
     for rule in view.ruleset.inbound:
         if rule.kind is Kind.FIXED and rule.flows and all(flow.protocol == UDP for flow in rule.flows):
             yield rule
-
-
-def _about(rule: Rule, listener: Listener) -> bool:
-    return rule.flows is None or any(
-        flow.protocol == listener.protocol and listener.port in flow.ports for flow in rule.flows
-    )
 
 
 def _client(view: View, listener: Listener) -> bool:
