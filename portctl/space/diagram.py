@@ -10,7 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import islice
+from operator import eq
+from typing import NamedTuple, TypeVar
 
 from portctl.net import Ranges
 from portctl.space.dimensions import Dimension
@@ -47,15 +49,11 @@ class Diagrams:
 
     def make(self, dimension: Dimension, cuts: Sequence[int], children: Sequence[int]) -> int:
         """The node of some children, in its one form. Equal neighbours may be given."""
-        kept_cuts: list[int] = []
-        kept = [children[0]]
-        for cut, child in zip(cuts, children[1:], strict=True):
-            if child != kept[-1]:
-                kept_cuts.append(cut)
-                kept.append(child)
-        if not kept_cuts:
-            return kept[0]
-        node = Node(dimension, tuple(kept_cuts), tuple(kept))
+        if any(map(eq, children, islice(children, 1, None))):
+            cuts, children = _merged(cuts, children)
+        if len(children) == 1:
+            return children[0]
+        node = Node(dimension, tuple(cuts), tuple(children))
         found = self._unique.get(node)
         if found is None:
             found = self._unique[node] = len(self.nodes)
@@ -136,17 +134,41 @@ class Diagrams:
 
     def branches(self, node: Node, end: int) -> Iterator[tuple[int, Ranges]]:
         """The distinct children of a node and the values that lead to each, in the order of their first value."""
-        bounds: dict[int, list[int]] = {}
-        start = 0
-        for child, cut in zip(node.children, (*node.cuts, end), strict=True):
-            bounds.setdefault(child, []).extend((start, cut))
-            start = cut
-        for child, found in bounds.items():
-            yield child, Ranges(tuple(found))
+        yield from values_of(node.cuts, node.children, end)
 
 
-def _overlay(a: Node, b: Node) -> tuple[list[int], list[tuple[int, int]]]:
+T = TypeVar("T", bound=Hashable)
+
+
+def values_of(cuts: Cuts, children: Sequence[T], end: int) -> list[tuple[T, Ranges]]:
+    """Each distinct child and the values that lead to it, in the order of their first value."""
+    if len(children) > 2 and len(set(children[::2])) == 1 == len(set(children[1::2])):  # by turns
+        one, other = (0, *cuts), cuts
+        one, other = (one, (*other, end)) if len(cuts) & 1 else ((*one, end), other)
+        return [(children[0], Ranges(one)), (children[1], Ranges(other))]
+    bounds: dict[T, list[int]] = {}
+    start = 0
+    for child, cut in zip(children, (*cuts, end), strict=True):
+        bounds.setdefault(child, []).extend((start, cut))
+        start = cut
+    return [(child, Ranges(tuple(found))) for child, found in bounds.items()]
+
+
+def _merged(cuts: Sequence[int], children: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The same without the cuts between equal children."""
+    kept_cuts: list[int] = []
+    kept = [children[0]]
+    for cut, child in zip(cuts, children[1:], strict=True):
+        if child != kept[-1]:
+            kept_cuts.append(cut)
+            kept.append(child)
+    return kept_cuts, kept
+
+
+def _overlay(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:
     """The cuts of both nodes, and the pair of children between each two."""
+    if a.cuts == b.cuts:
+        return a.cuts, list(zip(a.children, b.children, strict=True))
     cuts: list[int] = []
     pairs = [(a.children[0], b.children[0])]
     i = j = 0

@@ -73,10 +73,10 @@ def of_ruleset(lists: Lists, ruleset: Ruleset) -> dict[tuple[Direction, bool], B
     found: dict[tuple[Direction, bool], Body] = {}
     for direction in Direction:
         rules = ruleset.rules(direction)
-        plain = [line for rule in rules for line in rule_lines(lists, rule, False, None)]
+        plain = [line for rule in rules for line in _lines(lists, rule, False)]
         turned = plain
         if any(rule.original for rule in rules):
-            turned = [line for rule in rules for line in rule_lines(lists, rule, True, None)]
+            turned = [line for rule in rules for line in _lines(lists, rule, True)]
         if direction is not Direction.OUTBOUND and ruleset.translations:
             plain = [*_translated(lists, ruleset), *plain]
         found[direction, False] = lists.body(plain)
@@ -118,6 +118,14 @@ def rule_lines(lists: Lists, rule: Rule, turned: bool, by: Translation | None) -
         acts = [Act("case", body=lists.body([over, lists.line({}, acts)]))]
     for cube in rule_cubes(rule, turned, by):
         yield lists.line(cube, acts)
+
+
+def _lines(lists: Lists, rule: Rule, turned: bool) -> list[Line]:
+    """The lines of a rule, made once for all rule sets of the space that hold it."""
+    key = id(rule), turned and rule.original is not None
+    if key not in lists.of_rules:
+        lists.of_rules[key] = rule, list(rule_lines(lists, rule, turned, None))
+    return lists.of_rules[key][1]
 
 
 def rule_cubes(rule: Rule, turned: bool = False, by: Translation | None = None) -> Iterator[Cube]:

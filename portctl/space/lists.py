@@ -9,12 +9,13 @@ the marks it sets; conditions that nobody can know go both ways there.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from portctl.net import Family, Ranges
-from portctl.ruleset import Verdict
+from portctl.ruleset import Rule, Verdict
 from portctl.space.bodies import (
     FALL,
     PASSED,
@@ -33,7 +34,7 @@ from portctl.space.bodies import (
     exits_of,
     exits_turned,
 )
-from portctl.space.diagram import Diagrams
+from portctl.space.diagram import Diagrams, values_of
 from portctl.space.dimensions import FAMILY, Dimension, size
 
 
@@ -42,7 +43,9 @@ class Lists:
     """All bodies made so far."""
 
     diagrams: Diagrams = field(default_factory=Diagrams)
-    _parts: dict[Ranges, Part] = field(default_factory=dict)
+    of_rules: dict[tuple[int, bool], tuple[Rule, list[Line]]] = field(default_factory=dict)
+    """The lines of rules of policies, by the identity of the rule (which is kept, so that it stays the only one)."""
+    _parts: dict[tuple[int, ...], Part] = field(default_factory=dict)
     _acts_known: dict[tuple[Act, ...], tuple[Act, ...]] = field(default_factory=dict)
     _acts_ids: set[int] = field(default_factory=set)
     _lines: dict[tuple[Cube, int, tuple[MarkTest, ...], int | None], Line] = field(default_factory=dict)
@@ -53,9 +56,9 @@ class Lists:
     _runs: dict[tuple[Body, int], Ends] = field(default_factory=dict)
 
     def part(self, ranges: Ranges) -> Part:
-        found = self._parts.get(ranges)
+        found = self._parts.get(ranges.bounds)
         if found is None:
-            found = self._parts[ranges] = Part(ranges)
+            found = self._parts[ranges.bounds] = Part(ranges)
         return found
 
     def line(
@@ -251,13 +254,7 @@ class Lists:
         found = self._groups.get(key)
         if found is None:
             cuts, bodies = self.split(body, dimension, end)
-            bounds: dict[Body, list[int]] = {}
-            start = 0
-            for left, cut in zip(bodies, (*cuts, end), strict=True):
-                bounds.setdefault(left, []).extend((start, cut))
-                start = cut
-            found = [(left, self.part(Ranges(tuple(listed)))) for left, listed in bounds.items()]
-            self._groups[key] = found
+            found = self._groups[key] = [(b, self.part(r)) for b, r in values_of(cuts, bodies, end)]
         return found
 
     def _leaf(self, body: Body) -> Leaf:
@@ -352,6 +349,17 @@ def _join(ends: dict[K, frozenset[int]], key: K, depends: frozenset[int]) -> Non
     ends[key] = depends if found is None else found | depends
 
 
+def _in_or_out(bounds: tuple[int, ...], end: int, outside: Body, inside: Body) -> Split:
+    """The split by one set of values."""
+    if inside is outside:
+        return (), (inside,)
+    both = (outside, inside)
+    if bounds and bounds[0] == 0:
+        bounds, both = bounds[1:], (inside, outside)
+    cuts = bounds if not bounds or bounds[-1] < end else bounds[: bisect_left(bounds, end)]
+    return cuts, (both * (len(cuts) // 2 + 1))[: len(cuts) + 1]
+
+
 def _chosen(always: list[tuple[int, Line]], groups: list[list[tuple[int, Line]]], mask: int) -> list[tuple[int, Line]]:
     """The lines whose part holds the value, in their order; bit k of `mask` stands for group k."""
     found = list(always)
@@ -369,6 +377,8 @@ def _place(pair: tuple[int, Line]) -> int:
 
 def _sweep(parts: list[Part], end: int, left: Callable[[int], Body]) -> Split:
     """Walks once over all values: `left(mask)` is what remains where exactly the parts of `mask` hold."""
+    if len(parts) == 1:
+        return _in_or_out(parts[0].ranges.bounds, end, left(0), left(1))
     toggles: dict[int, int] = {}
     for k, part in enumerate(parts):
         bit = 1 << k
