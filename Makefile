@@ -1,6 +1,7 @@
 # make demo    the main job for real, in a throwaway network namespace
 # make test    everything that CI runs
 # make check   style and types alone
+# make vagrant a virtual machine: applied over ssh, tested, locked out, restarted; MACHINES="debian rocky" for others
 # make accept  writes what portctl says now into the expected texts; read git diff afterwards
 
 SHELL = /bin/sh
@@ -9,13 +10,20 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash posh sudo tmux python3-venv
 
-.PHONY: nightly demo test check accept bench tools clean
+MACHINES = debian
+VAGRANT_TOOLS = vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base \
+	qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client iproute2
+
+.PHONY: nightly demo test check accept bench tools vagrant vagrant-tools clean
 
 demo: $(BIN)/.ready tools
 	@sh .ci/demo.sh $(BIN)/portctl
 
 test: $(BIN)/.ready tools check
 	PORTCTL_SYSTEM=required $(BIN)/pytest -n 2 --dist loadgroup
+
+vagrant: $(BIN)/.ready vagrant-tools
+	$(BIN)/python vagrant/trial.py $(MACHINES)
 
 check: $(BIN)/.ready
 	$(BIN)/ruff check .
@@ -41,6 +49,11 @@ $(VENV)/.tools: Makefile .ci/tools.sh | $(BIN)/.ready
 	sh .ci/tools.sh $(TOOLS)
 	touch $@
 
+vagrant-tools: $(VENV)/.vagrant-tools
+$(VENV)/.vagrant-tools: Makefile .ci/tools.sh | $(BIN)/.ready
+	sh .ci/tools.sh $(VAGRANT_TOOLS)
+	touch $@
+
 $(BIN)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "portctl needs Python 3.11 or later; set PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh .ci/tools.sh python3-venv
@@ -49,4 +62,4 @@ $(BIN)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .vagrant-box .mypy_cache .ruff_cache .pytest_cache .hypothesis

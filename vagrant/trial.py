@@ -1,0 +1,289 @@
+"""`make vagrant`: virtual machines, for real. Brings them up with Vagrant, applies policies/web.yaml to each over ssh,
+looks at them from inside and from outside, cuts each off and sees it come back, reboots it, looks again, destroys it.
+
+All of it happens in a room (`portctl.hosts.namespaces`): libvirtd, its bridge and DHCP server, QEMU, Vagrant's state.
+The machine's own network is never touched, and when this process ends, however it ends, the kernel ends the room with
+everything in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from portctl.command import Command, HostError
+from portctl.hosts.namespaces import Room
+from portctl.hosts.process import PATH
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parent
+KEPT = TOP / ".vagrant-box"
+TOOLS = ("vagrant", "virsh", "libvirtd", "qemu-system-x86_64", "qemu-img", "dnsmasq", "mmdebstrap", "mke2fs", "ssh")
+PUBLIC = {"rocky": "rockylinux/9", "freebsd": "generic/freebsd14", "openbsd": "generic/openbsd7"}
+OUTSIDERS = ("192.0.2.40", "203.0.113.9", "203.0.113.130")
+"""From which the tests knock: the monitoring of policies/web.yaml, a stranger, and one whom it blocks."""
+CONFIRM_SECONDS = 300
+"""An emulated processor takes long to log in."""
+BOOT_SECONDS = 600
+BOOT = "cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.boottime"
+"""What differs from boot to boot."""
+
+LIBVIRTD = 'auth_unix_rw = "none"\nauth_unix_ro = "none"\nunix_sock_group = "root"\n'
+QEMU = """\
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+dynamic_ownership = 0
+remember_owner = 0
+stdio_handler = "file"
+"""
+PREPARE = """\
+set -e
+rm -rf /etc/libvirt/qemu/* /etc/libvirt/storage/* /var/lib/libvirt/images/* /var/lib/libvirt/dnsmasq/* /root/.ssh
+mount -o remount,rw /sys
+for address in "$@"; do ip address add "$address/32" dev lo; done
+libvirtd -d
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+	if virsh --quiet version >/dev/null 2>&1; then exit 0; fi
+	sleep 1
+done
+virsh version
+"""
+"""Arguments: addresses to knock from. Everything that is removed here is removed in memory, in the room alone."""
+
+
+class Failed(Exception):
+    """The message is for the person."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """A room with Vagrant in it, and how long each step took."""
+
+    room: Room
+    box: Path | None
+    step: int = 0
+
+    def environment(self) -> tuple[str, ...]:
+        said = {
+            "HOME": "/root",
+            "PYTHONPATH": str(TOP),
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_CWD": str(HERE),
+            "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+            "VAGRANT_DOTFILE_PATH": "/run/vagrant",
+            "VAGRANT_HOME": str(KEPT / "home"),
+            "PORTCTL_VAGRANT_DRIVER": os.environ.get("PORTCTL_VAGRANT_DRIVER", "qemu"),
+            "PORTCTL_VAGRANT_NETWORK": "open",
+            **({"PORTCTL_DEBIAN_BOX": "portctl/debian"} if self.box else {}),
+        }
+        return ("env", "-C", str(TOP), *(f"{name}={value}" for name, value in said.items()))
+
+    def say(self, *argv: str, expect: int = 0, seconds: int = BOOT_SECONDS) -> str:
+        """Runs a command in the room, shows what it says while it says it, and returns that. Raises `Failed`."""
+        print(f"$ {shlex.join(short(word) for word in argv)}", flush=True)
+        line = (*self.environment(), "timeout", str(seconds), "sh", "-c", 'exec 2>&1; exec "$@"', "sh", *argv)
+        started = self.room.start(line)
+        assert started.stdin is not None and started.stdout is not None
+        started.stdin.close()
+        said = []
+        for raw in started.stdout:
+            text = raw.decode("utf-8", "replace")
+            said.append(text)
+            print(f"  {text}", end="", flush=True)
+        if (status := started.wait()) != expect:
+            why = f"not within {seconds} s" if status == 124 else f"exit status {status} and not {expect}"
+            raise Failed(f"{shlex.join(short(word) for word in argv[:6])}: {why}")
+        return "".join(said)
+
+    def ask(self, *argv: str) -> str:
+        """The same, quietly; empty where it fails."""
+        said = self.room.run(Command((*self.environment(), "timeout", "60", *argv)))
+        return said.stdout if said.ok else ""
+
+    def portctl(self, *words: str, expect: int = 0) -> str:
+        return self.say(sys.executable, "-m", "portctl", *words, expect=expect)
+
+    def pytest(self, machine: str, *words: str) -> None:
+        options = ("-p", "no:cacheprovider", "-p", "no:portctl", "-p", "portctl.pytest_plugin", "-v")
+        hosts = (f"--hosts=ssh://{machine}", "--sudo", "--ssh-config=/root/.ssh/looking")
+        self.say(sys.executable, "-m", "pytest", *options, *words, *hosts)
+
+
+def short(word: str) -> str:
+    """As it would be typed."""
+    return {sys.executable: "python"}.get(word, word.removeprefix(f"{TOP}/"))
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    print(f"\n== {what}", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"== {what}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+# ---- before the room
+
+
+def check() -> None:
+    """Raises `Failed` where virtual machines cannot be run here."""
+    missing = [name for name in TOOLS if shutil.which(name, path=PATH) is None]
+    if missing:
+        raise Failed(f"virtual machines cannot be run here: {', '.join(missing)} not installed (make vagrant-tools)")
+    if os.geteuid() != 0:
+        raise Failed("virtual machines cannot be run here: root is needed for libvirt's networks")
+    if not Path("/dev/net/tun").exists():
+        raise Failed("virtual machines cannot be run here: there is no /dev/net/tun")
+
+
+def own_box() -> Path:
+    """Debian's box, made anew whenever the program that makes it has changed."""
+    maker = HERE / "build-box"
+    box = KEPT / f"debian-{hashlib.sha256(maker.read_bytes()).hexdigest()[:12]}.box"
+    if not box.exists():
+        for old in KEPT.glob("debian-*.box"):
+            old.unlink()
+        if subprocess.run([maker, box], check=False).returncode:
+            raise Failed("the box could not be made")
+    return box
+
+
+def public_box(name: str) -> None:
+    """Somebody else's box, from the catalogue that Vagrant asks, unless it is here already."""
+    env = {**os.environ, "VAGRANT_HOME": str(KEPT / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1"}
+    known = subprocess.run(["vagrant", "box", "list"], env=env, capture_output=True, text=True, check=False).stdout
+    if any(line.split(" ")[0] == name for line in known.splitlines()):
+        return
+    if subprocess.run(["vagrant", "box", "add", name, "--provider", "libvirt"], env=env, check=False).returncode:
+        raise Failed(f"the box {name} could not be had")
+
+
+# ---- in the room
+
+
+def prepare(trial: Trial) -> None:
+    trial.room.put("/etc/libvirt/libvirtd.conf", LIBVIRTD.encode())
+    trial.room.put("/etc/libvirt/qemu.conf", QEMU.encode())
+    started = trial.room.run(Command(("sh", "-c", PREPARE, "sh", *OUTSIDERS)), timeout=120)
+    if not started.ok:
+        raise Failed(f"libvirtd could not be started: {started.stderr.strip() or started.stdout.strip()}")
+    if trial.box:
+        trial.say("vagrant", "box", "add", "--no-tty", "--name", "portctl/debian", str(trial.box))
+
+
+def bring_up(trial: Trial, machine: str) -> None:
+    try:
+        trial.say("vagrant", "up", "--no-tty", machine, seconds=2 * BOOT_SECONDS)
+    except Failed:
+        trial.say("sh", "-c", "virsh list --all; tail -n 40 /var/log/libvirt/qemu/*.log || :")
+        raise
+    config = trial.ask("vagrant", "ssh-config", machine)
+    everything = trial.ask("cat", "/root/.ssh/config") + config
+    trial.room.put("/root/.ssh/config", everything.encode(), 0o600)
+    # For looking, one connection does for many questions. portctl itself never shares one.
+    shared = "Host *\n  ControlMaster auto\n  ControlPath /run/ssh-%C\n  ControlPersist 60\n"
+    trial.room.put("/root/.ssh/looking", (everything + shared).encode(), 0o600)
+    trial.portctl("facts", "--host", f"ssh://{machine}")
+
+
+def apply(trial: Trial, machine: str) -> None:
+    words = ("--host", f"ssh://{machine}", "--yes", "--confirm-within", str(CONFIRM_SECONDS))
+    said = trial.portctl("apply", "policies/web.yaml", *words)
+    if "Confirmed" not in said:
+        raise Failed("apply did not say that it was confirmed")
+
+
+def look(trial: Trial, machine: str, *more: str) -> None:
+    tests = ("policies/web.yaml", "tests/vagrant/test_web.py", *more)
+    trial.pytest(machine, *tests)
+
+
+def cut_off(trial: Trial, machine: str) -> None:
+    """A policy that admits nobody who could confirm it: the guard on the machine brings the old rules back."""
+    words = ("--host", f"ssh://{machine}", "--yes", "--allow-lockout", "--confirm-within", "30")
+    trial.portctl("apply", "vagrant/locked-out.yaml", *words, expect=4)
+    said = trial.portctl("history", "--host", f"ssh://{machine}")
+    if "rolled back" not in said:
+        raise Failed("the history does not say that it was rolled back")
+
+
+def reboot(trial: Trial, machine: str) -> None:
+    """Off and on again, as Vagrant does it: an emulator that resets itself keeps what it translated of the old kernel,
+    and takes minutes to write the new one over it."""
+    number = ("ssh", "-o", "ConnectTimeout=20", machine, BOOT)
+    before = trial.ask(*number)
+    trial.say("vagrant", "reload", "--no-tty", machine, seconds=2 * BOOT_SECONDS)
+    if not before or trial.ask(*number) in ("", before):
+        raise Failed(f"{machine} was not started anew")
+    trial.portctl("status", "--host", f"vagrant://{machine}")
+
+
+def destroy(trial: Trial, machines: list[str]) -> None:
+    trial.say("vagrant", "destroy", "--no-tty", "-f", *machines)
+    if left := trial.ask("virsh", "list", "--all", "--name").strip():
+        raise Failed(f"left behind: {left}")
+
+
+def run(machines: list[str]) -> None:
+    check()
+    (KEPT / "home").mkdir(parents=True, exist_ok=True)
+    box = None
+    with timed("boxes"):
+        if "debian" in machines:
+            box = own_box()
+        for name in machines:
+            if name != "debian":
+                public_box(PUBLIC[name])
+    with Room("vagrant") as room:
+        trial = Trial(room, box)
+        with timed("libvirt"):
+            prepare(trial)
+        for machine in machines:
+            with timed(f"{machine}: up"):
+                bring_up(trial, machine)
+            with timed(f"{machine}: apply policies/web.yaml over ssh"):
+                apply(trial, machine)
+            with timed(f"{machine}: from inside and from outside"):
+                look(trial, machine)
+            with timed(f"{machine}: cut off"):
+                cut_off(trial, machine)
+            with timed(f"{machine}: reboot"):
+                reboot(trial, machine)
+            with timed(f"{machine}: the same after the reboot"):
+                look(trial, machine, "tests/vagrant/test_after_reboot.py")
+        with timed("destroy"):
+            destroy(trial, machines)
+
+
+def main() -> int:
+    machines = sys.argv[1:] or ["debian"]
+    if unknown := [name for name in machines if name not in ("debian", *PUBLIC)]:
+        print(f"make vagrant: no machine is called {', '.join(unknown)}; there are debian, {', '.join(PUBLIC)}")
+        return 2
+    # An orderly end on kill, too: what is only half made (a box) is taken away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    try:
+        run(machines)
+    except (Failed, HostError) as failed:
+        print(f"\nmake vagrant: FAILED: {failed}", file=sys.stderr, flush=True)
+        return 1
+    print(f"\nmake vagrant: {', '.join(machines)}: all as it should be, {time.monotonic() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
