@@ -121,9 +121,12 @@ class Layout:
         )
         return [f"add {number} set {SET} {_filled(line, numbers)}" for number, line in (*moving, *lasting)]
 
-    def entries(self, name: str) -> list[str]:
-        numbers = self.numbers() if self.tables[name][0].endswith("skipto") else {}
-        return [_filled(entry, numbers) for entry in self.tables[name][1]]
+    def entries(self, name: str) -> Sequence[str]:
+        kind, entries = self.tables[name]
+        if not kind.endswith("skipto"):
+            return entries
+        numbers = self.numbers()
+        return [_filled(entry, numbers) for entry in entries]
 
 
 def _filled(line: str, numbers: dict[str, int]) -> str:
