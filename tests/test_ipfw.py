@@ -56,10 +56,12 @@ def text(ruleset: Ruleset) -> str:
 
 
 def program(ruleset: Ruleset, sent: list[Packet] | None = None) -> Program:
-    """The rules read back, with the broadcast addresses that some packets are sent to."""
+    """The rules read back, as if the broadcast addresses that some packets are sent to were part of them."""
     cast = {str(p.destination) for p in sent or () if p.direction is Direction.INBOUND and not p.local}
+    written = ipfw.render(ruleset, Ability())
+    rules = written["rules"].replace("table(portctl_broadcast)", "table(portctl0_these)")
     entries = "".join(f"{address} 0\n" for address in sorted(cast))
-    return ipfw.parse({"rules": text(ruleset), "table": f"--- table(portctl_broadcast), set(0) ---\n{entries}"})
+    return ipfw.parse(written | {"rules": rules, "more": f"--- table(portctl0_these), set(0) ---\n{entries}"})
 
 
 # ---- real listings ----

@@ -53,8 +53,13 @@ class Listing:
     one_pass: bool = False
     foreign: list[str] = field(default_factory=list)
 
+    names: dict[str, Table] = field(default_factory=dict)
+    """`tables` by the names that stand in the text."""
+
     def table(self, name: str) -> Table:
-        return self.tables.setdefault(GENERATION.sub("portctl_", name), Table())
+        if name not in self.names:
+            self.names[name] = self.tables.setdefault(GENERATION.sub("portctl_", name), Table())
+        return self.names[name]
 
 
 def read(listings: Mapping[str, str]) -> Listing:
@@ -67,7 +72,11 @@ def read(listings: Mapping[str, str]) -> Listing:
             continue
         current = ""
         for number, line in enumerate(text.splitlines(), 1):
-            current = _line(listing, line.rstrip(), number, current)
+            if (words := line.split(" ", 5))[0] == "table" and len(words) == 4 and words[2] == "add":
+                listing.table(words[1]).entries.append((words[3], "0"))  # nearly all of a rendered file
+                current = ""
+            else:
+                current = _line(listing, line.rstrip(), number, current)
     listing.rules.sort(key=lambda rule: rule.number)
     # What a host fills in at run time is no part of the rules: a text that was never loaded has nothing there.
     listing.table(BROADCAST).entries.clear()

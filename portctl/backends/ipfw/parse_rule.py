@@ -76,7 +76,7 @@ class Reader:
         if self.peek() == "prob":
             rule.conditions.append(Condition(Field.UNKNOWN, f"{self.next()} {self.next()}"))
         rule.action = self._action()
-        while self.peek() in ("log", "logamount", "tag", "untag", "altq"):
+        while self.peek() in ("log", "logamount", "logdst", "tag", "untag", "altq"):
             self._modifier(rule, self.next())
         if rule.action[0] == "check-state":
             rule.name = self.next().removeprefix(":") or "default"
