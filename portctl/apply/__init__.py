@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from portctl.apply.run import Request, Talk, apply, confirm, plan, rollback
 from portctl.apply.state import Status, status
-from portctl.apply.steps import Refused, RolledBack
+from portctl.apply.steps import NothingPending, Refused, RolledBack
 
-__all__ = ["Refused", "Request", "RolledBack", "Status", "Talk", "apply", "confirm", "plan", "rollback", "status"]
+__all__ = [
+    "NothingPending",
+    "Refused",
+    "Request",
+    "RolledBack",
+    "Status",
+    "Talk",
+    "apply",
+    "confirm",
+    "plan",
+    "rollback",
+    "status",
+]

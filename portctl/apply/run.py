@@ -11,7 +11,7 @@ from portctl import backends, observe, sysctl, wayin
 from portctl import plan as planning
 from portctl.apply import boot, boot_bsd, connections, history, returning, store, transaction
 from portctl.apply.paths import BOOT, HISTORY, PENDING
-from portctl.apply.steps import LOAD_SECONDS, Refused, call, dump, must, put, stop_at
+from portctl.apply.steps import LOAD_SECONDS, NothingPending, Refused, call, dump, must, put, stop_at
 from portctl.apply.transaction import Transaction, Window
 from portctl.backends.base import Backend
 from portctl.command import Command, Host
@@ -267,7 +267,7 @@ def confirm(host: Host, beside: str = "") -> str:
     """
     said = call(host, "state").stdout.split(maxsplit=3)
     if not said:
-        raise Refused("nothing is pending: there is no apply to confirm")
+        raise NothingPending("nothing is pending: there is no apply to confirm")
     when = history.pending_text(host, "loaded")
     if not when:
         raise Refused("the rules are still being loaded: try again")

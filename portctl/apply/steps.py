@@ -20,6 +20,10 @@ class Refused(Exception):
     """The host, or its owner, does not want it; nothing was changed, or everything is as it was. Exit code 3."""
 
 
+class NothingPending(Refused):
+    """There is no apply to confirm: none was begun, or it has ended."""
+
+
 class RolledBack(Exception):
     """It was loaded and taken back. Exit code 4."""
 

@@ -84,6 +84,8 @@ def comes_in_again(found: Host, target: str) -> Callable[[], bool | None] | None
         try:
             typer.echo(f"{applying.confirm(new, beside(target)).capitalize()}.", err=True)
             told.append("ended")
+        except applying.NothingPending:
+            told.append("ended")  # how, `apply` itself will say
         except applying.Refused as refused:
             typer.echo(f"portctl: {refused}", err=True)
             told.append("ended")

@@ -25,6 +25,9 @@ SSH = (
 """A connection of its own, shared with nothing, that notices within 30 s when the other side is gone. All else, and
 above all how the host proves who it is, is as the person's ssh configuration says."""
 
+SOON = ("-o", "ConnectTimeout=5")
+"""For a connection that is tried again and again: sshd has to answer at once, or the rules keep us out."""
+
 
 @contextmanager
 def opened(target: Target) -> Iterator[tuple[str, ...]]:
