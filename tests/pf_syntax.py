@@ -32,7 +32,9 @@ RDR = re.compile(rf"rdr{BODY} tag {NAME} -> {POOL}")
 NO_RDR = re.compile(rf"no rdr{BODY}")
 NAT = re.compile(rf"nat{BODY} tag {NAME} tagged {NAME} -> {POOL}")
 PLAIN = (
-    re.compile(r"set skip on lo0|set block-policy drop|set ruleset-optimization none|set limit table-entries \d+"),
+    re.compile(
+        r"set skip on lo0|set block-policy drop|set ruleset-optimization none|set limit (?:table-entries|src-nodes) \d+"
+    ),
     re.compile(rf'table <{NAME}> (?:persist|const (?:\{{(?: [0-9a-f.:]+(?:/\d+)?)+ \}}|file "{NAME}"))'),
 )
 

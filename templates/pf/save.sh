@@ -24,7 +24,9 @@ saved() {
     pfctl -vs Interfaces 2>/dev/null | sed -n 's/^\([^ ]*\) (skip)$/set skip on \1/p'
     echo 'set block-policy drop'
     echo 'set ruleset-optimization none'
-    pfctl -s memory 2>/dev/null | sed -n 's/^table-entries  *hard limit  *\([0-9]*\)$/set limit table-entries \1/p'
+    for what in table-entries src-nodes; do
+        pfctl -s memory 2>/dev/null | sed -n "s/^$what  *hard limit  *\\([0-9]*\\)\$/set limit $what \\1/p"
+    done
     pfctl -s timeouts 2>/dev/null | sed -n 's/^\([a-z.]*\)  *\([0-9]*\)s$/set timeout \1 \2/p'
     pfctl -s rules >rules.listed 2>/dev/null
     if ! grep -q '^scrub ' rules.listed && echo 'set reassemble yes' | pfctl -nf - >/dev/null 2>&1; then

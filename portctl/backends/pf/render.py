@@ -11,10 +11,13 @@ from portctl.backends.pf import inward, outward
 from portctl.backends.pf.dialects import Dialect
 from portctl.backends.pf.lines import File
 from portctl.backends.pf.words import CAST, CAST_TABLE, INLINE, LONGEST_LABEL, Tables, live_table, networks, shortened
-from portctl.ruleset import Ruleset
+from portctl.ruleset import Direction, Ruleset
 
 MANY = 100_000
 """Networks from which on the limit of pf's tables (200,000) is raised: a reload needs room for old and new ones."""
+
+SOURCES = 65_536
+"""Sources that the language wants each limit to hold. pf has room for 10,000 in all, and drops who finds none."""
 
 
 def render(ruleset: Ruleset, dialect: Dialect) -> dict[str, str]:
@@ -23,11 +26,13 @@ def render(ruleset: Ruleset, dialect: Dialect) -> dict[str, str]:
     inward.write(file)
     outward.write(file)
     lines, extra, total = tables(file)
+    limited = {(rule.kind, rule.name) for direction in Direction for rule in ruleset.rules(direction) if rule.limited}
     text = templating.render(
         "pf/pf.conf.j2",
         policy=shortened(ruleset.name, LONGEST_LABEL),
         reassemble=dialect.reassemble,
         limit=total * 2 + MANY if total > MANY else 0,
+        sources=SOURCES * len(limited),
         tables=lines,
         translations=file.translations,
         inward=list(dict.fromkeys(file.inward)),

@@ -1,0 +1,153 @@
+"""`load.sh`, `save.sh` and `remove.sh` of pf, against a stand-in for pfctl."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from portctl import backends
+from portctl.backends.base import Ability, bundle
+from portctl.net import Addresses
+from portctl.ruleset import Ruleset
+from tests import golden_cases
+
+PFCTL = """#!/bin/sh
+echo "$*" >>"$0.log"
+case "$*" in
+"-nf -" | "-f -") cat >"$0$1" ;;
+"-nf /etc/pf.conf") exit 1 ;;
+"-nf "*) cat "$2" >"$0-nf" ;;
+"-s info") echo "Status: Disabled" ;;
+"-s memory") printf '%s\\n' 'states        hard limit   100000' 'src-nodes     hard limit    65536' \\
+    'table-entries hard limit   200000' ;;
+"-s timeouts") echo 'tcp.first                   120s' ;;
+"-vs Interfaces") printf '%s\\n' 'all' 'em0' 'lo0 (skip)' ;;
+"-s rules") printf '%s\\n' 'anchor "bans/*" all' \\
+    'pass in quick proto tcp from <portctl_admins> to any port = ssh keep state label "portctl:service:ssh"' ;;
+"-s Tables") printf '%s\\n' portctl_admins portctl-live-bans mine ;;
+*"-T show") echo '   198.51.100.0/28' ;;
+esac
+"""
+
+
+class Machine:
+    """A folder with a stand-in for pfctl before all other tools."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.tool("pfctl", PFCTL.replace("\\\\", "\\"))
+        self.bundle = folder / "bundle"
+        self.bundle.mkdir()
+
+    def tool(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def put(self, ruleset: Ruleset) -> None:
+        for name, text in bundle(backends.load("pf-freebsd15"), ruleset, Ability()).items():
+            found = re.sub("^PATH=.*", f"PATH={self.bin}:/usr/bin:/bin", text, flags=re.M)
+            (self.bundle / name).write_text(found.replace("-c /dev/pf", "-e /dev/null"))
+
+    def run(self, shell: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [shell, str(self.bundle / script), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def said(self) -> list[str]:
+        return (self.bin / "pfctl.log").read_text().splitlines()
+
+    def given(self, option: str) -> str:
+        return (self.bin / f"pfctl{option}").read_text()
+
+
+def router() -> Ruleset:
+    return golden_cases.compiled(golden_cases.FOLDER / "bsd-router").ruleset
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    found = Machine(tmp_path)
+    found.put(router())
+    return found
+
+
+each_shell = pytest.mark.parametrize("shell", ["dash", "posh"])
+
+
+@pytest.mark.parametrize("name", ["load.sh", "save.sh", "remove.sh"])
+def test_shellcheck_finds_nothing(name: str) -> None:
+    text = backends.load("pf-openbsd").scripts()[name]
+    found = subprocess.run(["shellcheck", "-s", "sh", "-"], input=text, capture_output=True, text=True, check=False)
+    assert found.stdout == ""
+
+
+@each_shell
+def test_a_load_checks_first_loads_then_and_enables_last(machine: Machine, shell: str) -> None:
+    found = machine.run(shell, "load.sh")
+    assert found.returncode == 0, found.stderr
+    said = [line for line in machine.said() if line in ("-nf -", "-f -", "-e")]
+    assert said == ["-nf -", "-f -", "-e"]
+    assert machine.given("-f") == machine.given("-nf")
+    assert 'anchor "bans/*" in all' in machine.given("-f")
+    assert not any(line.startswith(("-d", "-F")) for line in machine.said())
+
+
+@each_shell
+def test_a_file_that_is_refused_loads_nothing(machine: Machine, shell: str) -> None:
+    machine.tool(
+        "pfctl", PFCTL.replace("case", '[ "$1" = -nf ] && { echo "stdin:1: syntax error" >&2; exit 1; }\ncase', 1)
+    )
+    found = machine.run(shell, "load.sh")
+    assert found.returncode != 0 and "syntax error" in found.stderr
+    assert not {"-f -", "-e"} & {*machine.said()}
+
+
+@each_shell
+def test_more_networks_than_a_call_takes_raise_the_limit(machine: Machine, shell: str) -> None:
+    many = Addresses.of(*[f"10.{i}.{j}.0/25" for i in range(3) for j in range(256)])
+    inbound = tuple(replace(rule, source=many) if rule.name == "ssh" else rule for rule in router().inbound)
+    machine.put(replace(router(), inbound=inbound))
+    machine.tool("sysctl", '#!/bin/sh\necho "$*" >>"$0.log"\n[ "$1" != -n ] || echo 500\n')
+    assert machine.run(shell, "load.sh").returncode == 0
+    assert "net.pf.request_maxcount=768" in (machine.bin / "sysctl.log").read_text()
+    machine.tool("sysctl", '#!/bin/sh\n[ "$1" = -n ] && echo 500\n')
+    found = machine.run(shell, "load.sh")
+    assert found.returncode != 0 and "loader.conf" in found.stderr
+
+
+@each_shell
+def test_what_was_loaded_is_saved_as_a_bundle(machine: Machine, shell: str, tmp_path: Path) -> None:
+    found = machine.run(shell, "save.sh", str(tmp_path / "saved"))
+    assert found.returncode == 0, found.stderr
+    text = (tmp_path / "saved" / "pf.conf").read_text()
+    assert text == machine.given("-nf")
+    lines = text.splitlines()
+    for line in (
+        "set skip on lo0",
+        "set limit table-entries 200000",
+        "set limit src-nodes 65536",
+        "set timeout tcp.first 120",
+        'table <portctl_admins> const file "portctl_admins.table"',
+        "table <portctl-live-bans> persist",
+        'table <mine> persist file "mine.table"',
+        'anchor "bans/*" all',
+    ):
+        assert line in lines
+    assert (tmp_path / "saved" / "portctl_admins.table").read_text() == "198.51.100.0/28\n"
+    assert {path.name for path in (tmp_path / "saved").glob("*.sh")} == {"load.sh", "save.sh", "remove.sh"}
+
+
+@each_shell
+def test_removing_leaves_what_is_not_ours(machine: Machine, shell: str) -> None:
+    found = machine.run(shell, "remove.sh")
+    assert found.returncode == 0, found.stderr
+    loaded = machine.given("-f") if (machine.bin / "pfctl-f").exists() else ""
+    assert "portctl" not in loaded
+    said = machine.said()
+    assert "-t portctl_admins -T kill" in said and "-t portctl-live-bans -T kill" in said
+    assert "-t mine -T kill" not in said
+    assert not any(line.startswith(("-d", "-F")) for line in said)
