@@ -101,7 +101,6 @@ def prove(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str], abil
 
 def proved(ruleset: Ruleset, names: Iterable[str], files: Mapping[str, str], ability: Ability) -> None:
     """Raises `Problems` unless `prove` finds nothing wrong."""
-    names = [name for name in names if _named(name)]
     if found := [problem for each in prove(ruleset, names, files, ability).values() for problem in each.problems]:
         raise Problems(found)
 
@@ -122,14 +121,7 @@ def backend_names(asked: str) -> tuple[str, ...]:
     if asked != "all" and asked not in (*backends.OFFERED, *backends.EVERY):
         hint = f"known are {', '.join(backends.OFFERED)}, and `all`"
         raise Problems([Problem("unknown-backend", f"there is no back end `{asked}`", None, hint)])
-    return tuple(name for name in backends.OFFERED if _named(name)) if asked == "all" else (asked,)
-
-
-def _named(name: str) -> bool:
-    """Whether the differences that a platform forces are known as values."""
-    from portctl import backends
-
-    return hasattr(backends.load(name), "differences")
+    return backends.OFFERED if asked == "all" else (asked,)
 
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:Z|[+-]\d\d:\d\d))?")

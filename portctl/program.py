@@ -279,9 +279,16 @@ def evaluate(program: Program, packet: Packet, own_addresses: Iterable[Address] 
             if isinstance(verdict, Translate) and verdict.kind in ("destination", "redirect"):
                 _turn(walk, verdict, own)
                 hooks = hooks if name != "prerouting" else list(_HOOKS[walk.packet.direction][1:])
-            elif isinstance(verdict, Translate) and verdict.kind == "source" and verdict.address is not None:
-                walk.packet = replace(walk.packet, source=verdict.address)
+            elif isinstance(verdict, Translate) and verdict.kind == "source" and _sources(verdict, walk):
+                walk.packet = replace(walk.packet, source=verdict.address or walk.packet.source)
     return Answer(Verdict.ACCEPT, last, tuple(walk.trace), tuple(walk.depends), walk.packet)
+
+
+def _sources(action: Translate, walk: _Walk) -> bool:
+    """Whether a translation of the source can be: at the last hook of a packet's way, to an address of its family."""
+    address = action.address
+    last = walk.hook in ("input", "postrouting")
+    return last and address is not None and address.version == walk.packet.source.version
 
 
 def holds(conditions: Iterable[Condition], packet: Packet) -> bool:

@@ -40,10 +40,11 @@ def test_what_is_admitted_is_explained_by_the_policy_and_by_each_text(policy: st
     said = run("explain", policy, "--from", "198.51.100.7", "--to", "ssh")
     assert said.exit_code == 0
     assert f"{policy}:5: ssh: {{ports: ssh, from: office}}" in said.stdout
-    for name in backends.NAMES:
+    for name in backends.OFFERED:
         _, _, part = said.stdout.partition(f"\n{name}:\n")
         assert part.splitlines()[0] == "  accept: inbound 22/tcp (ssh) from 198.51.100.7"
-        assert part.splitlines()[1] == "    decided by ssh" and "198.51.100.0/24" in part.splitlines()[2]
+        assert part.splitlines()[1] in ("    decided by ssh", "    decided by portctl:service:ssh")
+        assert "198.51.100.0/24" in part.splitlines()[2]
 
 
 def test_what_is_denied_names_what_denies_it(policy: str) -> None:
@@ -55,9 +56,9 @@ def test_what_is_denied_names_what_denies_it(policy: str) -> None:
 
 def test_a_group_may_be_named_and_the_answer_is_cut_where_it_changes(policy: str) -> None:
     value = json.loads(run("explain", policy, "--from", "office", "--to", "22/tcp", "--format", "json").stdout)
-    assert [side["title"] for side in value["sides"]] == [policy, *backends.NAMES]
+    assert [side["title"] for side in value["sides"]] == [policy, *backends.OFFERED]
     for side in value["sides"]:
-        assert [outcome["verdict"] for outcome in side["outcomes"]] == ["accept", "drop"]
+        assert list(dict.fromkeys(outcome["verdict"] for outcome in side["outcomes"])) == ["accept", "drop"]
     assert value["sides"][0]["outcomes"][0]["place"]["line"] == 5
 
 

@@ -42,7 +42,8 @@ def differences(random: Random) -> tuple[Difference, ...]:
 
     def region(changing: bool) -> Region:
         asked = worlds.conditions(random, False)
-        conditions = tuple(c for c in asked if c.field is not Field.ORIGINAL_PORT)  # a port of protocols without ports
+        # no example shows what `original port` alone would ask of a protocol without ports
+        conditions = tuple(c for c in asked if c.field not in (Field.ORIGINAL_PORT, Field.CONCATENATION))
         if changing:
             conditions = (Condition(Field.PROTOCOL, Ranges.of((p, p) for p in random.sample(worlds.PROTOCOLS, 4))),)
         return Region(conditions, tuple(random.sample(list(Direction), random.randint(1, 3))))

@@ -40,7 +40,7 @@ def run(*arguments: str) -> Result:
 def test_they_hold_on_the_policy_and_on_each_text(policy: Path) -> None:
     said = run(str(policy))
     assert said.exit_code == 0
-    assert said.stdout == f"{policy}: 2 tests, on the policy, {', '.join(backends.NAMES)}: hold\n"
+    assert said.stdout == f"{policy}: 2 tests, on the policy, {', '.join(backends.OFFERED)}: hold\n"
 
 
 def test_a_test_that_fails_is_told(policy: Path) -> None:

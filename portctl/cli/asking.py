@@ -77,7 +77,8 @@ def explain(
             _say(side, answers, len(outcomes) > 1)
         for line in found.listening(asked):
             typer.echo(line)
-    every = all(outcome.verdict == "accept" for _, answers in outcomes for outcome in answers)
+    asked_of = [answers for side, answers in outcomes if side.title not in found.rendered]
+    every = all(outcome.verdict == "accept" for answers in asked_of for outcome in answers)
     raise typer.Exit(ALLOWED if every else DENIED)
 
 
@@ -135,6 +136,8 @@ class Sides:
 
     sides: tuple[Side, ...]
     observed: Observed | None = None
+    rendered: tuple[str, ...] = ()
+    """The titles of the texts that a policy renders to; the platforms of some force differences."""
 
     @property
     def groups(self) -> Groups:
@@ -169,18 +172,21 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
     space = Space()
     found: list[Side] = []
     observed = None
+    rendered: tuple[str, ...] = ()
     if file is not None:
         source = sources.read(file, at, root)
         observed = source.observed
         found.append(source.side(space))
         if texts and isinstance(source.meaning, Ruleset):
-            found += _rendered(space, source.meaning)
+            texts_of_it = tuple(_rendered(space, source.meaning))
+            found += texts_of_it
+            rendered = tuple(side.title for side in texts_of_it)
     if host is not None and observed is None:
         source = sources.live(host)
         observed = source.observed
         side = source.side(space)
         found.append(replace(side, groups=found[0].groups) if found else side)
-    return Sides(tuple(found), observed)
+    return Sides(tuple(found), observed, rendered)
 
 
 def _rendered(space: Space, ruleset: Ruleset) -> Iterator[Side]:

@@ -50,10 +50,14 @@ def explained(policy: Partition, loaded: Partition, differences: Iterable[Differ
     if not left or not listed:
         return Explained(left)
     seen = [(each, region_set(policy, each.where)) for each in listed if each.seen]
-    wanted = {verdict: _as_seen(packets, seen) for verdict, packets in _by_verdict(policy).items()}
-    got = _by_verdict(loaded)
+    said, got = _by_verdict(policy), _by_verdict(loaded)
+    wanted = {verdict: _as_seen(packets, seen) for verdict, packets in said.items()}
     met: list[tuple[Difference, PacketSet]] = []
     same = _union(left, [got[verdict] & wanted[verdict] for verdict in Verdict])
+    for each, where in seen:  # what one of them alone explains is told as its own
+        alone = _union(left, [got[verdict] & _as_seen(said[verdict], [(each, where)]) for verdict in Verdict])
+        met.append((each, left & same & where & alone))
+        left = left - met[-1][1]
     for each, where in reversed(seen):
         met.append((each, left & same & where))
         left = left - met[-1][1]
@@ -62,8 +66,9 @@ def explained(policy: Partition, loaded: Partition, differences: Iterable[Differ
             asked = _union(left, [wanted[v] for v in each.wanted]) & _union(left, [got[v] for v in each.got])
             met.append((each, left & asked & region_set(policy, each.where)))
             left = left - met[-1][1]
-    found = [Forced(each, packet) for each, packets in met if (packet := example(packets)) is not None]
-    return Explained(left, tuple(sorted(found, key=lambda f: listed.index(f.difference))))
+    found = {each.heading: Forced(each, packet) for each, packets in reversed(met) if (packet := example(packets))}
+    headings = [each.heading for each in listed]
+    return Explained(left, tuple(sorted(found.values(), key=lambda f: headings.index(f.difference.heading))))
 
 
 def _by_verdict(partition: Partition) -> dict[Verdict, PacketSet]:
