@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from portctl.backends.iptables.groups import LINEAR, Group, parts
+from portctl.backends.iptables.groups import LINEAR, Group, Way, parts
 from portctl.backends.iptables.names import CHAIN_LENGTH, chain_name, comment, digest
+from portctl.backends.iptables.shortcuts import admission, bypass
 from portctl.backends.iptables.words import (
     ANY,
     Choices,
@@ -22,7 +23,7 @@ from portctl.backends.iptables.words import (
     protocol_word,
     state_choices,
 )
-from portctl.ruleset import Kind, Rule, Verdict
+from portctl.ruleset import TCP, UDP, Kind, Rule, Verdict
 
 GROUPED = (Kind.SERVICE, Kind.EGRESS, Kind.FORWARD, Kind.PUBLISHED)
 FEW = 4
@@ -107,12 +108,17 @@ class Direction:
     staged: bool = False
     """Groups are called one after the other, and what one admits comes back with a mark. So any number of them nests no
     deeper than one, for a few rules more on the way."""
+    head: int = 0
+    """How many lines at the beginning of the first chain are for what comes most often."""
     _memo: dict[object, str] = field(default_factory=dict)
 
     def sequence(self, chain: str, rules: Sequence[Rule]) -> None:
         """Writes rules into a chain, first match first."""
         rules = [rule for rule in rules if self.speaker.family in rule.families()]
-        position = 0
+        if not self.by_protocol:
+            rules = self.shortcut(chain, rules)
+        self.head = len(self.table.chains[chain])
+        top, position = chain, 0
         while position < len(rules):
             if same := _same_protocol(rules, position):
                 chain = self.aside(chain, same)
@@ -123,25 +129,48 @@ class Direction:
                 self.linear(chain, rules[position])
                 position += 1
                 continue
-            position += len(run)
+            before, position = rules[:position], position + len(run)
             if all(rule.verdict is not Verdict.ACCEPT for rule in run):
                 Group(self, run, None, self.table.new(f"{self.prefix}-BLOCK")).enter(chain, "-j")
                 continue
             for part in parts(run):
-                chain = self.group(chain, part, last=position == len(rules) and part[-1] is run[-1])
+                lines = len(self.table.chains[top])
+                chain, ways = self.group(chain, part, last=position == len(rules) and part[-1] is run[-1])
+                if lines - self.head > FEW or chain != top:
+                    self.bypasses(top, before, ways)
+                before = [*before, *part]
 
-    def group(self, chain: str, rules: Sequence[Rule], last: bool) -> str:
-        """Writes the way from a chain to a group's entries. Returns the chain that goes on after it."""
+    def shortcut(self, chain: str, rules: Sequence[Rule]) -> list[Rule]:
+        """Known connections first: most packets belong to one. Returns the rules that are left.
+
+        The line needs no name: iptables-nft would ask for it every time, which costs as much as another rule.
+        """
+        found = admission(self.speaker, rules)
+        if found is None:
+            return list(rules)
+        self.table.add(chain, found.words.line("", "-j RETURN"))
+        return [rule for rule in rules if not found.whole or rule is not found.rule]
+
+    def bypasses(self, top: str, before: Sequence[Rule], ways: Sequence[Way]) -> None:
+        """Lines at the head of the first chain for what starts a connection and is nothing of what comes before."""
+        if self.staged or self.by_protocol or any(rule.kind in GROUPED and rule.original is None for rule in before):
+            return
+        for protocol, guard, target in ways:
+            if protocol in (TCP, UDP) and (words := bypass(self.speaker, before, guard, protocol)):
+                self.table.chains[top].insert(self.head, f"-A {top} {words.line('', f'-g {target}')}")
+                self.head += 1
+
+    def group(self, chain: str, rules: Sequence[Rule], last: bool) -> tuple[str, list[Way]]:
+        """Writes the way from a chain to a group's entries. Returns the chain that goes on after it, and the way."""
         if self.staged:
             self.stage(chain, rules)
-            return chain
+            return chain, []
         if last:
-            Group(self, rules, None, self.prefix).enter(chain, "-g")
-            return chain
+            return chain, Group(self, rules, None, self.prefix).enter(chain, "-g")
         rest = self.table.new(f"{self.prefix}-REST")
-        Group(self, rules, rest, self.prefix).enter(chain, "-g")
+        ways = Group(self, rules, rest, self.prefix).enter(chain, "-g")
         self.table.add(chain, ANY.line("", f"-g {rest}"))
-        return rest
+        return rest, ways
 
     def stage(self, chain: str, rules: Sequence[Rule]) -> None:
         """Calls a group; what comes back with the mark is admitted. Before the first one nothing bears it."""

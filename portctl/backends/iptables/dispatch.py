@@ -108,13 +108,13 @@ def grouped(intervals: Sequence[Interval]) -> dict[Key, list[tuple[int, int]]]:
 
 
 def children(intervals: Sequence[Interval], low: int, high: int) -> list[tuple[int, int, list[Interval]]]:
-    """The eighths of a span of ports that hold anything, with what lies in each.
+    """The sixteenths of a span of ports that hold anything, with what lies in each.
 
     Spans are cut at fixed places, so that one more service changes one branch; a span with all in one part becomes
     that part. Few levels, because the kernel nests 16 chains and a packet may go through several trees.
     """
     while True:
-        size = (high - low + 1) // 8
+        size = (high - low + 1) // 16
         if size == 0:
             return [(first, last, [(first, last, key)]) for first, last, key in intervals]
         found = []

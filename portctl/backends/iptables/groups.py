@@ -46,6 +46,10 @@ LINEAR = 8
 """As many port classes are asked one after the other; more become a tree."""
 
 
+Way = tuple[int, Words, str]
+"""A protocol, the condition of the line that leads its packets on, and the chain where to."""
+
+
 def _turned(rule: Rule) -> bool:
     return rule.original is not None and rule.flows is None
 
@@ -130,19 +134,23 @@ class Group:
             self.chains[key] = make()
         return self.chains[key]
 
-    def enter(self, chain: str, how: str) -> None:
-        """The lines that lead from a chain into the group."""
+    def enter(self, chain: str, how: str) -> list[Way]:
+        """Writes the lines that lead from a chain into the group. Returns the first of each protocol that is named."""
         if not self.rules:
-            return
+            return []
+        ways = []
         rest = self.asked.portless()
         for protocol in self.asked.protocols(self.direction.speaker.family):
             target = self.protocol_chain(self.asked.classify(protocol))
-            for words in self.guards(protocol):
+            guards = self.guards(protocol)
+            ways.append((protocol, guards[0], target))
+            for words in guards:
                 self.direction.table.add(chain, words.line("", f"{how} {target}"))
         if rest:
             target = self.key_chain(rest, None)
             for words in self.guards(None):
                 self.direction.table.add(chain, words.line(self.names(rest), f"{how} {target}"))
+        return ways
 
     def guards(self, protocol: int | None) -> Choices:
         """What all rules of the group ask of the state, for one protocol or for all that are not named."""
@@ -178,7 +186,7 @@ class Group:
     def ports(
         self, chain: str, protocol: int, intervals: list[Interval], span: tuple[int, int], miss: str | None, word: str
     ) -> None:
-        """Writes the way from a chain to the entries: one after the other, or by eighths of the span."""
+        """Writes the way from a chain to the entries: one after the other, or by sixteenths of the span."""
         lines = [
             (words, key)
             for key, pairs in grouped(intervals).items()
@@ -186,7 +194,7 @@ class Group:
         ]
         if len(lines) <= LINEAR or protocol not in PROTOCOLS_WITH_PORTS:
             for words, key in lines:
-                self.direction.table.add(chain, words.line(self.names(key), self.target(key, protocol)))
+                self.leaf(chain, words, key, protocol)
         else:
             for low, high, inside in children(intervals, *span):
                 self.branch(chain, protocol, inside, (low, high), miss, word)
@@ -200,7 +208,7 @@ class Group:
         first, last, key = inside[0]
         if len(inside) == 1:
             exact = _class_words(self.axis, protocol, Ranges.of([(first, last)]))[0]
-            self.direction.table.add(chain, exact.line(self.names(key), self.target(key, protocol)))
+            self.leaf(chain, exact, key, protocol)
             return
         # The longest names just fit: what is translated is TCP most often.
         part = "" if self.axis is _Axis.ORIGINAL_PORT and protocol == TCP else f"-{word}"
@@ -214,6 +222,17 @@ class Group:
         if len(names) == 1:
             return comment(self.rules[key[0][0]], head=True)
         return cut(", ".join(names), COMMENT_LENGTH)
+
+    def leaf(self, chain: str, words: Words, key: Key, protocol: int) -> None:
+        """The line of a class: all that its entry says, where one line can, or the way to what is left to ask."""
+        index, sources = key[0]
+        if len(key) == 1 and sources is None and count(self.dimensions[index]) == 1:
+            actions = self.direction.actions(self.rules[index], self.rules[index], staged=self.staged)
+            if len(actions) == 1 and actions[0][0] == ANY:
+                asked = words & combine(self.dimensions[index])[0]
+                self.direction.table.add(chain, asked.line(self.names(key), actions[0][1]))
+                return
+        self.direction.table.add(chain, words.line(self.names(key), self.target(key, protocol)))
 
     def target(self, key: Key, protocol: int) -> str:
         """Straight to the verdict where there is nothing left to ask, else to the entries' own chain."""
