@@ -153,6 +153,7 @@ NARROWED = {
 }  # fmt: skip
 ASKS_NOTHING = {
     "name", "kind", "verdict", "log", "process", "listener_required", "items", "description", "owner", "ticket", "span",
+    "places",
 }  # fmt: skip
 
 

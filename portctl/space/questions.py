@@ -20,6 +20,7 @@ from portctl.space.dimensions import (
     FAMILY,
     IN,
     LO,
+    LOCAL,
     OUT,
     PORT,
     PROTOCOL,
@@ -86,6 +87,11 @@ def query_set(space: Space, query: Query) -> PacketSet:
     return space.boxes(cubes)
 
 
+def _anywhere(query: Query) -> bool:
+    """Whether it names no address of this host: what is denied to broadcast addresses alone is then not asked for."""
+    return query.direction is Direction.INBOUND and all(query.destination.is_every(family) for family in FAMILIES)
+
+
 def _meant(addresses: Addresses, family: Family) -> Ranges:
     found = addresses.family(family)
     return found - LOOPBACK_ADDRESSES.family(family) if addresses.is_every(family) else found
@@ -107,6 +113,8 @@ def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcom
     ]
     for verdict, all_such in parts:
         such = all_such & meant
+        if verdict in ("reject", "drop") and _anywhere(query):
+            such = such & space.boxes([(Direction.INBOUND, {LOCAL: Ranges.single(1)})])
         now = usual(such, ordinary(such, at))
         found += sorted(_outcomes(side, verdict, such, now), key=_order)
     return found
