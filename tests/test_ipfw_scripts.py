@@ -242,6 +242,31 @@ def test_connections_that_were_open_before_live_on(machine: Machine) -> None:
     assert machine.run(folder / "remove.sh").returncode == 0 and machine.state()["tables"] == {}
 
 
+def test_a_connection_from_before_is_let_through_until_its_socket_closes(tmp_path: Path) -> None:
+    (tmp_path / "sweep.sh").write_text(templating.text("guard/sweep.sh"))
+    (tmp_path / "open.sh").write_text(f'{{ echo "$1"; cat; }} >>"{tmp_path}.said"\n')
+    live = "4 tcp 192.0.2.10 22 203.0.113.9 4001\n"
+    zoned = "6 tcp fe80::10 22 fe80::9 4001\n"
+    (tmp_path / "list").write_text(live + zoned + "4 tcp 192.0.2.10 22 203.0.113.9 4002\n")
+    sockets = (
+        "tcp6  0  0 fe80::10%em0.22  fe80::9%em0.4001  ESTABLISHED\n"
+        "tcp4  0  0 192.0.2.10.22  203.0.113.9.4001  ESTABLISHED\n"
+        "tcp4  0  0 192.0.2.10.22  203.0.113.9.4002  TIME_WAIT\n"
+    )
+    tools = f"""command() {{ [ "$2" = netstat ] && echo netstat; }}
+uname() {{ echo FreeBSD; }}
+conntrack() {{ return 1; }}
+netstat() {{ [ -e "{tmp_path}.asked" ] || echo '{sockets}'; : >"{tmp_path}.asked"; }}
+. "$0"
+"""
+    command = ["dash", "-c", tools, str(tmp_path / "sweep.sh")]
+    environment = {"SWEEP_SECONDS": "0", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = Path(f"{tmp_path}.said").read_text()
+    assert said == f"delete\n4 tcp 192.0.2.10 22 203.0.113.9 4002\ndelete\n{live}{zoned}"
+
+
 def test_an_instance_of_nat_that_is_the_same_is_left_alone(machine: Machine) -> None:
     folder = machine.put("a", golden_cases.compiled(GOLDEN / "forward-over-service").ruleset)
     assert machine.load(folder).returncode == 0

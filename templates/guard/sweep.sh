@@ -10,7 +10,23 @@ trap '' HUP INT TERM
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
 cd / || :
 
+linux=$(command -v ss)
+netstat=
+[ -n "$linux" ] || [ "$(uname -s)" = Linux ] || netstat=$(command -v netstat)
+
 sockets() { # "LOCAL:PORT PEER:PORT" of each, IPv4 written as IPv4 and without brackets and interfaces
+    if [ -z "$linux" ]; then # "tcp4 0 0 192.0.2.10.22 203.0.113.9.4001 ESTABLISHED"; fe80::1%em0.22
+        { netstat -anW 2>/dev/null || netstat -an 2>/dev/null; } | awk '/^(tcp|udp)/ && $6 != "LISTEN" && $6 != "TIME_WAIT" && $6 != "CLOSED" {
+            for (k = 4; k <= 5; k++) if (match($k, /\.[0-9]+$/)) {
+                address = substr($k, 1, RSTART - 1)
+                port = substr($k, RSTART + 1)
+                sub(/%.*/, "", address)
+                $k = address ":" port
+            }
+            print "", $4, $5
+        }'
+        return
+    fi
     ss -Htun state connected 2>/dev/null | sed -e 's/\[::ffff:\([0-9.]*\)\]/\1/g' -e 's/[][]//g' -e 's/%[^: ]*//g' | tr -s ' \t' ' '
 }
 
@@ -21,13 +37,14 @@ flows() { # what the state tracker has seen both ways, IPv6 written in full or s
 while [ -s "$here/list" ]; do
     sleep "${SWEEP_SECONDS:-5}"
     [ -e "$here/list" ] || exit 0
-    command -v ss >/dev/null && there=$(sockets) || there=
+    there=
+    [ -z "$linux$netstat" ] || there=$(sockets)
     known=$(flows)
     : >"$here/kept"
     : >"$here/gone"
     while read -r family protocol local port peer far; do
         keep=yes
-        if command -v ss >/dev/null; then
+        if [ -n "$linux$netstat" ]; then
             case $there in *" $local:$port $peer:$far"*) ;; *) keep=no ;; esac
         fi
         case $known in

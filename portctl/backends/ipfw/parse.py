@@ -157,6 +157,8 @@ class _Way:
         if rule.tag:
             bit = 1 << self.tags.setdefault(rule.tag, len(self.tags))
             notes.append(SetMark(bit, bit))
+        if rule.state:
+            notes.append(Note(f"{rule.state} {rule.limit} :{rule.name}".replace("  ", " ")))
         if rule.untag:
             notes.append(SetMark(1 << self.tags.setdefault(rule.untag, len(self.tags)), 0))
         conditions = rule.conditions

@@ -8,7 +8,7 @@ from typing import Literal
 
 from portctl.backends.ipfw.layout import OPEN
 from portctl.backends.ipfw.listed import Listing
-from portctl.backends.ipfw.tables import asked, either, flows, network, numbers
+from portctl.backends.ipfw.tables import NO_PACKET, asked, either, flows, network, numbers
 from portctl.net import Family, Ranges
 from portctl.program import Condition, Field
 from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN
@@ -28,8 +28,6 @@ _PLAIN = ("frag", "ipoptions", "tcpoptions", "iplen", "iptos", "gid", "jail", "d
 _ALONE = ("sockarg", "diverted", "diverted-loopback", "diverted-output", "verrevpath", "versrcreach",
           "antispoof", "ipsec", "bridged", "defer-action", "defer-immediate-action")  # fmt: skip
 NEVER = Condition(Field.CONCATENATION, ())
-NO_PACKET = Condition(Field.PROTOCOL, Ranges())
-"""Of a frame, or of a fragment without its beginning (packets are whole here), or of what the host put into a table."""
 
 
 @dataclass(slots=True)

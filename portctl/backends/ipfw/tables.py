@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 
 from portctl.backends.ipfw.listed import Listing, Table
@@ -10,6 +10,9 @@ from portctl.net import FAMILIES, Family, Ranges
 from portctl.program import Condition, Field
 
 LIVE = "portctl_live_"
+NO_PACKET = Condition(Field.PROTOCOL, Ranges())
+"""True of nothing that is a packet here: of a frame, of a fragment without its beginning, of what the host puts into a
+table at run time. The rule stays in its place, so that its loss is noticed."""
 
 
 def network(text: str) -> tuple[Family, int, int] | None:
@@ -50,10 +53,11 @@ def asked(listing: Listing, spec: str, side: Field) -> Condition:
     if name.startswith(LIVE):
         return Condition(Field.LIVE if side is Field.SOURCE else Field.LIVE_DESTINATION, name.removeprefix(LIVE))
     found = addresses(listing.table(name), value.removeprefix("tag=") if value else None)
-    return either([(Condition(side, found[family], family=family),) for family in FAMILIES if found[family]])
+    ways = [(Condition(side, found[family], family=family),) for family in FAMILIES if found[family]]
+    return either(ways) if ways else NO_PACKET
 
 
-def either(ways: list[tuple[Condition, ...]]) -> Condition:
+def either(ways: Sequence[tuple[Condition, ...]]) -> Condition:
     """True where all conditions of one of the ways are."""
     return ways[0][0] if len(ways) == 1 and len(ways[0]) == 1 else Condition(Field.CONCATENATION, tuple(ways))
 
