@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from portctl import backends, observe, sysctl
-from portctl.apply import boot, history
+from portctl.apply import boot, boot_bsd, history
 from portctl.apply.paths import BOOT, CURRENT
 from portctl.apply.run import holds, loaded, same_filter
 from portctl.apply.steps import Refused, call
 from portctl.backends.base import is_part
-from portctl.command import Host
+from portctl.command import Command, Host
 from portctl.plan.state import in_sync
 from portctl.program import Program
 
@@ -106,7 +106,14 @@ def _boot(host: Host, force: history.Record) -> list[str]:
     different = [
         name for name, text in confirmed.items() if name.partition("/")[0] in parts and at_boot.get(name) != text
     ]
-    return [f"not persistent: {name} of the boot files is not what was confirmed" for name in different]
+    found = [f"not persistent: {name} of the boot files is not what was confirmed" for name in different]
+    return found + [f"not persistent: {line}" for line in _checked(host)]
+
+
+def _checked(host: Host) -> list[str]:
+    """What would keep a BSD's or macOS's own boot from loading the rules, in words."""
+    said = host.run(Command(("sh", "-c", f"[ ! -e {boot_bsd.CHECK} ] || exec sh {boot_bsd.CHECK}")), 60.0)
+    return [] if said.ok else (said.stdout + said.stderr).splitlines()
 
 
 def full_tables(host: Host) -> list[str]:

@@ -22,7 +22,6 @@ age_of() {
 on_bsd() {
     say chain
     since=$(sysctl -n kern.boottime | sed -n 's/^{ sec = \([0-9]*\),.*/\1/p')
-    if [ -n "$since" ]; then up=$(($(date +%s) - since)); else up=$(age_of 1); fi
     case $(uname -s) in Darwin) shown=-Eww ;; *) shown=-eww ;; esac
     own=${SSH_CONNECTION-}
     pid=$$
@@ -32,6 +31,7 @@ on_bsd() {
         [ -n "${1-}" ] || break
         terminal=0
         case ${2-} in tty[vuC]* | [vuC][0-9]* | con*) terminal=1025 ;; esac
+        if [ -n "$since" ]; then up=$(($(date +%s) - since)); else up=$(age_of 1); fi
         age=$(age_of "$pid")
         name=$(ps -o comm= -p "$pid")
         ssh=$own

@@ -1,0 +1,249 @@
+"""apply on FreeBSD, OpenBSD and macOS hosts: the scripts run for real, with stand-ins for the systems' tools.
+
+Each kind of host: success with what the next boot would load, a parser that refuses, a load that fails, a text that
+reads back otherwise, a lost connection, nobody who confirms.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from portctl import apply as applying
+from portctl import observe, pipeline, wayin
+from portctl.apply import boot_bsd, steps
+from portctl.apply.run import locked
+from portctl.command import Command, HostError
+from portctl.observe import Facts
+from portctl.templating import folder
+from tests.bsd_room import Room, room
+
+POLICY = """\
+portctl: 1
+name: web
+services:
+  ssh: {ports: ssh, from: 198.51.100.0/24}
+  web: {ports: [http, https], from: any}
+sysctl: {tcp_keepalive_time: 600, forwarding_v4: true}
+"""
+HOSTS = ("FreeBSD pf", "FreeBSD ipfw", "OpenBSD pf", "Darwin pf")
+KEEPIDLE = {"OpenBSD": "1200"}
+"""Half-second ticks; the others count milliseconds."""
+
+
+def machine(kind: str, folder: Path) -> Room:
+    system, filter = kind.split()
+    return room(folder / "machine", system, filter == "pf")
+
+
+def request(folder: Path, text: str = POLICY, within: int = 0) -> applying.Request:
+    path = folder / "policy.yaml"
+    path.write_text(text)
+    return applying.Request(pipeline.compile(path).ruleset, text, "a test", confirm_within=within)
+
+
+def loaded(host: Room) -> list[object]:
+    """The rules in force, whichever filter has them."""
+    state = host.state()
+    return list(state["pf"]["rules"]) + [rule for rule in state.get("rules", []) if rule[1] not in state["off"]]
+
+
+def texts(host: Room) -> dict[str, str]:
+    """The system's own files."""
+    names = ("/etc/rc.conf", "/etc/rc.conf.local", "/etc/sysctl.conf", "/etc/pf.conf")
+    return {name: host.file(name).read_text() for name in names if host.file(name).exists()}
+
+
+@pytest.mark.parametrize("kind", HOSTS)
+def test_applied_kept_for_the_boot_and_taken_back(kind: str, tmp_path: Path) -> None:
+    host, asked = machine(kind, tmp_path), request(tmp_path)
+    before = texts(host)
+    assert applying.apply(host, asked, applying.Talk()) == "confirmed"
+    assert any("portctl:service:web" in str(rule) for rule in loaded(host))
+    settings = host.state()["sysctl"]
+    assert settings["net.inet.tcp.keepidle"] == KEEPIDLE.get(kind.split()[0], "600000")
+    assert settings["net.inet.ip.forwarding"] == "1"
+    assert host.file("/var/db/portctl/history/1/outcome").read_text() == "confirmed\n"
+    assert not host.file("/var/run/portctl/pending").exists()
+    status = applying.status(host)
+    assert (status.findings, status.pending) == ((), None)
+    # The second time does nothing; the way back leaves the files of the system as they were.
+    assert applying.apply(host, asked, applying.Talk()) == "unchanged"
+    assert "back" in applying.rollback(host, None, "a test")
+    assert texts(host) == before and not host.file("/etc/portctl/boot").exists()
+    assert not any("portctl" in str(rule) for rule in loaded(host))
+    assert host.state()["sysctl"]["net.inet.ip.forwarding"] == "0"
+
+
+def test_what_freebsd_would_load_at_boot(tmp_path: Path) -> None:
+    host = machine("FreeBSD pf", tmp_path)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    rc = host.file("/etc/rc.conf").read_text()
+    assert rc.startswith('hostname="room"\nsshd_enable="YES"\n# portctl: begin\npf_enable="YES"\n')
+    assert 'pf_fallback_rules_enable="YES"' in rc, "a syntax error would boot open"
+    assert 'gateway_enable="YES"' in rc, "rc.d/routing would switch forwarding off again"
+    assert "net.inet.ip.forwarding=1\nnet.inet.tcp.keepidle=600000\n" in host.file("/etc/sysctl.conf").read_text()
+    assert host.run(Command(("sh", boot_bsd.CHECK))).ok
+    host.file("/etc/rc.conf.local").write_text('pf_rules="/etc/other.conf"\n')
+    assert applying.status(host).findings == (
+        "not persistent: rc.d/pf would load /etc/other.conf: a later file overrides /etc/rc.conf",
+    )
+    host.file("/etc/rc.conf.local").unlink()
+    host.change(refuse="198.51.100.0/24")
+    assert any("pfctl does not take" in finding for finding in applying.status(host).findings)
+
+
+def test_the_boot_file_stands_alone() -> None:
+    bundle = {
+        "pf-openbsd/pf.conf": 'table <portctl_x> const file "x.table"\n',
+        "pf-openbsd/x.table": "192.0.2.0/24\n",
+        "minimal/pf-openbsd/pf.conf": "block\n",
+    }
+    whole = boot_bsd.standing_alone(bundle, ("pf.conf",), "pf-openbsd")
+    assert whole["boot.conf"] == 'table <portctl_x> const file "/etc/portctl/boot/current/pf-openbsd/x.table"\n'
+    assert whole["minimal.conf"] == "block\n"
+
+
+def test_openbsd_keeps_the_pf_conf_that_was_there(tmp_path: Path) -> None:
+    host = machine("OpenBSD pf", tmp_path)
+    was = host.file("/etc/pf.conf").read_text()
+    applying.apply(host, request(tmp_path), applying.Talk())
+    applying.apply(host, request(tmp_path, POLICY.replace("https", "8443/tcp")), applying.Talk())
+    assert "8443" in host.file("/etc/pf.conf").read_text()
+    assert host.file("/etc/pf.conf").stat().st_mode & 0o777 == 0o600
+    applying.rollback(host, 2, "a test")
+    assert "8443" not in host.file("/etc/pf.conf").read_text() and host.file("/etc/pf.conf").read_text() != was
+    applying.rollback(host, 1, "a test")
+    assert host.file("/etc/pf.conf").read_text() == was
+
+
+@pytest.mark.parametrize("kind", HOSTS)
+def test_a_parser_that_refuses_changes_nothing(kind: str, tmp_path: Path) -> None:
+    host = machine(kind, tmp_path)
+    host.change(refuse="portctl:service:web")
+    before = texts(host)
+    with pytest.raises(applying.Refused, match="parser refuses"):
+        applying.apply(host, request(tmp_path), applying.Talk())
+    assert not any("portctl" in str(rule) for rule in loaded(host))
+    assert texts(host) == before and not host.file("/var/run/portctl/pending").exists()
+
+
+@pytest.mark.parametrize(("trouble", "error"), [("fail", applying.Refused), ("garble", applying.RolledBack)])
+def test_a_load_that_fails_or_reads_back_otherwise_is_undone(
+    trouble: str, error: type[Exception], tmp_path: Path
+) -> None:
+    host = machine("FreeBSD pf", tmp_path)
+    applying.apply(host, request(tmp_path, POLICY.replace("web:", "old:")), applying.Talk())
+    before, files = loaded(host), texts(host)
+    host.change(**{trouble: "portctl:service:web"})
+    with pytest.raises(error, match="Everything is as it was before"):
+        applying.apply(host, request(tmp_path), applying.Talk())
+    assert loaded(host) == before and texts(host) == files
+    assert host.state()["sysctl"]["net.inet.ip.forwarding"] == "1"
+
+
+@pytest.mark.parametrize("kind", HOSTS)
+def test_unless_it_is_confirmed_the_guard_brings_the_old_rules_back(kind: str, tmp_path: Path) -> None:
+    host = machine(kind, tmp_path)
+    before = texts(host)
+
+    def nobody() -> None:
+        """The time is over: what the guard does then, without waiting for it."""
+        steps.call(host, "expire", "1")
+
+    with pytest.raises(applying.RolledBack, match="the old rules are back"):
+        applying.apply(host, request(tmp_path, within=600), applying.Talk(answer=nobody))
+    assert not any("portctl" in str(rule) for rule in loaded(host))
+    assert host.state()["sysctl"]["net.inet.ip.forwarding"] == "0" and texts(host) == before
+    assert host.file("/var/db/portctl/history/1/outcome").read_text() == "rolled back\n"
+
+
+@pytest.mark.parametrize("kind", ["FreeBSD pf", "OpenBSD pf"])
+def test_a_lost_connection_ends_in_the_old_rules(kind: str, tmp_path: Path) -> None:
+    """The guard needs nobody: no connection, no portctl."""
+    host = machine(kind, tmp_path)
+    with pytest.raises(HostError, match="the connection is gone"):
+        applying.apply(replace(host, lost="wait_for"), request(tmp_path, within=20), applying.Talk())
+    assert any("portctl" in str(rule) for rule in loaded(host))
+    outcome = host.file("/var/db/portctl/history/1/outcome")
+    host.until(lambda: outcome.read_text() == "rolled back\n", "the guard did not act", 60)
+    assert not any("portctl" in str(rule) for rule in loaded(host))
+
+
+def test_confirmed_by_somebody_else(tmp_path: Path) -> None:
+    host = machine("FreeBSD pf", tmp_path)
+
+    def confirms() -> None:
+        assert applying.confirm(host, "from a console") == "confirmed, from a console"
+
+    assert applying.apply(host, request(tmp_path, within=60), applying.Talk(answer=confirms)) == "confirmed"
+    assert 'pf_enable="YES"' in host.file("/etc/rc.conf").read_text()
+
+
+def test_two_at_once_cannot_mix(tmp_path: Path) -> None:
+    host = machine("OpenBSD pf", tmp_path)
+    number, place = steps.take_lock(host, "somebody", 0)
+    assert place == "/var/run/portctl/pending"
+    with pytest.raises(applying.Refused, match="somebody holds the lock"):
+        applying.apply(host, request(tmp_path), applying.Talk())
+    steps.call(host, "release", number)
+
+
+@pytest.mark.parametrize("kind", ["FreeBSD pf", "OpenBSD pf"])
+def test_the_operators_own_way_in_is_found(kind: str, tmp_path: Path) -> None:
+    host = machine(kind, tmp_path)
+    session = "tcp4  0  0  192.0.2.10.22  203.0.113.9.50022  ESTABLISHED\n"
+    with (host.folder / "netstat").open("a") as netstat:
+        netstat.write(session)
+    chain = wayin.read(host.run(wayin.question()).stdout).chain
+    assert [process.name for process in chain][:1] == ["dash"] and len(chain) > 1
+    assert all(process.started >= -2 for process in chain)
+    with pytest.raises(applying.Refused, match=r"locked out: ssh from 203\.0\.113\.9"):
+        applying.apply(host, request(tmp_path), applying.Talk())
+
+
+def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:
+    assert all(wayin.is_console_name(f"/dev/{x}") for x in ("console", "ttyv0", "ttyu0", "ttyC0"))
+    assert not any(wayin.is_console_name(f"/dev/{x}") for x in ("pts/0", "ttyp0", "ttys001"))
+
+
+def test_a_host_whose_rules_nobody_may_change_is_left_alone(tmp_path: Path) -> None:
+    host = machine("FreeBSD pf", tmp_path)
+    host.change(sysctl=host.state()["sysctl"] | {"kern.securelevel": "3"})
+    with pytest.raises(applying.Refused, match=r"kern\.securelevel is 3"):
+        applying.apply(host, request(tmp_path), applying.Talk())
+    assert locked(Facts("OpenBSD", securelevel=2)) and not locked(Facts("OpenBSD", securelevel=1))
+
+
+def test_the_lines_of_others_around_the_marked_ones_stay(tmp_path: Path) -> None:
+    host = machine("FreeBSD pf", tmp_path)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    rc = host.file("/etc/rc.conf")
+    rc.write_text(rc.read_text() + 'ntpd_enable="YES"\n')
+    applying.apply(
+        host, request(tmp_path, POLICY.replace("forwarding_v4: true", "forwarding_v4: false")), applying.Talk()
+    )
+    text = rc.read_text()
+    assert text.startswith('hostname="room"\nsshd_enable="YES"\nntpd_enable="YES"\n# portctl: begin\n')
+    assert 'gateway_enable="NO"' in text and text.count("# portctl: begin") == 1
+    # A mark without its counterpart: nobody can tell whose the lines are.
+    rc.write_text(text.replace("# portctl: end\n", ""))
+    assert "not written for the next boot" in applying.apply(host, request(tmp_path), applying.Talk())
+
+
+def test_facts_of_a_machine(tmp_path: Path) -> None:
+    found = observe.facts(machine("OpenBSD pf", tmp_path))
+    assert (found.system, found.init, found.slowhz, found.securelevel) == ("OpenBSD", "openbsd-rc", 2, -1)
+    assert [interface.name for interface in found.interfaces] == ["em0", "lo0"]
+
+
+SCRIPTS = sorted((folder() / "boot").rglob("*.sh"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.parent.name)
+def test_scripts_of_the_boot_are_plain_sh(path: Path) -> None:
+    done = subprocess.run(["shellcheck", "-s", "sh", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
