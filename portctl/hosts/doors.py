@@ -70,7 +70,7 @@ _ON_THIS_MACHINE = {"docker": _docker, "podman": _podman, "netns": _namespace}
 def _vagrant(machine: str) -> Iterator[tuple[str, ...]]:
     """By the configuration that Vagrant says is the machine's, in the folder where portctl was started."""
     argv = ("vagrant", "ssh-config", *((machine,) if machine else ()))
-    said = process.run(argv, timeout=120.0)
+    said = process.run(("env", f"PATH={process.persons_path()}", *argv), timeout=120.0)
     if not said.ok:
         lines = (said.stderr.strip() or said.stdout.strip()).splitlines()
         raise HostError(f"`{' '.join(argv)}` said: {lines[0] if lines else f'status {said.status}'}")

@@ -27,6 +27,11 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "PATH": PATH, "LC_ALL": "C"}
 
 
+def persons_path() -> str:
+    """The PATH of whoever gave the command, before ours: for tools of theirs, as ssh and Vagrant are."""
+    return f"{os.environ.get('PATH', '')}:{PATH}"
+
+
 def run(
     argv: Sequence[str],
     stdin: bytes = b"",

@@ -115,7 +115,7 @@ def connect(name: str, door: Sequence[str], set_there: Mapping[str, str], second
 
 def _environment() -> dict[str, str]:
     """The caller's, its PATH too: the person's own ssh, its helpers and its agents."""
-    return {**process.environment(), "PATH": f"{os.environ.get('PATH', '')}:{process.PATH}"}
+    return {**process.environment(), "PATH": process.persons_path()}
 
 
 def _script(script: str) -> bytes:
