@@ -8,9 +8,11 @@ from typing import Any
 Plain = dict[str, Any]
 
 
-def fitting(plain: Plain, sctp: bool = True) -> Plain:
-    """A policy without pf's gaps. `sctp`: ports of SCTP are none."""
-    text = json.dumps(plain).replace('"wan*"', '"tun*"').replace('"govern"', '"keep"')
+def fitting(plain: Plain, sctp: bool = True, groups: bool = True) -> Plain:
+    """A policy without pf's gaps. `sctp`: its ports can be asked; `groups`: forwards and families of interfaces too."""
+    if not groups:
+        plain = {key: value for key, value in plain.items() if key != "forwards"}
+    text = json.dumps(plain).replace('"wan*"', '"tun*"' if groups else '"tun0"').replace('"govern"', '"keep"')
     fit: Plain = json.loads(text if sctp else text.replace("5000/sctp", "5000/udp"))
     for part in ("services", "egress", "forwards"):
         for entry in fit.get(part, {}).values():

@@ -55,12 +55,14 @@ def router() -> Ruleset:
 TRANSLATING = re.compile(r"\b(rdr-to|nat-to)\b|^match ")
 OLD = re.compile(r"^(rdr|nat|binat|no rdr|no nat|scrub) ")
 REASSEMBLE = re.compile(r"^set reassemble ")
+GROUPS = re.compile(r"\(self|\bon (\{[^}]*)?\btun\b")
 SCTP = re.compile(r"proto sctp .*\bport ")
 ROWS = [
     ("rules_translate", True, OLD, "rdr, nat and scrub rules"),
     ("rules_translate", False, TRANSLATING, "rdr-to, nat-to and match"),
     ("reassemble", False, REASSEMBLE, "set reassemble"),
     ("sctp_ports", False, SCTP, "ports of sctp"),
+    ("groups", False, GROUPS, "groups of interfaces"),
 ]
 NEWER = re.compile(
     r"\b(received-on|af-to|ridentifier|once|max-pkt-rate|divert-to|binat-to|set prio|route-to|state-policy)\b"

@@ -46,7 +46,7 @@ def policies() -> list[generate.Plain]:
 def test_generated_policies_are_proved(policies: list[generate.Plain], name: str) -> None:
     refused = 0
     for plain in policies:
-        fit = fitting(plain, name == "pf-freebsd15")
+        fit = fitting(plain, DIALECTS[name].sctp_ports, DIALECTS[name].groups)
         ruleset = generate.ruleset(fit)
         if ruleset is None:
             continue
@@ -71,7 +71,7 @@ def refused_lines(name: str, ruleset: Ruleset) -> list[str]:
 @pytest.mark.parametrize("name", backends.DIALECTS)
 def test_every_line_is_of_the_dialects_grammar(policies: list[generate.Plain], name: str) -> None:
     for plain in policies:
-        ruleset = generate.ruleset(fitting(plain, name == "pf-freebsd15"))
+        ruleset = generate.ruleset(fitting(plain, DIALECTS[name].sctp_ports, DIALECTS[name].groups))
         assert ruleset is None or not refused_lines(name, ruleset)
     for case in golden_cases.cases():
         assert not refused_lines(name, golden_cases.compiled(case).ruleset), case

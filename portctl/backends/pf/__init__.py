@@ -41,8 +41,8 @@ class Pf:
     def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
         return gaps.gaps(ruleset, self.dialect(ability))
 
-    def differences(self, ruleset: Ruleset, _ability: Ability) -> tuple[Difference, ...]:
-        return differences(ruleset)
+    def differences(self, ruleset: Ruleset, ability: Ability) -> tuple[Difference, ...]:
+        return differences(ruleset, self.dialect(ability))
 
     def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:
         return render.render(ruleset, self.dialect(ability))

@@ -24,6 +24,10 @@ class Dialect:
     """`proto sctp … port …`: FreeBSD 15 [28]."""
     returns_all: bool
     """`block return` answers every protocol: OpenBSD, FreeBSD from 15 [03]. Otherwise TCP and UDP alone."""
+    groups: bool = True
+    """Interfaces have groups (`on tun`), of which `(self)` is one: OpenBSD, FreeBSD [33, 38]. The kernel of macOS has
+    none: pfi_kif_match and pfi_table_update in bsd/net/pf_if.c of XNU know single interfaces, so that `(self)` is taken
+    and holds no address, ever."""
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -33,7 +37,7 @@ DIALECTS: dict[str, Dialect] = {
         Dialect("pf-freebsd13", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
         Dialect("pf-freebsd14", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
         Dialect("pf-freebsd15", rules_translate=True, reassemble=True, sctp_ports=True, returns_all=True),
-        Dialect("pf-macos", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
+        Dialect("pf-macos", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False, groups=False),
     )
 }
 

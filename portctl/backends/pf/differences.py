@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from portctl.backends.base import Difference, Region
+from portctl.backends.pf.dialects import Dialect
 from portctl.backends.pf.words import CAST
 from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, Addresses, Ranges
 from portctl.program import Condition, Field
@@ -47,8 +48,8 @@ IMPOSSIBLE = (
 PASSING = (Direction.FORWARDED,)
 
 
-def differences(ruleset: Ruleset) -> tuple[Difference, ...]:
-    """Those that apply to a rule set, whatever the dialect."""
+def differences(ruleset: Ruleset, dialect: Dialect) -> tuple[Difference, ...]:
+    """Those that apply to a rule set."""
     found = [
         *_limited_targets(ruleset),
         _untracked(),
@@ -62,6 +63,9 @@ def differences(ruleset: Ruleset) -> tuple[Difference, ...]:
         _anycast(),
         _cast(),
     ]
+    if not dialect.groups:
+        heading = "macOS: what passes through is judged as sent to this host"
+        found.append(Difference("passing through", heading, (Region((), PASSING),), got=REFUSED))
     if any(rule.until for direction in Direction for rule in ruleset.rules(direction)) or any(
         item.until for item in ruleset.translations
     ):

@@ -90,7 +90,9 @@ def _span(ruleset: Ruleset, name: str) -> Span | None:
 def _rule(rule: Rule, direction: Direction, dialect: Dialect) -> Iterator[Problem]:
     if rule.kind is Kind.FIXED or not rule.states & State.NEW:
         return
-    yield from _interfaces((*rule.interfaces, *rule.out_interfaces), rule.span)
+    yield from _interfaces((*rule.interfaces, *rule.out_interfaces), rule.span, dialect)
+    if not dialect.groups and rule.kind is Kind.FORWARD and direction is Direction.FORWARDED:
+        yield _gap("what passes through this host", rule.span, "macOS does not tell pf which addresses are its own")
     yield from _flows(rule.flows, rule.span, dialect)
     if rule.user is not None:
         yield from _user(rule, direction)
@@ -134,12 +136,14 @@ def _limits(rule: Rule) -> Iterator[Problem]:
         yield _note(f"pf counts `max_connections` {what}, and IPv6 sources by address, not by /64", rule.span)
 
 
-def _interfaces(names: tuple[str, ...], span: Span | None) -> Iterator[Problem]:
+def _interfaces(names: tuple[str, ...], span: Span | None, dialect: Dialect) -> Iterator[Problem]:
     for name in names:
         plain = name.removesuffix("*")
         if name == LOOPBACK:
             continue
-        if name.endswith("*") and plain not in CLONED:
+        if name.endswith("*") and not dialect.groups:
+            yield _gap(f"every interface whose name begins with {plain!r}", span, "name each interface")
+        elif name.endswith("*") and plain not in CLONED:
             hint = "name each interface; pf knows families of cloned ones alone: " + ", ".join(CLONED)
             yield _gap(f"every interface whose name begins with {plain!r}", span, hint)
         elif not _INTERFACE.fullmatch(plain) or len(plain) > INTERFACE_LENGTH or plain in KEYWORDS:
@@ -158,7 +162,9 @@ def _flows(flows: Flows, span: Span | None, dialect: Dialect) -> Iterator[Proble
 
 
 def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
-    yield from _interfaces(item.interfaces, item.span)
+    yield from _interfaces(item.interfaces, item.span, dialect)
+    if not dialect.groups and item.target is None and item.destination is None:
+        yield _gap("a port of this host on whichever address", item.span, "name the address with `to`")
     yield from _flows(item.flows, item.span, dialect)
     if not dialect.rules_translate and asks_types(item.flows):
         yield _gap("a target for some types of ICMP", item.span, "leave `ping` out: this pf would turn every type")
@@ -166,6 +172,7 @@ def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
     if item.target_port is not None and portless:
         yield _gap("a target port for a protocol without ports", item.span, "leave the port out of `target`")
     here = item.target is None and item.destination is None
+    here = here and dialect.groups
     if here and 6 in item.families() and not item.interfaces:
         hint = "name the address with `to`, or the interface with `in`, or admit IPv4 sources alone"
         yield _gap("a port of this host, in IPv6, on whichever address", item.span, hint)

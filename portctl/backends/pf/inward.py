@@ -38,6 +38,12 @@ LOCAL: tuple[Ends, ...] = (
     (None, "any", f"<{CAST_TABLE}>"),
 )
 """The destinations that end at this host; those in parentheses follow later changes of address."""
+EVERYTHING: tuple[Ends, ...] = ((None, "any", "any"),)
+
+
+def local(file: File) -> tuple[Ends, ...]:
+    """What is judged as sent to this host: everything, where pf cannot tell."""
+    return LOCAL if file.dialect.groups else EVERYTHING
 
 
 def write(file: File) -> None:
@@ -57,7 +63,7 @@ def write(file: File) -> None:
         lines += turning.admitted(file, translation)
     for rule in (rule for rule in loopback if rule.destination != ANYWHERE):
         lines += refusing(file, rule, Way("in"), sides(file, rule))
-    lines += [f"pass in{text} no state tag {HERE}" for _, text in matches(None, LOCAL)]
+    lines += [f"pass in{text} no state tag {HERE}" for _, text in matches(None, local(file))]
     lines += blocked_beyond(file)
     for rule in after:
         if rule.kind is Kind.FIXED and rule.verdict is Verdict.ACCEPT:
@@ -83,7 +89,9 @@ def line_two(file: File, rule: Rule) -> list[str]:
     """What every host on a network needs, as far as it is for this host."""
     lines: list[str] = []
     for family, source, destination in sides(file, rule):
-        places = [(family or bound, source, where) for bound, _, where in LOCAL if family in (None, bound) or not bound]
+        places = [
+            (family or bound, source, where) for bound, _, where in local(file) if family in (None, bound) or not bound
+        ]
         lines += stateless(
             rule, Way("in", tag=HERE), places if destination == "any" else [(family, source, destination)]
         )
@@ -111,6 +119,10 @@ def beyond(ruleset: Ruleset) -> list[Rule]:
 def through(file: File) -> None:
     """The end of the way in: nothing that comes here is for this host."""
     lines = file.inward
+    if not file.dialect.groups:
+        default = replace(file.ruleset.forwarded[-1], verdict=Verdict.DROP)
+        lines += refusing(file, default, Way("in"), ANY_SIDE)
+        return
     for rule in file.ruleset.forwarded:
         if rule.kind is Kind.FORWARD and rule.original is None:
             for patterns, mark in classes(file.ruleset, rule):
