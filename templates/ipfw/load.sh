@@ -78,7 +78,20 @@ instances() {
 # clear_away: what an unfinished load left
 clear_away() {
     ipfw -q set disable $next && ipfw -q delete set $next 2>/dev/null
-    destroy "portctl${new}_"
+    destroy "portctl${new}_" || return 1
+    [ -e "$scratch/fresh" ] || return 0
+    while read -r _ number _; do
+        ipfw -q nat "$number" delete 2>/dev/null
+    done <"$scratch/fresh"
+    return 0
+}
+
+# configure FILE: makes the nat instances of a file, or changes them
+configure() {
+    while read -r line; do
+        # shellcheck disable=SC2086 # words of one command, which may be longer than a line of a file
+        ipfw -q $line || give_up "ipfw refuses: $line"
+    done <"$1"
 }
 
 give_up() {
@@ -127,7 +140,8 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
     }
     function instance(line, word) {
         split(line, word, " ")
-        if (!(word[2] in there) || there[word[2]] != ordered(line)) print line >instances
+        if (!(word[2] in there)) print line >fresh
+        else if (there[word[2]] != ordered(line)) print line >changed
     }
     FILENAME != rules { there[$2] = ordered($0); next }
     # What is translated for any address of this host: once for each that it has.
@@ -172,12 +186,10 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         gsub(/portctl0_/, new, text)
         if ($1 == "add") sub(" set " live " ", " set " next_set " ", text)
         print text comment
-    }' instances="$scratch/instances" rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
-: >>"$scratch/instances"
-while read -r line; do
-    # shellcheck disable=SC2086 # words of one command, which may be longer than a line of a file
-    ipfw -q $line || give_up "ipfw refuses: $line"
-done <"$scratch/instances"
+    }' fresh="$scratch/fresh" changed="$scratch/changed" rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
+: >>"$scratch/fresh"
+: >>"$scratch/changed"
+configure "$scratch/fresh"
 ipfw -q "$scratch/rules" || give_up "ipfw refuses the rules"
 
 # Nothing may be missing: ipfw stops reading at the first line that it does not take.
@@ -213,7 +225,9 @@ set_to net.inet.ip.fw.dyn_keep_states 1 || give_up "net.inet.ip.fw.dyn_keep_stat
 [ "$(sysctl -n net.inet6.ip6.fw.deny_unknown_exthdrs 2>/dev/null)" != 1 ] ||
     set_to net.inet6.ip6.fw.deny_unknown_exthdrs 0 || give_up "net.inet6.ip6.fw.deny_unknown_exthdrs cannot be 0"
 # With 1 whatever nat has looked at is accepted.
-[ "$one_pass" = 0 ] || set_to net.inet.ip.fw.one_pass 0 || give_up "net.inet.ip.fw.one_pass cannot be 0"
+if [ -s "$scratch/asked" ] && [ "$one_pass" != 0 ]; then
+    set_to net.inet.ip.fw.one_pass 0 || give_up "net.inet.ip.fw.one_pass cannot be 0"
+fi
 if grep -q '^add [^/]* log ' "$rules"; then
     set_to net.inet.ip.fw.verbose 1 || give_up "net.inet.ip.fw.verbose cannot be 1: nothing would be logged"
 fi
@@ -228,6 +242,7 @@ comm -13 "$scratch/cast" "$scratch/known" | while read -r address; do
     ipfw -q table portctl_broadcast delete "$address"
 done
 
+configure "$scratch/changed"
 instances $live >"$scratch/used"
 ipfw -q set enable $live || give_up "the set of the rules cannot be enabled"
 ipfw -q set swap $live $next || give_up "the sets cannot change places"
