@@ -49,10 +49,10 @@ class Diagrams:
 
     def make(self, dimension: Dimension, cuts: Sequence[int], children: Sequence[int]) -> int:
         """The node of some children, in its one form. Equal neighbours may be given."""
+        if children.count(children[0]) == len(children):
+            return children[0]
         if any(map(eq, children, islice(children, 1, None))):
             cuts, children = _merged(cuts, children)
-        if len(children) == 1:
-            return children[0]
         node = Node(dimension, tuple(cuts), tuple(children))
         found = self._unique.get(node)
         if found is None:
@@ -74,11 +74,11 @@ class Diagrams:
             return self.leaf(operation(self.values[left], self.values[right]))
         if b is None or (a is not None and a.dimension < b.dimension):
             assert a is not None
-            return self.make(a.dimension, a.cuts, [self.combine(operation, c, right) for c in a.children])
+            return self.make(a.dimension, a.cuts, _each(lambda c: self.combine(operation, c, right), a.children))
         if a is None or b.dimension < a.dimension:
-            return self.make(b.dimension, b.cuts, [self.combine(operation, left, c) for c in b.children])
+            return self.make(b.dimension, b.cuts, _each(lambda c: self.combine(operation, left, c), b.children))
         cuts, pairs = _overlay(a, b)
-        return self.make(a.dimension, cuts, [self.combine(operation, x, y) for x, y in pairs])
+        return self.make(a.dimension, cuts, _each(lambda pair: self.combine(operation, *pair), pairs))
 
     def map(self, change: Callable[[Hashable], Hashable], number: int) -> int:
         """The function with every answer changed. `change` must be one lasting object."""
@@ -89,7 +89,7 @@ class Diagrams:
             if node is None:
                 found = self.leaf(change(self.values[number]))
             else:
-                found = self.make(node.dimension, node.cuts, [self.map(change, c) for c in node.children])
+                found = self.make(node.dimension, node.cuts, _each(lambda c: self.map(change, c), node.children))
             self._memo[key] = found
         return found
 
@@ -103,7 +103,7 @@ class Diagrams:
         key = ("fix", number, dimension, value)
         found = self._memo.get(key)
         if found is None:
-            children = [self.fix(c, dimension, value) for c in node.children]
+            children = _each(lambda c: self.fix(c, dimension, value), node.children)
             found = self._memo[key] = self.make(node.dimension, node.cuts, children)
         return found
 
@@ -121,7 +121,7 @@ class Diagrams:
                 for child in distinct[1:]:
                     found = self.combine(either, found, child)
             else:
-                children = [self.any(c, dimension, either) for c in node.children]
+                children = _each(lambda c: self.any(c, dimension, either), node.children)
                 found = self.make(node.dimension, node.cuts, children)
             self._memo[key] = found
         return found
@@ -140,6 +140,12 @@ class Diagrams:
 T = TypeVar("T", bound=Hashable)
 
 
+def _each(work: Callable[[T], int], children: Sequence[T]) -> list[int]:
+    """What becomes of each child. A node has hundreds of children, of which few are distinct: those alone are asked."""
+    known = {child: work(child) for child in dict.fromkeys(children)}
+    return list(map(known.__getitem__, children))
+
+
 def values_of(cuts: Cuts, children: Sequence[T], end: int) -> list[tuple[T, Ranges]]:
     """Each distinct child and the values that lead to it, in the order of their first value."""
     if len(children) > 2 and len(set(children[::2])) == 1 == len(set(children[1::2])):  # by turns
@@ -156,13 +162,8 @@ def values_of(cuts: Cuts, children: Sequence[T], end: int) -> list[tuple[T, Rang
 
 def _merged(cuts: Sequence[int], children: Sequence[int]) -> tuple[list[int], list[int]]:
     """The same without the cuts between equal children."""
-    kept_cuts: list[int] = []
-    kept = [children[0]]
-    for cut, child in zip(cuts, children[1:], strict=True):
-        if child != kept[-1]:
-            kept_cuts.append(cut)
-            kept.append(child)
-    return kept_cuts, kept
+    kept = [k for k in range(1, len(children)) if children[k] != children[k - 1]]
+    return [cuts[k - 1] for k in kept], [children[0], *(children[k] for k in kept)]
 
 
 def _overlay(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice, repeat
+from operator import is_, xor
 from typing import TypeVar
 
 from portctl.net import Family, Ranges
@@ -382,17 +384,18 @@ def _sweep(parts: list[Part], end: int, left: Callable[[int], Body]) -> Split:
     toggles: dict[int, int] = {}
     for k, part in enumerate(parts):
         bit = 1 << k
-        for bound in part.ranges.bounds:
-            toggles[bound] = toggles.get(bound, 0) ^ bit
+        mine = dict.fromkeys(part.ranges.bounds, bit)
+        if shared := toggles.keys() & mine.keys():
+            mine.update(zip(shared, map(xor, map(toggles.__getitem__, shared), repeat(bit)), strict=False))
+        toggles.update(mine)
     mask = toggles.pop(0, 0)
-    bodies = [left(mask)]
-    cuts: list[int] = []
-    for cut in sorted(toggles):
-        if cut >= end:
-            break
-        mask ^= toggles[cut]
-        body = left(mask)
-        if body is not bodies[-1]:
-            cuts.append(cut)
-            bodies.append(body)
+    cuts = sorted(toggles)
+    if cuts and cuts[-1] >= end:
+        del cuts[bisect_left(cuts, end) :]
+    masks = list(accumulate(map(toggles.__getitem__, cuts), xor, initial=mask))
+    known = {mask: left(mask) for mask in dict.fromkeys(masks)}
+    bodies = list(map(known.__getitem__, masks))
+    if any(map(is_, bodies, islice(bodies, 1, None))):
+        kept = [k for k in range(1, len(bodies)) if bodies[k] is not bodies[k - 1]]
+        cuts, bodies = [cuts[k - 1] for k in kept], [bodies[0], *(bodies[k] for k in kept)]
     return tuple(cuts), tuple(bodies)

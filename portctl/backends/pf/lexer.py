@@ -63,6 +63,8 @@ def lines(text: str) -> Iterator[Text]:
 
 def uncommented(line: str) -> str:
     """The line up to a `#` outside quotes."""
+    if "#" not in line:
+        return line
     quoted = False
     for index, letter in enumerate(line):
         if letter == '"' and (index == 0 or line[index - 1] != "\\"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
+from socket import AF_INET, AF_INET6, inet_pton
 
 from portctl.backends.pf.names import PORTS
 from portctl.backends.pf.words import CLONED
-from portctl.net import BITS, Addresses, Ranges
+from portctl.net import BITS, Addresses, Family, Ranges
 
 LIVE = "portctl-live-"
 NOWHERE = Addresses()
@@ -111,6 +112,14 @@ def ifconfig(text: str, world: World) -> None:
     world.interfaces = {name: Interface(tuple(addresses[name]), tuple(broadcasts[name])) for name in addresses}
 
 
+def _number(text: str, family: Family) -> int:
+    """An address as a number, without making an object of it: tables are large. Raises `ValueError`."""
+    try:
+        return int.from_bytes(inet_pton(AF_INET if family == 4 else AF_INET6, text), "big")
+    except OSError:
+        raise ValueError(text) from None
+
+
 def contents(texts: Iterable[str]) -> Addresses:
     """What a table holds: the longest prefix that contains an address decides, and `!` takes it out."""
     plus: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
@@ -128,10 +137,10 @@ def contents(texts: Iterable[str]) -> Addresses:
         return found
     for text in texts:
         bare, _, length = text.partition("/")
-        address = ip_address(bare.partition("%")[0])
-        free = BITS[4 if address.version == 4 else 6] - int(length or BITS[4 if address.version == 4 else 6])
-        low = int(address) >> free << free
-        plus[address.version].append((low, low + (1 << free) - 1))
+        family: Family = 6 if ":" in bare else 4
+        free = BITS[family] - int(length) if length else 0
+        low = _number(bare.partition("%")[0], family) >> free << free
+        plus[family].append((low, low + (1 << free) - 1))
     return Addresses(Ranges.of(plus[4]), Ranges.of(plus[6]))
 
 
