@@ -77,6 +77,19 @@ def render(ruleset: Ruleset, names: Iterable[str], ability: Ability, advertised:
     return files
 
 
+def forced(ruleset: Ruleset, names: Iterable[str], ability: Ability) -> list[Problem]:
+    """A note for each back end whose platform forces differences, with their headings in docs/platforms.md."""
+    from portctl import backends
+
+    found = []
+    for name in names:
+        headings = dict.fromkeys(each.heading for each in backends.load(name).differences(ruleset, ability))
+        if headings:
+            said = f"{name} judges some packets otherwise than the policy, as docs/platforms.md says under"
+            found.append(Problem("platform", f"{said}\n  " + "\n  ".join(headings), None, None, "note"))
+    return found
+
+
 def read_back(name: str, files: Mapping[str, str]) -> Program:
     """What the rendered files ({`nftables/rules.nft`: text, …}) of one back end say, parsed."""
     from portctl import backends

@@ -42,6 +42,15 @@ def test_one_file_is_printed_as_the_tool_takes_it(policy: Path) -> None:
     assert "note[expired]" in said.stderr
 
 
+def test_what_a_platform_forces_is_a_note(policy: Path) -> None:
+    said = run(str(policy), "--backend", "pf-freebsd", "--os-version", "14.2", "--date", "2026-07-01")
+    assert said.exit_code == 0
+    assert "note[platform]: pf-freebsd judges some packets otherwise" in said.stderr
+    assert "  pf: a known connection is not judged again" in said.stderr
+    assert "macOS:" not in said.stderr
+    assert "judges" not in run(str(policy), "--backend", "nftables").stderr
+
+
 def test_several_files_have_headings(policy: Path) -> None:
     said = run(str(policy), "--backend", "all", "--date", "2026-06-01")
     assert said.exit_code == 0

@@ -80,7 +80,8 @@ def _sayable(ruleset: Ruleset, names: tuple[str, ...], ability: Ability) -> tupl
     able = tuple(name for name in names if not has_errors(found[name]))
     if not able:
         raise Problems(problem for name in names for problem in found[name])
-    for problem in dict.fromkeys(problem for name in names for problem in found[name]):
+    notes = pipeline.forced(ruleset, able, ability)
+    for problem in (*dict.fromkeys(problem for name in names for problem in found[name]), *notes):
         typer.echo(text(problem) + "\n", err=True)
     return able
 
