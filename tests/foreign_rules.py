@@ -7,6 +7,7 @@ depends on anything beyond one packet: limits and known connections.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from random import Random
@@ -98,7 +99,7 @@ def _matches(random: Random, family: Family) -> str:
     found = [_protocol(random, family)] if random.random() < 0.7 else []
     suffix = str(family)
     low, high = {4: ("10.7.0.0", "10.7.7.9"), 6: ("2001:db8:1:7::", "2001:db8:1:7::9")}[family]
-    others = [
+    others: list[Callable[[], str]] = [
         lambda: f"{_not(random)}-s {random.choice(NETS[family])}",
         lambda: f"{_not(random)}-d {random.choice(NETS[family])}",
         lambda: f"{_not(random)}-i {random.choice(('eth0', 'wan+', 'lan0'))}",
