@@ -1,0 +1,138 @@
+"""pf: what is translated is translated once and as the policy says, and nothing beside it is opened."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from portctl import backends
+from portctl.backends.base import Ability
+from portctl.program import Answer, evaluate
+from portctl.ruleset import TCP, Direction, Packet, Ruleset, State, Verdict
+from tests import generate
+from tests.generate import Plain
+
+BOTH = pytest.mark.parametrize("name", ["pf-freebsd14", "pf-freebsd15"])
+
+
+def ruleset(**forwards: Plain) -> Ruleset:
+    plain = {
+        "portctl": 1,
+        "name": "forwards",
+        "interfaces": {"lan": ["em1", "em2"], "wan": "em0"},
+        "services": {"ssh": {"ports": "ssh", "from": "198.51.100.7"}},
+        "forwards": forwards,
+        "defaults": {"forward": "drop", "inbound": "reject"},
+    }
+    found = generate.ruleset(plain)
+    assert found is not None
+    return found
+
+
+def conf(name: str, wanted: Ruleset) -> str:
+    backend = backends.load(name)
+    assert not [problem for problem in backend.gaps(wanted, Ability()) if problem.severity == "error"]
+    return backend.render(wanted, Ability())["pf.conf"]
+
+
+def through(destination: str, port: int, source: str = "203.0.113.9") -> Packet:
+    ends = (ip_address(source), ip_address(destination))
+    return Packet(Direction.FORWARDED, TCP, *ends, port, interface="em0", out_interface="em1", local=False)
+
+
+def sent(name: str, wanted: Ruleset, port: int, source: str = "203.0.113.9", to: str = "192.0.2.1") -> Answer:
+    packet = Packet(
+        Direction.INBOUND, TCP, ip_address(source), ip_address(to), port, interface="em0", out_interface="em1"
+    )
+    return evaluate(backends.load(name).parse({"pf.conf": conf(name, wanted)}), packet)
+
+
+def arrived(answer: Answer) -> tuple[str, int]:
+    assert answer.verdict is Verdict.ACCEPT and answer.packet is not None
+    return str(answer.packet.destination), answer.packet.port
+
+
+@BOTH
+def test_a_local_port_is_served_and_not_opened(name: str) -> None:
+    wanted = ruleset(alt={"ports": "8022/tcp", "from": "0.0.0.0/0", "target": ":22"})
+    assert arrived(sent(name, wanted, 8022)) == ("127.0.0.1", 22)
+    assert sent(name, wanted, 22).verdict is Verdict.REJECT
+    assert sent(name, wanted, 22, "198.51.100.7").verdict is Verdict.ACCEPT
+    assert sent(name, wanted, 22, to="127.0.0.1").verdict is Verdict.DROP
+    assert sent(name, wanted, 8022, to="127.0.0.1").verdict is Verdict.DROP
+
+
+@BOTH
+def test_a_port_among_own_addresses_keeps_the_address(name: str) -> None:
+    """A network behind the arrow is a pool, of which pf would take the first address, or one after the other."""
+    wanted = ruleset(alt={"ports": "8022/tcp", "from": "any", "to": "192.0.2.0/28", "target": ":22"})
+    assert "192.0.2.0/28 port 22 bitmask" in conf(name, wanted)
+
+
+@BOTH
+def test_what_is_turned_is_not_turned_again(name: str) -> None:
+    wanted = ruleset(
+        a={"ports": "8081/tcp", "from": "any", "to": "192.0.2.1", "target": ":8080"},
+        b={"ports": "8080/tcp", "from": "any", "to": "192.0.2.1", "target": "10.0.0.5:80"},
+        c={"ports": "http", "from": "any", "to": ["192.0.2.1", "10.0.0.5"], "target": "10.0.0.6"},
+    )
+    assert arrived(sent(name, wanted, 8081)) == ("192.0.2.1", 8080)
+    assert arrived(sent(name, wanted, 8080)) == ("10.0.0.5", 80)
+    assert arrived(sent(name, wanted, 80)) == ("10.0.0.6", 80)
+
+
+@BOTH
+def test_the_first_of_two_that_match_turns(name: str) -> None:
+    wanted = ruleset(
+        a={"ports": "http", "from": "203.0.113.0/24", "target": "10.0.0.5"},
+        b={"ports": "http", "from": "0.0.0.0/0", "target": "10.0.0.6"},
+    )
+    assert arrived(sent(name, wanted, 80)) == ("10.0.0.5", 80)
+    assert arrived(sent(name, wanted, 80, "198.51.100.9")) == ("10.0.0.6", 80)
+
+
+@BOTH
+def test_the_target_itself_stays_closed(name: str) -> None:
+    wanted = ruleset(web={"ports": "8080/tcp", "from": "any", "target": "10.0.0.5:80", "in": "wan"})
+    program = backends.load(name).parse({"pf.conf": conf(name, wanted)})
+    assert evaluate(program, through("10.0.0.5", 80)).verdict is Verdict.DROP
+    assert arrived(sent(name, wanted, 8080)) == ("10.0.0.5", 80)
+
+
+@BOTH
+def test_a_limit_of_several_ways_in_is_one_counter(name: str) -> None:
+    wanted = ruleset(out={"ports": ["http", "domain"], "from": "any", "in": "lan", "out": "wan", "max_connections": 5})
+    lines = conf(name, wanted).splitlines()
+    counting = [index for index, line in enumerate(lines) if "max-src-states 5" in line]
+    marking = [index for index, line in enumerate(lines) if " tag portctl_forward_out" in line]
+    assert len(counting) == 1 and len(marking) > 2 and max(marking) < counting[0]
+
+
+def test_types_of_icmp_are_refused_where_rules_that_translate_know_none() -> None:
+    ping = ruleset(ping={"ports": "ping", "from": "any", "target": "10.0.0.5"})
+    assert "icmp-type 8" in conf("pf-openbsd", ping)
+    found = backends.load("pf-freebsd14").gaps(ping, Ability())
+    assert [problem.severity for problem in found if "types of ICMP" in problem.message] == ["error"]
+    route: Plain = {"from": "10.0.0.0/8", "in": "lan", "out": "wan", "masquerade": True}
+    lines = conf("pf-freebsd14", ruleset(out={"ports": ["ping", "http"], **route})).splitlines()
+    assert not [line for line in lines if line.startswith("nat") and "icmp-type" in line]
+    assert [line for line in lines if line.startswith("pass out") and "icmp-type 8" in line]
+    both = ruleset(
+        out={"ports": "ping", **route}, more={"ports": "any", "from": "10.0.0.0/8", "in": "lan", "out": "wan"}
+    )
+    found = backends.load("pf-freebsd14").gaps(both, Ability())
+    assert any("types of ICMP alone" in problem.message for problem in found)
+
+
+def test_macos_does_not_take_what_its_kernel_does_not_know() -> None:
+    route = ruleset(out={"ports": "http", "from": "any", "in": "lan", "out": "wan"})
+    assert any("passes through" in problem.message for problem in backends.load("pf-macos").gaps(route, Ability()))
+    plain = ruleset()
+    text = conf("pf-macos", plain)
+    assert "(self" not in text
+    program = backends.load("pf-macos").parse({"pf.conf": text})
+    for address, verdict in (("198.51.100.7", Verdict.ACCEPT), ("203.0.113.9", Verdict.REJECT)):
+        packet = Packet(Direction.INBOUND, TCP, ip_address(address), ip_address("192.0.2.1"), 22, state=State.NEW)
+        assert evaluate(program, packet).verdict is verdict
+        assert evaluate(program, through("10.0.0.5", 22, address)).verdict is not Verdict.ACCEPT
