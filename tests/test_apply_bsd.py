@@ -205,6 +205,16 @@ def test_the_operators_own_way_in_is_found(kind: str, tmp_path: Path) -> None:
         applying.apply(host, request(tmp_path), applying.Talk())
 
 
+def test_connections_from_before_pf_was_switched_on_are_cut_and_named(tmp_path: Path) -> None:
+    """pf lets none begin in its middle; the plan says so, and the apply goes on."""
+    host = machine("FreeBSD pf", tmp_path)
+    with (host.folder / "netstat").open("a") as netstat:
+        netstat.write("tcp4  0  0  192.0.2.10.22  198.51.100.7.50022  ESTABLISHED\n")
+    plans = []
+    assert applying.apply(host, request(tmp_path), applying.Talk(show=plans.append)) == "confirmed"
+    assert [w for w in plans[0].warnings if "older than the rules" in w and "22/tcp from 198.51.100.7" in w]
+
+
 def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:
     assert all(wayin.is_console_name(f"/dev/{x}") for x in ("console", "ttyv0", "ttyu0", "ttyC0"))
     assert not any(wayin.is_console_name(f"/dev/{x}") for x in ("pts/0", "ttyp0", "ttys001"))

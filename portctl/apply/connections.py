@@ -6,14 +6,15 @@ from collections.abc import Iterable
 
 from portctl.apply.paths import RUN
 from portctl.apply.steps import Refused
+from portctl.backends import package
 from portctl.backends.base import Backend
 from portctl.command import Command, Host
 from portctl.listeners import Connection
 from portctl.templating import text
 
-OPEN = f"{RUN}/open"
-_START = """: >/run/portctl/pending/opened
+_START = """: >"${1%/open}/pending/opened"
 cd "$1" && sh ./open.sh add <list || exit 1
+if command -v daemon >/dev/null && [ "$(uname -s)" = FreeBSD ]; then exec daemon -f sh "$1/sweep.sh"; fi
 setsid=$(command -v setsid)
 $setsid sh "$1/sweep.sh" </dev/null >/dev/null 2>&1 &
 """
@@ -30,7 +31,7 @@ def lines(connections: Iterable[Connection]) -> str:
     )
 
 
-def keep(host: Host, backend: Backend, connections: tuple[Connection, ...]) -> None:
+def keep(host: Host, backend: Backend, connections: tuple[Connection, ...], run: str = RUN) -> None:
     """Lets connections through that the state tracker does not know, each until its socket closes or it is known.
 
     Done before the load, which keeps what is put here. Raises `Refused` where the packet filter refuses it.
@@ -38,10 +39,11 @@ def keep(host: Host, backend: Backend, connections: tuple[Connection, ...]) -> N
     wanted = lines(connections)
     if not wanted:
         return
-    host.put(f"{OPEN}/open.sh", text(f"{backend.NAME}/open.sh").encode(), 0o700)
-    host.put(f"{OPEN}/sweep.sh", text("guard/sweep.sh").encode(), 0o700)
-    host.put(f"{OPEN}/list", wanted.encode(), 0o600)
-    result = host.run(Command(("sh", "-c", _START, "sh", OPEN)), 60.0)
+    at = f"{run}/open"
+    host.put(f"{at}/open.sh", text(f"{package(backend.NAME)}/open.sh").encode(), 0o700)
+    host.put(f"{at}/sweep.sh", text("guard/sweep.sh").encode(), 0o700)
+    host.put(f"{at}/list", wanted.encode(), 0o600)
+    result = host.run(Command(("sh", "-c", _START, "sh", at)), 60.0)
     if not result.ok:
         raise Refused(f"the connections that are open now could not be let through: {result.stderr.strip()}")
 

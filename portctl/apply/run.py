@@ -242,7 +242,7 @@ def _record_files(request: Request, seen: Look) -> dict[str, str]:
 
 
 def _openings(held: Transaction, seen: Look, made: Plan) -> Callable[[], None]:
-    return lambda: connections.keep(held.host, seen.backend, made.opened)
+    return lambda: connections.keep(held.host, seen.backend, made.opened, held.folder.rpartition("/")[0])
 
 
 def _read_back(host: Host, seen: Look, made: Plan, talk: Talk) -> Callable[[], str | None]:

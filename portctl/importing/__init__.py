@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from portctl import backends
 from portctl.importing.account import Account
 from portctl.importing.imported import Imported, bring
 from portctl.importing.inputs import Inputs, read
@@ -27,9 +28,28 @@ def from_texts(files: Mapping[str, str], name: str = "imported", alike: bool = T
 def of_observed(observed: Observed, name: str = "imported", alike: bool = True) -> Imported:
     """The policy of what a host has loaded. Its nftables listing and that of iptables show common tables once."""
     listings = {place.partition("/")[2]: text for place, text in observed.listings.items() if place.count("/") == 1}
+    if observed.facts.system != "Linux":
+        return _of_bsd(observed, name, alike)
     files = {listing: text for listing, text in listings.items() if listing in LISTED and text.strip()}
     own = {"users": listings.get("users", "")}
     return bring(read(files, own), name, alike, observed.facts.own_addresses())
 
 
+def _of_bsd(observed: Observed, name: str, alike: bool) -> Imported:
+    """The same of pf and ipfw: what lists rules is accounted for, line by line; the rest says what they mean."""
+    files: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for place, text in observed.listings.items():
+        backend, _, listing = place.partition("/")
+        tool = backends.package(backend)
+        if listing in RULES:
+            if text.strip():
+                files[RULES[listing]] = text
+        else:
+            own[f"{tool} {listing}"] = text
+    return bring(read(files, own), name, alike, observed.facts.own_addresses())
+
+
+RULES = {"rules": "pfctl -sr", "translations": "pfctl -sn", "list": "ipfw list"}
+"""Listings that hold rules, and what prints them."""
 LISTED = ("rules.v4", "rules.v6", "sets.ipset", "ruleset")

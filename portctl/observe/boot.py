@@ -28,6 +28,11 @@ for unit in /etc/systemd/system/*.wants/$name.service /etc/runlevels/*/$name /et
 [ -e "$unit" ] && { [ $name != ufw ] || grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf; } && echo "$name $unit"
 done
 done
+if [ "$(uname -s)" != Linux ]; then
+printf '\001block\n'
+sed -n '/^# portctl: begin$/,/^# portctl: end$/p' /etc/sysctl.conf
+[ ! -e /etc/portctl/boot/check.sh ] || { printf '\001wrong\n'; sh /etc/portctl/boot/check.sh 2>&1; }
+fi
 printf '\001readable\n'
 { [ "$(id -u)" = 0 ] || [ ! -e /etc/portctl ]; } && echo yes
 :
@@ -47,6 +52,14 @@ class BootState:
     settings: str | None = None
     starts: tuple[str, ...] = ()
     others: tuple[tuple[str, str], ...] = ()
+    wrong: tuple[str, ...] = ()
+    """BSD, macOS: what would keep the system's own boot from loading the bundle, in words."""
+
+
+def _block(parts: Mapping[str, str]) -> str | None:
+    """The lines between portctl's marks in /etc/sysctl.conf."""
+    lines = [line for line in parts.get("block", "").splitlines() if not line.startswith("# portctl: ")]
+    return "".join(f"{line}\n" for line in lines) if lines else None
 
 
 def boot_state(host: Host) -> BootState | None:
@@ -60,7 +73,8 @@ def boot_state(host: Host) -> BootState | None:
     others = (line.split(" ", 1) for line in parts.get("others", "").splitlines())
     return BootState(
         bundle={name[5:]: text for name, text in parts.items() if name.startswith("file ")},
-        settings=parts.get("settings"),
+        settings=parts.get("settings", _block(parts)),
         starts=tuple(parts.get("starts", "").split()),
         others=tuple((words[0], words[1]) for words in others if len(words) == 2),
+        wrong=tuple(parts.get("wrong", "").splitlines()),
     )

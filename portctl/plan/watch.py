@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
+from portctl.backends import package
 from portctl.listeners import Connection
 from portctl.net import Address
 from portctl.plan import samples
@@ -25,6 +26,7 @@ from portctl.ruleset import (
     decide,
     interface_matches,
 )
+from portctl.templating import folder
 
 MOST = 12
 """Lines of one kind of warning that are spelled out."""
@@ -179,9 +181,14 @@ def unknown_to_tracker(scene: Scene) -> bool:
     return not scene.facts.tracking
 
 
+def keeps_open(scene: Scene) -> bool:
+    """Whether connections that are older than the rules can be let through: pf lets none begin in its middle."""
+    return (folder() / package(scene.desired.backend) / "open.sh").is_file()
+
+
 def opened(scene: Scene) -> tuple[Connection, ...]:
     """Connections that the state tracker does not know, and that the policy would admit."""
-    if not unknown_to_tracker(scene):
+    if not unknown_to_tracker(scene) or not keeps_open(scene):
         return ()
     admitted = (c for c in scene.connections if decide(scene.ruleset, packet_of(scene, c))[0] is Verdict.ACCEPT)
     return tuple(c for c in admitted if not _within(scene, c))
@@ -198,7 +205,11 @@ def _text(scene: Scene, connection: Connection) -> str:
 def _cut_connections(scene: Scene) -> Iterator[str]:
     for connection in blocked(scene):
         yield f"will be cut, `block` forbids it: {_text(scene, connection)}"
-    if unknown_to_tracker(scene):
+    if unknown_to_tracker(scene) and not keeps_open(scene):
+        for connection in scene.connections:
+            if not _within(scene, connection):
+                yield f"will be cut, as it is older than the rules, which judge a new one: {_text(scene, connection)}"
+    elif unknown_to_tracker(scene):
         for connection in scene.connections:
             if (
                 not _within(scene, connection)

@@ -46,11 +46,22 @@ def _bundle(view: View, state: BootState, wanted: Mapping[str, str]) -> Iterator
     if not state.starts and view.facts.init in ("systemd", "openrc"):
         message = f"{view.facts.init} does not start portctl-boot: nothing would load the rules"
         yield Finding("not-persistent", "warning", subject, message, advice, ("no link to portctl-boot",))
+    for line in state.wrong:
+        yield Finding("not-persistent", "warning", subject, f"the next boot would not load the rules: {line}", advice)
     conf = wanted.get(f"{sysctl.NAME}/{sysctl.FILE}")
-    if conf is not None and state.settings != conf:
-        message = f"after a reboot {sysctl.BOOT_FILE} would set other values"
-        said = f"{sysctl.BOOT_FILE} {'is not there' if state.settings is None else 'differs'}"
+    if conf is not None and not _sets(view, state, conf):
+        path = sysctl.BOOT_FILE if view.facts.system == "Linux" else "/etc/sysctl.conf"
+        message = f"after a reboot {path} would set other values"
+        said = f"what portctl wrote in {path} {'is not there' if state.settings is None else 'differs'}"
         yield Finding("not-persistent", "warning", subject, message, advice, (said,))
+
+
+def _sets(view: View, state: BootState, conf: str) -> bool:
+    """Whether the boot would set what the policy asks for. On macOS it is `boot.sh` that does."""
+    if view.facts.system == "Linux" or state.settings is None:
+        return state.settings == conf or view.facts.init == "launchd"
+    wanted = {name: sysctl.in_ticks(value, view.facts.slowhz) for name, value in sysctl.parse({"": conf}).items()}
+    return sysctl.parse({"": state.settings}) == wanted
 
 
 def _state(state: BootState, name: str) -> str:
