@@ -18,6 +18,7 @@ from portctl.apply import boot_bsd, steps
 from portctl.apply.run import locked
 from portctl.command import Command, HostError
 from portctl.observe import Facts
+from portctl.plan import Plan
 from portctl.templating import folder
 from tests.bsd_room import Room, room
 
@@ -210,7 +211,7 @@ def test_connections_from_before_pf_was_switched_on_are_cut_and_named(tmp_path: 
     host = machine("FreeBSD pf", tmp_path)
     with (host.folder / "netstat").open("a") as netstat:
         netstat.write("tcp4  0  0  192.0.2.10.22  198.51.100.7.50022  ESTABLISHED\n")
-    plans = []
+    plans: list[Plan] = []
     assert applying.apply(host, request(tmp_path), applying.Talk(show=plans.append)) == "confirmed"
     assert [w for w in plans[0].warnings if "older than the rules" in w and "22/tcp from 198.51.100.7" in w]
 
