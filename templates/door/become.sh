@@ -13,7 +13,7 @@ if [ "$(id -u)" != 0 ]; then
         if said=$("$become" -n /bin/sh -c : 2>&1 </dev/null); then
             exec "$become" -n /bin/sh -c "$next"
         fi
-        why="$why$become: $(printf '%s' "$said" | head -n 1); "
+        why="$why$(printf '%s' "${said:-$become said nothing}" | head -n 1); "
     done
     PORTCTL_NOT_ROOT=${why:-neither sudo nor doas is there; }
     export PORTCTL_NOT_ROOT
