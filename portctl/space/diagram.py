@@ -70,6 +70,10 @@ class Diagrams:
 
     def _combine(self, operation: Operation, left: int, right: int) -> int:
         a, b = self.nodes[left], self.nodes[right]
+        if (a is None or b is None) and operation in (either, both, without):
+            found = _settled(operation, (self.values.get(left), left), (self.values.get(right), right))
+            if found is not None:
+                return found
         if a is None and b is None:
             return self.leaf(operation(self.values[left], self.values[right]))
         if b is None or (a is not None and a.dimension < b.dimension):
@@ -164,6 +168,32 @@ def _merged(cuts: Sequence[int], children: Sequence[int]) -> tuple[list[int], li
     """The same without the cuts between equal children."""
     kept = [k for k in range(1, len(children)) if children[k] != children[k - 1]]
     return [cuts[k - 1] for k in kept], [children[0], *(children[k] for k in kept)]
+
+
+def either(a: Hashable, b: Hashable) -> Hashable:
+    """For functions that say True or False, as `both` and `without` are."""
+    return bool(a or b)
+
+
+def both(a: Hashable, b: Hashable) -> Hashable:
+    return bool(a and b)
+
+
+def without(a: Hashable, b: Hashable) -> Hashable:
+    return bool(a and not b)
+
+
+def _settled(operation: Operation, left: tuple[Hashable, int], right: tuple[Hashable, int]) -> int | None:
+    """Which of two functions, (its one answer, if it has but one, number) each, the result is, if it is one of them."""
+    if operation is without:
+        return left[1] if left[0] is False or right[0] is False else None
+    deciding = operation is either  # the answer that decides whatever the other function says
+    for one, other in ((left, right), (right, left)):
+        if one[0] is deciding:
+            return one[1]
+        if one[0] is (not deciding):
+            return other[1]
+    return None
 
 
 def _overlay(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:

@@ -12,7 +12,7 @@ from portctl.net import FAMILIES, Address, Family, Ranges
 from portctl.program import Program, Step
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
 from portctl.space.bodies import Act, Body, Leaf
-from portctl.space.diagram import Diagrams, Node
+from portctl.space.diagram import Diagrams, Node, both, either, without
 from portctl.space.dimensions import (
     DESTINATION,
     FAMILY,
@@ -121,13 +121,13 @@ class PacketSet:
         return PacketSet(self.space, {w: combine(operation, self.roots[w], other.roots[w]) for w in WAYS})
 
     def __or__(self, other: PacketSet) -> PacketSet:
-        return self._with(_or, other)
+        return self._with(either, other)
 
     def __and__(self, other: PacketSet) -> PacketSet:
-        return self._with(_and, other)
+        return self._with(both, other)
 
     def __sub__(self, other: PacketSet) -> PacketSet:
-        return self._with(_minus, other)
+        return self._with(without, other)
 
     def __bool__(self) -> bool:
         empty = self.space.diagrams.leaf(False)
@@ -150,7 +150,7 @@ class PacketSet:
         """The packets that are in the set for at least one value of some dimensions: those are no longer asked."""
         roots = dict(self.roots)
         for dimension in dimensions:
-            roots = {way: self.space.diagrams.any(root, dimension, _or) for way, root in roots.items()}
+            roots = {way: self.space.diagrams.any(root, dimension, either) for way, root in roots.items()}
         return PacketSet(self.space, roots)
 
     def along(self, *directions: Direction) -> PacketSet:
@@ -268,18 +268,6 @@ _VALUES: dict[Dimension, Callable[[Packet], int]] = {
 }
 
 
-def _or(a: Hashable, b: Hashable) -> Hashable:
-    return bool(a or b)
-
-
-def _and(a: Hashable, b: Hashable) -> Hashable:
-    return bool(a and b)
-
-
-def _minus(a: Hashable, b: Hashable) -> Hashable:
-    return bool(a and not b)
-
-
 _ACCEPT = frozenset((Verdict.ACCEPT,))
 _DROP = frozenset((Verdict.DROP,))
 _REJECT = frozenset((Verdict.REJECT,))
@@ -332,5 +320,5 @@ def possible(space: Space) -> PacketSet:
     fresh = space.boxes([(None, {PUBLISHED: yes})])
     turned = space.boxes([(None, {STATE: states(State.INVALID | State.UNTRACKED)})])
     combine = space.diagrams.combine
-    roots = {w: combine(_minus, r, (turned if w.turned else fresh).roots[w]) for w, r in found.roots.items()}
+    roots = {w: combine(without, r, (turned if w.turned else fresh).roots[w]) for w, r in found.roots.items()}
     return PacketSet(space, roots)
