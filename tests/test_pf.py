@@ -133,6 +133,24 @@ def test_what_decides_is_quick_and_the_last_line_of_each_way_takes_all(name: str
                 assert "no state allow-opts" in line, "1: other systems' pf need it"
 
 
+TAGS_AND_POOLS = re.compile(r" tag \S+| (?:rdr|nat)-to .*| \(source-track.*?\)")
+
+
+@each_dialect
+def test_no_rule_differs_from_an_earlier_one_in_what_freebsd_does_not_compare(name: str) -> None:
+    """Its kernel drops such a rule: neither tag, pool nor limits are part of pf_hash_rule. Of two that mark packets for
+    a limit the first decides, so that its twin says nothing."""
+    for text in confs(name):
+        seen: set[str] = set()
+        for line in text.splitlines():
+            if line.startswith(("pass", "match", "block")) and 'label "' in line:
+                bare = TAGS_AND_POOLS.sub("", line)
+                assert bare not in seen, line
+                seen.add(bare)
+            else:
+                assert not line.startswith(("match", "block")) or " tagged " in line, line
+
+
 @each_dialect
 def test_sections_stand_in_the_order_that_pf_wants(name: str) -> None:
     """33: options, tables, scrub, translations, rules."""

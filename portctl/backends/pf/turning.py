@@ -52,12 +52,14 @@ def redirecting(file: File, item: Translation) -> Iterator[str]:
 
 
 def tagging(file: File, item: Translation) -> Iterator[str]:
+    """Labelled, since FreeBSD drops a rule that differs from another in its tag alone (pf_hash_rule of pf_ioctl.c)."""
+    named = label(Kind.FORWARD.value, item.name)
     sources = file.tables.text(item.source, item.name)
     places = wheres(file, item)
     for family in item.families():
         if family in sources:
             for _, text in matches(item.flows, [(family, sources[family], places[family])]):
-                yield f"match in{devices(item.interfaces)}{text} tag {tag('to', item.name)}"
+                yield f"match in{devices(item.interfaces)}{text}{named} tag {tag('to', item.name)}"
 
 
 def turning(file: File, item: Translation) -> Iterator[str]:
