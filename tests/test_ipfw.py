@@ -94,8 +94,8 @@ def test_what_is_not_understood_says_so() -> None:
             unknown |= {a.text for a in line.actions if isinstance(a, Unknown)}
             unknown |= {str(c.value) for c in line.conditions if c.field is Field.UNKNOWN}
     assert unknown == {
-        "call 5000", "nat global", "pipe 1", "return next-rulenum", "tee 8668", "skipto tablearg",
-        "198.51.100.0/24{1,3-5,200}", "extension header: hop options", "not antispoof", "prob 0.500000",
+        "call 5000", "fwd tablearg", "nat global", "nat tablearg", "pipe 1", "return next-rulenum", "tee 8668",
+        "skipto tablearg", "198.51.100.0/24{1,3-5,200}", "extension header: hop options", "not antispoof", "prob 0.500000",
     }  # fmt: skip
 
 
@@ -103,6 +103,21 @@ def test_counters_and_sets_are_read() -> None:
     listing = read({"a": (OBSERVED / "90-list-formats" / "freebsd15.aS.list.txt").read_text()})
     web = next(rule for rule in listing.rules if rule.number == 300)
     assert (web.set, web.packets, web.bytes, web.comment) == (3, 3, 124, "web")
+
+
+def test_every_way_of_listing_means_the_same() -> None:
+    """Names for ports, sets, counters, times, and `from any to any` left out."""
+    folder = OBSERVED / "90-list-formats"
+
+    def lines(name: str) -> list[tuple[object, str]]:
+        loaded = ipfw.parse({"a": (folder / f"freebsd15.{name}list.txt").read_text()})
+        assert not loaded.foreign
+        return [(line.conditions, line.comment) for chain in loaded.chains for line in chain.lines]
+
+    wanted = lines("")
+    assert len(wanted) > 6
+    for name in ("N.", "S.", "T.", "a.", "aS.", "ac.", "c.", "d.", "i.", "s."):
+        assert lines(name) == wanted, name
 
 
 def test_rules_of_disabled_sets_judge_nothing() -> None:

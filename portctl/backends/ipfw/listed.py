@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from portctl.backends.ipfw.layout import BROADCAST
 from portctl.net import Family, Ranges
 
-_LISTED = re.compile(r"(\d{5}) +(?:(\d+) +(\d+) +)?(?:set (\d+) )?(\S.*?) *$")
+_LISTED = re.compile(r"(\d{5}) +(?:(\d+) +(\d+) +|\d+ +)?(?:set (\d+) )?(\S.*?) *$")
 _ADDED = re.compile(r"add (\d+) (?:set (\d+) )?(\S.*?) *$")
 _TABLE = re.compile(r"--- table\((\S+)\), set\((\d+)\) ---$")
 _DISABLED = "# DISABLED "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from portctl.backends.ipfw.layout import OPEN
@@ -12,7 +13,7 @@ from portctl.backends.ipfw.tables import NO_PACKET, asked, either, flows, networ
 from portctl.net import Family, Ranges
 from portctl.program import Condition, Field
 from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN
-from portctl.services import PROTOCOLS
+from portctl.services import PROTOCOLS, by_name
 
 Way = Literal["in", "out"]
 _PROTOCOLS = {
@@ -108,9 +109,9 @@ class Reader:
             rule.conditions.append(NEVER)  # layer 2
             self.at = len(self.tokens)
             return
-        if self.tokens.count("from") and self.peek() not in ("via", "in", "out"):
+        if self.peek() not in ("via", "in", "out"):
             rule.conditions += self._group(self._protocol)
-            if self.peek() == "from":
+            if self.peek() == "from":  # `-c` leaves `from any to any` out
                 self.next()
                 rule.conditions += self._side(rule, Field.SOURCE, Field.SOURCE_PORT)
                 if self.next() != "to":
@@ -169,7 +170,7 @@ class Reader:
     def _side(self, rule: Rule, side: Field, port: Field) -> list[Condition]:
         found = self._group(lambda: self._address(rule, side))
         word = self.tokens[self.at + 1] if self.peek() == "not" and self.at + 1 < len(self.tokens) else self.peek()
-        if re.fullmatch(r"[0-9][0-9,-]*", word):
+        if re.fullmatch(r"[0-9][0-9,-]*", word) or _are_ports(word):
             found += self._group(lambda: [_ports(port, self.next())])
         return found
 
@@ -295,10 +296,21 @@ def _networks(word: str, side: Field) -> Condition:
     return Condition(side, Ranges.of(each[1:] for each in pairs), family=family)
 
 
+@cache
+def _names() -> dict[str, str]:
+    """{name: port}, as `ipfw -N` prints ports."""
+    return {name: str(service.first) for name, service in by_name().items() if service.first == service.last}
+
+
+def _are_ports(word: str) -> bool:
+    items = word.split(",")
+    return all(re.fullmatch(r"\d+(-\d+)?", item) or item in _names() for item in items)
+
+
 def _ports(side: Field, text: str) -> Condition:
     pairs: list[tuple[int, int]] = []
     for item in text.split(","):
-        low, _, high = item.partition("-")
+        low, _, high = item.partition("-") if item not in _names() else (_names()[item], "", "")
         if not low.isdigit() or not (high or low).isdigit():
             return Condition(Field.UNKNOWN, text)
         pairs.append((int(low), int(high or low)))
