@@ -95,7 +95,8 @@ def test_what_is_not_understood_says_so() -> None:
             unknown |= {str(c.value) for c in line.conditions if c.field is Field.UNKNOWN}
     assert unknown == {
         "call 5000", "fwd tablearg", "nat global", "nat tablearg", "pipe 1", "return next-rulenum", "tee 8668",
-        "skipto tablearg", "198.51.100.0/24{1,3-5,200}", "extension header: hop options", "not antispoof", "prob 0.500000",
+        "skipto tablearg", "198.51.100.0/24{1,3-5,200}", "extension header: hop options", "not antispoof",
+        "prob 0.500000",
     }  # fmt: skip
 
 
