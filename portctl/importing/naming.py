@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain as joined
+from itertools import count
 
 from portctl import services
 from portctl.importing.draft import Atom, Draft, Found
@@ -174,6 +176,17 @@ def devices(ranges: Ranges | None, known: Iterable[tuple[str, ...]]) -> tuple[tu
     return tuple(sorted(ok)), exact and ok == found
 
 
+EVERY_BUT = "the language cannot say “every interface but”: of those, the ones that the input names: "
+
+
+def _note_devices(notes: list[str], names: set[str]) -> None:
+    """One note, however many boxes it is about."""
+    before = next((at for at, note in enumerate(notes) if note.startswith(EVERY_BUT)), None)
+    if before is not None:
+        names = names | {*notes.pop(before).removeprefix(EVERY_BUT).split(", ")} - {"none"}
+    notes.append(EVERY_BUT + (", ".join(sorted(names)) or "none"))
+
+
 def _conditions(
     found: Found, known: list[tuple[str, ...]], notes: list[str], draft: Draft, alike: bool
 ) -> list[_Conditions]:
@@ -181,8 +194,7 @@ def _conditions(
     coming, exact_in = devices(box.values(IN), known)
     leaving, exact_out = devices(box.values(OUT), known)
     if not (exact_in and exact_out):
-        shown = ", ".join(coming + leaving) or "none"
-        notes.append(f"the language cannot say “every interface but”: of those, the ones that the input names: {shown}")
+        _note_devices(notes, {*coming, *leaving})
         if (box.values(IN) is not None and not coming) or (box.values(OUT) is not None and not leaving):
             return []
     users: list[str | None] = [None]
@@ -502,8 +514,7 @@ def unique(entry: Entry, taken: set[tuple[str, str]]) -> None:
     if entry.destination is not None and entry.section != "egress":
         where = next(iter(_texts(entry.destination)), "")
         candidates.append(slug(f"{base}-at-{where}".replace(".", "-").replace(":", "-").split("/")[0]))
-    candidates += [f"{base[:27]}-{number}" for number in range(2, 10_000)]
-    for candidate in candidates:
+    for candidate in joined(candidates, (f"{base[:25]}-{number}" for number in count(2))):
         if candidate and all((section, candidate) not in taken for section in _SECTIONS):
             entry.name = candidate
             taken.add((entry.section, candidate))

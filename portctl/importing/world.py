@@ -228,7 +228,7 @@ def along(packets: PacketSet, dimension: Dimension) -> dict[Family, Ranges]:
     return found
 
 
-MOST_GROWN = 600
+MOST_GROWN = 250
 """So many boxes are widened; a set of more is nothing that anybody reads, and is taken as it is cut."""
 
 
