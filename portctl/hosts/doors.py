@@ -17,13 +17,14 @@ FIRST = """exec /bin/sh -c 'read -r n && eval "$(dd bs=1 count="$n" 2>/dev/null)
 person may be csh or fish: one line, single quotes, no exclamation mark."""
 
 SSH = (
-    *("ssh", "-T", "-a", "-x"),
+    *("ssh", "-T", "-a", "-x", "-C"),
     *("-o", "ControlMaster=no", "-o", "ControlPath=none"),
     *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6"),
 )
-"""A connection of its own, shared with nothing, that notices within 30 s when the other side is gone. All else, and
-above all how the host proves who it is, is as the person's ssh configuration says."""
+"""A connection of its own, shared with nothing, that notices within 30 s when the other side is gone; compressed, as
+what is listed is as long as what was loaded. All else, and above all how the host proves who it is, is as the person's
+ssh configuration says."""
 
 SOON = ("-o", "ConnectTimeout=5")
 """For a connection that is tried again and again: sshd has to answer at once, or the rules keep us out."""

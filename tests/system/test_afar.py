@@ -52,6 +52,9 @@ def test_all_commands_work_and_the_confirmation_comes_over_a_new_connection(worl
     facts = afar.portctl(controller, "facts").stdout
     assert "192.0.2.10" in facts and "nftables" in facts
     assert "name: machine" in afar.portctl(controller, "init").stdout
+    assert "everything:" in afar.portctl(controller, "import").stdout
+    compared = afar.portctl(controller, "diff", "host", "/root/policy.yaml")
+    assert compared.status == 0 and "the meaning does not" in compared.stdout
     before = applying.state(machine)
     assert afar.portctl(controller, "rollback").status == 0
     assert applying.state(machine) != before
@@ -207,6 +210,18 @@ def test_two_controllers_at_once_do_not_mix(world: World) -> None:
     assert afar.portctl(other, "rollback").status == 0
     # What the boot would fall back to is the state that was taken back.
     assert applying.state(world.machine).replace("2222", "2000") == wanted
+
+
+def test_a_controller_that_was_silent_for_too_long_has_lost_its_lock_and_is_told(world: World) -> None:
+    machine = world.machine
+    with afar.stopped(world.controller, "plan", SECOND) as process:
+        checked(machine, "sh", "-c", "touch -d '20 minutes ago' /run/portctl/beat.*")
+        assert afar.apply(world.controller, FIRST.replace("2000", "2222")).status == 0
+        between = applying.state(machine)
+    status, said = afar.said(process)
+    assert status == 3
+    assert "idle for too long" in said
+    assert applying.state(machine) == between
 
 
 def test_by_hand_portctl_waits_for_a_confirmation_from_elsewhere(world: World) -> None:
