@@ -151,7 +151,7 @@ def init(
     from portctl.cli import where
     from portctl.command import Command
     from portctl.importing.first import first
-    from portctl.importing.naming import slug
+    from portctl.importing.words import slug
 
     if name is not None:
         _check_name(name)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from portctl.importing.draft import Atom
-from portctl.importing.naming import Entry, family_name, plain_name, port_words, slug, unique
+from portctl.importing.naming import Entry, unique
 from portctl.importing.prepare import prepare
+from portctl.importing.words import family_name, plain_name, port_words, slug
 from portctl.importing.world import NOBODY, along, ordinary
 from portctl.importing.write import Text, comment_lines, write
 from portctl.listeners import Connection, Listener

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from portctl.importing.naming import PRIVATE, Entry, slug
+from portctl.importing.naming import PRIVATE, Entry
+from portctl.importing.words import slug
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, address_text, network_texts
 
 WIDTH = 110
