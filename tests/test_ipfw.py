@@ -32,11 +32,13 @@ from portctl.ruleset import (
     Direction,
     Flow,
     Kind,
+    Original,
     Packet,
     Rate,
     Rule,
     Ruleset,
     State,
+    Translation,
     Verdict,
     decide,
     icmp,
@@ -461,6 +463,24 @@ def test_what_is_beyond_a_limit_is_dropped() -> None:
     assert sorted(line.split()[1] for line in limits) == ["tcp", "udp"]
     assert all("limit src-addr 5 :portctl_in" in line for line in limits)
     assert evaluate(program(ruleset), replace(SYN_IN, over_limit=True)).verdict is Verdict.DROP
+
+
+def test_an_entry_without_a_limit_wins_over_a_translated_one_with() -> None:
+    both = (Flow(TCP, Ranges.single(80)), Flow(UDP, Ranges.single(80)))
+    came = tuple(replace(flow, ports=Ranges.single(8081)) for flow in both)
+    everyone = Addresses.of("0.0.0.0/0")
+    turned = starts("alt", *both, source=everyone, max_connections=5)
+    turned = replace(turned, kind=Kind.FORWARD, flows=None, original=Original(came))
+    free = starts("web", *both, source=OFFICE)
+    alt = Translation("alt", came, everyone, None, (), None, 80)
+    ruleset = replace(held(free, turned), translations=(alt,))  # without limits first, as resolve puts them
+    loaded = program(ruleset)
+    for source, wanted in (("198.51.100.9", Verdict.ACCEPT), ("45.83.220.77", Verdict.DROP)):
+        for protocol in (TCP, UDP):
+            sent = replace(SYN_IN, protocol=protocol, source=ip_address(source), port=8081, over_limit=True)
+            assert evaluate(loaded, sent).verdict is wanted is decide(ruleset, sent)[0]
+            assert evaluate(loaded, replace(sent, over_limit=False)).verdict is Verdict.ACCEPT
+            assert evaluate(loaded, replace(sent, port=999)).verdict is Verdict.DROP
 
 
 def test_every_jump_goes_forward() -> None:

@@ -50,16 +50,17 @@ class Starts:
 
     def render(self) -> None:
         block = self.at.name
-        if dispatched := sum(ported(rule.flows) for rule in self.rules) > FEW:
+        if sum(ported(rule.flows) for rule in self.rules) > FEW:
             self._dispatch(block)
             inline = [self._without_ports(rule) for rule in self.rules]
             rest = [rule for rule in inline if rule is not None]
         else:
             rest = list(self.rules)
+        follows = next(reversed(self.layout.blocks)) == block
         last = self.layout.block(f"{block}-rest") if rest else ""
         if rest:
             self._only_starts(block, last, rest)
-            if dispatched:
+            if not follows:
                 self.layout.add(block, f"skipto @{last}@", "ip from any to any")
             self._lines(last, rest)
             self.layout.add(last, f"skipto @{self.after}@", "ip from any to any")
