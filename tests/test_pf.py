@@ -211,8 +211,9 @@ def test_an_interface_may_not_be_called_like_a_word_of_the_language() -> None:
 
 CONDITIONS = (
     *("devices", "protocols", "sources", "destinations", "source_ports", "ports", "types", "users", "tagged"),
-    *("options", "quick", "tag"),
+    *("options", "quick", "tag", "family", "flags", "direction"),
 )
+EMPTY: dict[type, object] = {bool: False, str: "", int: None, list: []}
 
 
 def mutants(found: Found) -> Iterator[tuple[str, Found]]:
@@ -225,7 +226,7 @@ def mutants(found: Found) -> Iterator[tuple[str, Found]]:
                 if not value or value == [(False, "any")]:
                     continue
                 changed = copy(spec)
-                setattr(changed, name, False if value is True else "" if isinstance(value, str) else [])
+                setattr(changed, name, EMPTY[type(value)])
                 if name == "protocols":
                     changed.ports, changed.source_ports, changed.types = [], [], []
                 other = copy(found)
@@ -257,7 +258,8 @@ def test_a_condition_that_is_taken_away_changes_a_verdict() -> None:
     sent: dict[str, tuple[tuple[Packet, Verdict], ...]] = {}
     for what, mutant in mutants(found):
         match = judged.search(what)
-        if match is None or "! tagged" in what:
+        # The family is that of the addresses too, and pf itself drops what S/SA lets pass and S/SAFR does not.
+        if match is None or "! tagged" in what or what.startswith(("family of", "flags of", "direction of")):
             continue
         total += 1
         name = next(filter(None, match.groups()))
