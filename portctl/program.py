@@ -149,6 +149,8 @@ class Line:
     """Its line in the listing it was read from, from 1."""
     packets: int | None = field(default=None, compare=False)
     bytes: int | None = field(default=None, compare=False)
+    others: bool = field(default=False, compare=False)
+    """It is somebody else's, in a chain of portctl's: a rule of an anchor that portctl's rule set calls."""
 
 
 HookName = Literal["prerouting", "input", "forward", "output", "postrouting", "ingress"]
@@ -193,7 +195,8 @@ class Program:
 
     def own(self) -> Program:
         """portctl's part alone, without run-time contents."""
-        return Program(tuple(sorted((c for c in self.chains if c.own), key=_chain_order)))
+        mine = (replace(c, lines=tuple(x for x in c.lines if not x.others)) for c in self.chains if c.own)
+        return Program(tuple(sorted(mine, key=_chain_order)))
 
 
 def _chain_order(chain: Chain) -> tuple[str, int, str]:

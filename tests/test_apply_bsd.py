@@ -216,6 +216,22 @@ def test_connections_from_before_pf_was_switched_on_are_cut_and_named(tmp_path: 
     assert [w for w in plans[0].warnings if "older than the rules" in w and "22/tcp from 198.51.100.7" in w]
 
 
+def test_anchors_of_others_are_called_on_and_are_no_drift(tmp_path: Path) -> None:
+    host = machine("Darwin pf", tmp_path)
+    anchors = ['scrub-anchor "com.apple/*" all fragment reassemble', 'anchor "com.apple/*" all']
+    filtered = {"enabled": True, "rules": anchors, "nat": ['rdr-anchor "com.apple/*" all']}
+    host.change(pf=host.state()["pf"] | filtered)
+    asked = request(tmp_path)
+    assert applying.apply(host, asked, applying.Talk()) == "confirmed"
+    assert [rule for rule in loaded(host) if 'anchor "com.apple/*"' in str(rule)] == [
+        'scrub-anchor "com.apple/*" all',
+        'anchor "com.apple/*" in all',
+        'anchor "com.apple/*" out all',
+    ]
+    assert applying.status(host).findings == ()
+    assert applying.apply(host, asked, applying.Talk()) == "unchanged"
+
+
 def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:
     assert all(wayin.is_console_name(f"/dev/{x}") for x in ("console", "ttyv0", "ttyu0", "ttyC0"))
     assert not any(wayin.is_console_name(f"/dev/{x}") for x in ("pts/0", "ttyp0", "ttys001"))

@@ -125,10 +125,17 @@ def after(observed: Program, desired: Program) -> Program:
         shared = mine.pop(_key(chain), None)
         if shared is not None and shared.own:
             # A main rule set of pf is one text: what is loaded takes the place of whatever was there.
-            chains.append(shared)
+            chains.append(_with_others(shared, chain))
             continue
         chains.append(replace(chain, lines=(*(shared.lines if shared else ()), *others)))
     return Program((*chains, *mine.values()), observed.foreign, observed.live)
+
+
+def _with_others(wanted: Chain, present: Chain) -> Chain:
+    """A chain of portctl's with what it calls of others, before the first line of an entry."""
+    kept = tuple(line for line in present.lines if line.others)
+    at = next((k for k, line in enumerate(wanted.lines) if line.comment), len(wanted.lines))
+    return replace(wanted, lines=(*wanted.lines[:at], *kept, *wanted.lines[at:]))
 
 
 def _key(chain: Chain) -> tuple[str, int, str]:

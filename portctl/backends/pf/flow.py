@@ -219,11 +219,12 @@ def flattened(
                 yield spec, asked
                 continue
             if spec.inner is None:
-                yield changed(spec, action="unknown"), asked
+                yield changed(spec, action="unknown", others=True), asked
             else:
-                yield from flattened(reading, spec.inner, direction, asked)
+                inside = [changed(each, others=True) for each in spec.inner]
+                yield from flattened(reading, inside, direction, asked)
             if spec.quick:
-                yield changed(spec, action="end"), asked
+                yield changed(spec, action="end", others=True), asked
 
 
 def limit(spec: Spec) -> str:
@@ -254,7 +255,7 @@ def _passed() -> Line:
 
 
 def _line(spec: Spec, asked: tuple[Condition, ...], actions: tuple[Action, ...]) -> Line:
-    return Line(asked, actions, spec.text, named(spec.label), spec.number, spec.packets, spec.bytes)
+    return Line(asked, actions, spec.text, named(spec.label), spec.number, spec.packets, spec.bytes, spec.others)
 
 
 def named(label: str) -> str:
@@ -286,7 +287,8 @@ def translating(reading: Reading, rules: list[Spec], direction: str) -> Iterator
 
 def _inner(spec: Spec, direction: str) -> list[Spec]:
     action = "rdr" if direction == "in" else "nat"
-    return [each for each in spec.inner or () if each.action in (action, "binat") or "anchor" in each.action]
+    wanted = [each for each in spec.inner or () if each.action in (action, "binat") or "anchor" in each.action]
+    return [changed(each, others=True) for each in wanted]
 
 
 def _binat(reading: Reading, spec: Spec, direction: str) -> Iterator[Line]:

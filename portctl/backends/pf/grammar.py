@@ -56,6 +56,8 @@ class Spec:
     allow_opts: bool = False
     narrows: list[str] = field(default_factory=list)
     """Conditions that are outside the model, as text."""
+    others: bool = False
+    """It stands in an anchor."""
     notes: list[str] = field(default_factory=list)
     """What changes no verdict."""
     inner: list[Spec] | None = None
