@@ -156,9 +156,20 @@ def own_box() -> Path:
     if not box.exists():
         for old in KEPT.glob("debian-*.box"):
             old.unlink()
-        if subprocess.run([maker, box], check=False).returncode:
+        if make(maker, box):
             raise Failed("the box could not be made")
     return box
+
+
+def make(maker: Path, box: Path) -> int:
+    """Runs a program that takes away what it has half made when it is told to end, and tells it where we are."""
+    started = subprocess.Popen([maker, box], start_new_session=True)
+    try:
+        return started.wait()
+    except BaseException:
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait()
+        raise
 
 
 def public_box(name: str) -> None:
@@ -278,6 +289,9 @@ def main() -> int:
     started = time.monotonic()
     try:
         run(machines)
+    except KeyboardInterrupt:
+        print("\nmake vagrant: interrupted; nothing is left", file=sys.stderr, flush=True)
+        return 130
     except (Failed, HostError) as failed:
         print(f"\nmake vagrant: FAILED: {failed}", file=sys.stderr, flush=True)
         return 1
