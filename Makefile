@@ -21,6 +21,7 @@ demo: $(BIN)/.ready tools
 
 test: $(BIN)/.ready tools check
 	PORTCTL_SYSTEM=required $(BIN)/pytest -n 2 --dist loadgroup
+	$(MAKE) vagrant
 
 vagrant: $(BIN)/.ready vagrant-tools
 	$(BIN)/python vagrant/trial.py $(MACHINES)

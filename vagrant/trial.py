@@ -232,11 +232,15 @@ def cut_off(trial: Trial, machine: str) -> None:
 
 
 def reboot(trial: Trial, machine: str) -> None:
-    """Off and on again, as Vagrant does it: an emulator that resets itself keeps what it translated of the old kernel,
-    and takes minutes to write the new one over it."""
+    """Off and on again. Not by itself: an emulator that resets itself keeps what it translated of the old kernel, and
+    takes minutes to write the new one over it. Not by `vagrant reload`: it waits for the end of an ssh connection that
+    a machine takes down with its network."""
     number = ("ssh", "-o", "ConnectTimeout=20", machine, BOOT)
     before = trial.ask(*number)
-    trial.say("vagrant", "reload", "--no-tty", machine, seconds=2 * BOOT_SECONDS)
+    trial.ask("ssh", "-o", "ServerAliveInterval=5", machine, "sudo halt -p")
+    wait = f"until virsh domstate portctl_{machine} | grep -q 'shut off'; do sleep 1; done"
+    trial.say("sh", "-c", wait)
+    trial.say("vagrant", "up", "--no-tty", machine)
     if not before or trial.ask(*number) in ("", before):
         raise Failed(f"{machine} was not started anew")
     trial.portctl("status", "--host", f"vagrant://{machine}")
