@@ -68,6 +68,10 @@ def test_a_port_among_own_addresses_keeps_the_address(name: str) -> None:
     """A network behind the arrow is a pool, of which pf would take the first address, or one after the other."""
     wanted = ruleset(alt={"ports": "8022/tcp", "from": "any", "to": "192.0.2.0/28", "target": ":22"})
     assert "192.0.2.0/28 port 22 bitmask" in conf(name, wanted)
+    assert arrived(sent(name, wanted, 8022, to="192.0.2.9")) == ("192.0.2.9", 22)
+    pool = {"pf.conf": conf(name, wanted).replace(" bitmask", "")}
+    packet = Packet(Direction.INBOUND, TCP, ip_address("203.0.113.9"), ip_address("192.0.2.9"), 8022, interface="em0")
+    assert evaluate(backends.load(name).parse(pool), packet).depends_on
 
 
 @BOTH

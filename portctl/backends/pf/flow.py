@@ -340,10 +340,13 @@ def _destination(reading: Reading, spec: Spec, addresses: list[str], port: tuple
         return (Unknown(f"rdr to {' '.join(addresses)}: {error}"),)
     if text.startswith("("):
         return (Translate("redirect", None, number),)
-    address = ip_address(text.partition("/")[0])
+    asked = spec.destinations[0][1] if spec.destinations else ""
+    if "/" in text:
+        kept = "bitmask" in spec.notes and asked == text
+        return (Translate("redirect", None, number),) if kept else (Unknown(f"rdr to a pool, {text}"),)
+    address = ip_address(text)
     if address.is_loopback and address.version == 6:
         return (Deny(answer="IPv6 input refuses ::1 from elsewhere"),)
-    asked = spec.destinations[0][1] if spec.destinations else ""
     if address.is_loopback or asked == text or address in _own(reading):
         return (Translate("redirect", address, number),)
     return (Translate("destination", address, number),)
