@@ -8,7 +8,7 @@ SHELL = /bin/sh
 VENV = .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash posh mksh busybox sudo tmux python3-venv
+TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash posh mksh busybox podman sudo tmux python3-venv
 
 MACHINES = debian
 VAGRANT_TOOLS = vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base \

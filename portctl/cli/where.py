@@ -22,6 +22,7 @@ OnHost = Annotated[
     ),
 ]
 HERE = "local"
+_CONTAINERS = ("docker", "podman")
 CONNECT_SECONDS = 30.0
 """For one try to come in anew, while the guard waits."""
 
@@ -51,8 +52,8 @@ def host(target: str, changes: bool = False) -> Iterator[Host]:
 
 def how_long(target: str) -> str:
     """For how long what was confirmed there holds, in words."""
-    passing = target.startswith("netns://")
-    return "until the network namespace ends" if passing else "and will be after a reboot"
+    passing = {"netns": "until the network namespace ends"} | dict.fromkeys(_CONTAINERS, "until the container ends")
+    return passing.get(target.partition("://")[0], "and will be after a reboot")
 
 
 def beside(target: str) -> str:
