@@ -783,6 +783,21 @@ def test_entries_in_stages_mean_the_same() -> None:
     assert differ(ruleset, files, corner_packets(ruleset, 60)) == []
 
 
+def test_what_a_stage_admits_is_counted_once() -> None:
+    """Setting the mark does not end a chain, as RETURN would: a second entry that logs the packet comes to no limit."""
+    plain = crowds.nasty(40, 30)
+    limit = {"ports": "100/tcp", "from": "any", "rate": "5/minute"}
+    plain["services"] |= {"once": limit, "once-more": limit | {"log": True}, "once-again": limit | {"log": True}}
+    ruleset = generate.ruleset(plain)
+    assert ruleset is not None
+    lines = iptables.render(ruleset, Ability())["rules.v4"].splitlines()
+    assert any("PORTCTL-IN-STAGE2" in line for line in lines), "there are too few entries for stages"
+    admitting = re.compile(r"-A (\S+) (-m comment --comment \S+ )?-j MARK --set-xmark 0x4000000/0x4000000")
+    found = [(at, said[1]) for at, line in enumerate(lines) if (said := admitting.fullmatch(line))]
+    assert any("once" in chain for _, chain in found)
+    assert [lines[at + 1] for at, chain in found if lines[at + 1].startswith(f"-A {chain} ")] == []
+
+
 def test_a_mark_that_others_left_opens_nothing() -> None:
     """A stage tells by a bit of the mark what it admitted; whoever set that bit before is not believed."""
     ruleset = crowded(40, 30)

@@ -305,7 +305,10 @@ class Group:
         name = self.direction.table.new(chain_name(self.prefix, rule.name, "-ALSO"))
         for index in also:
             other = self.rules[index]
-            self.direction.emit(name, combine(self._log_dimensions(index)), rule, other, staged=self.staged)
+            asked = combine(self._log_dimensions(index))
+            self.direction.emit(name, asked, rule, other, staged=self.staged)
+            if asked == [ANY]:
+                return name  # Admitting a packet in a stage does not end the chain: limits would count it twice.
         self.direction.emit(name, [ANY], rule, None, staged=self.staged)
         return name
 
