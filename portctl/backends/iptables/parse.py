@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from portctl.backends.iptables.ipsets import read_sets
-from portctl.backends.iptables.matches import Context, read_rule, split_words
+from portctl.backends.iptables.matches import Context, read_rule
+from portctl.backends.iptables.options import split_words
 from portctl.net import Family
 from portctl.program import Accept, Chain, Deny, Hook, HookName, Jump, Line, Program
 
