@@ -6,6 +6,7 @@ import json
 import random
 import time
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,29 @@ def test_a_misspelt_any_is_told_as_any(tmp_path: Path) -> None:
     policy.write_text("portctl: 1\nname: p\naddresses: {bans: [192.0.2.1]}\n" + services)
     with pytest.raises(Problems, match="did you mean `any`"):
         pipeline.compile(policy, None, None)
+
+
+def test_every_forward_over_a_service_is_found_among_many() -> None:
+    """Told apart by ports where sources are the same, by sources where ports are."""
+    draw = random.Random(7)
+    networks = [ip_network(text) for text in ("0.0.0.0/0", "10.0.0.0/8", "2001:db8::/32", "2001:db8:3::/48")]
+    networks += [ip_network(f"10.{number}.0.0/16") for number in range(6)]
+
+    def some(name: str, widths: list[int]) -> dict[str, tuple[int, int, IPv4Network | IPv6Network]]:
+        firsts = [draw.randrange(1, 400) for _ in range(60)]
+        return {f"{name}{n}": (a, a + draw.choice(widths), draw.choice(networks)) for n, a in enumerate(firsts)}
+
+    services, forwards = some("s", [0, 5, 65000]), some("f", [0, 30])
+    _, problems = meaning(
+        services={n: {"ports": f"{a}-{b}/tcp", "from": str(net)} for n, (a, b, net) in services.items()},
+        forwards={n: {"ports": f"{a}-{b}/tcp", "from": str(f), "target": ":900"} for n, (a, b, f) in forwards.items()},
+    )
+    said = [tuple(p.message.split("`")[1:4:2]) for p in problems if p.code == "forward-over-service"]
+    wanted = {
+        (forward, service)
+        for forward, (first, last, network) in forwards.items()
+        for service, (low, high, other) in services.items()
+        if first <= high and low <= last and type(network) is type(other) and network.overlaps(other)
+    }
+    assert set(said) == wanted and len(said) == len(wanted)
+    assert 100 < len(wanted) < 60 * 60 // 2

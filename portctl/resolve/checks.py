@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from portctl.net import ANYWHERE, FAMILIES, MULTICAST, Addresses
 from portctl.policy import Entry
 from portctl.policy.models import About
 from portctl.problems import Span
 from portctl.resolve.entries import Opening
+from portctl.resolve.pairs import meeting
 from portctl.resolve.scope import Scope
 from portctl.ruleset import PROTOCOLS_WITH_PORTS, Flow, Flows, Kind
 
 MOST_CLASHES = 20
 """Pairs of entries whose limits clash may be very many; so many are shown."""
 _NOT_OWN = MULTICAST | Addresses.of("0.0.0.0", "255.255.255.255", "::")
+_OWN = ANYWHERE - _NOT_OWN
 
 
 def check(scope: Scope, holding: list[Opening]) -> None:
@@ -92,17 +94,18 @@ def _forwarding_off(scope: Scope, holding: list[Opening]) -> None:
 
 def _shadowed_services(scope: Scope, holding: list[Opening]) -> None:
     services = [o for o in holding if o.kind is Kind.SERVICE]
-    for forward in (o for o in holding if o.target):
-        for service in services:
-            if _common(forward, service):
-                scope.report(
-                    "forward-over-service",
-                    f"`{forward.name}` takes packets away from the service `{service.name}`: it is asked first",
-                    forward.entry.span("ports"),
-                    None,
-                    "warning",
-                    (("the service is here", service.entry.span(key=True)),),
-                )
+    translating = [o for o in holding if o.target]
+    for at, other in meeting(translating, services):
+        forward, service = translating[at], services[other]
+        if _common(forward, service):
+            scope.report(
+                "forward-over-service",
+                f"`{forward.name}` takes packets away from the service `{service.name}`: it is asked first",
+                forward.entry.span("ports"),
+                None,
+                "warning",
+                (("the service is here", service.entry.span(key=True)),),
+            )
 
 
 def _limits(scope: Scope, openings: list[Opening]) -> None:
@@ -110,9 +113,12 @@ def _limits(scope: Scope, openings: list[Opening]) -> None:
     limited = [o for o in openings if o.limited]
     free = [o for o in openings if not o.limited]
     clashes = 0
-    for first, second in _pairs_on_common_ports(limited):
+    for at, other in meeting(limited, limited):
         if clashes == MOST_CLASHES:
             return
+        if at >= other:
+            continue
+        first, second = limited[at], limited[other]
         if _limit(first) != _limit(second) and _common(first, second) and not _covered(first, second, free):
             clashes += 1
             scope.report(
@@ -130,24 +136,6 @@ def _limit(opening: Opening) -> tuple[object, int | None]:
 
 def _limit_place(opening: Opening) -> Span:
     return opening.entry.span("rate" if opening.entry.value.rate else "max_connections")
-
-
-def _pairs_on_common_ports(openings: list[Opening]) -> Iterator[tuple[Opening, Opening]]:
-    """Pairs with a port in common, by one sweep over all ranges: a thousand entries on different ports cost little."""
-    events: list[tuple[int, int, int, int]] = []
-    for index, opening in enumerate(openings):
-        for flow in opening.flows if opening.flows is not None else ():
-            events += [(flow.protocol, first, last, index) for first, last in flow.ports.pairs()]
-    found: set[tuple[int, int]] = set()
-    active: list[tuple[int, int, int]] = []
-    for protocol, first, last, index in sorted(events):
-        active = [(p, end, other) for p, end, other in active if p == protocol and end >= first]
-        found |= {(min(index, other), max(index, other)) for _, _, other in active if other != index}
-        active.append((protocol, last, index))
-    every = [index for index, opening in enumerate(openings) if opening.flows is None]
-    found |= {(min(a, b), max(a, b)) for a in every for b in range(len(openings)) if a != b}
-    for a, b in sorted(found):
-        yield openings[a], openings[b]
 
 
 def _common(first: Opening, second: Opening) -> bool:
@@ -175,7 +163,7 @@ def _before(opening: Opening) -> Addresses:
     """Where a packet of the entry may be going: a translation without `to` takes this host's own addresses only."""
     if opening.destination is not None:
         return opening.destination
-    return ANYWHERE - _NOT_OWN if opening.target else ANYWHERE
+    return _OWN if opening.target else ANYWHERE
 
 
 def _covered(first: Opening, second: Opening, free: Iterable[Opening]) -> bool:
