@@ -18,7 +18,7 @@ from portctl.backends import ipfw
 from portctl.backends.base import Ability, explained
 from portctl.backends.ipfw.listed import read
 from portctl.expectations.corners import corner_packets
-from portctl.net import Addresses, Ranges
+from portctl.net import ANYWHERE, Addresses, Ranges
 from portctl.problems import Span
 from portctl.program import Field, Program, Unknown, evaluate
 from portctl.ruleset import (
@@ -453,6 +453,20 @@ def test_a_blocked_source_is_cut_before_states_are_asked() -> None:
     live = replace(SYN_IN, state=State.ESTABLISHED, flags=ACK)
     assert evaluate(program(ruleset), live).verdict is Verdict.DROP
     assert evaluate(program(ruleset), replace(live, source=ip_address("45.83.220.77"))).verdict is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize("flows", [None, (tcp(22),), (tcp(2000),), (Flow(50),)])
+def test_an_exception_beside_a_live_group_is_left_out(flows: tuple[Flow, ...] | None) -> None:
+    ported = flows is not None
+    rule = block("b", flows=flows, live_source="bans", source=ANYWHERE - OFFICE, original_direction=ported)
+    ruleset = replace(held(rule, starts("a")), live=("bans",))
+    loaded = program(ruleset)
+    for source in ("198.51.100.9", "45.83.220.77"):
+        for protocol, port in ((TCP, 22), (TCP, 2000), (50, 0)):
+            sent = replace(SYN_IN, source=ip_address(source), protocol=protocol, port=port)
+            for state in (State.NEW, State.ESTABLISHED):
+                packet = replace(sent, state=state, live_source=frozenset({"bans"}))
+                assert evaluate(loaded, packet).verdict is decide(ruleset, packet)[0], packet
 
 
 def test_what_is_beyond_a_limit_is_dropped() -> None:

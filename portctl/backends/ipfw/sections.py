@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
@@ -10,6 +10,7 @@ from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS, follows
 from portctl.backends.ipfw.layout import BROADCAST, CAST, OPEN, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
+from portctl.net import ANYWHERE
 from portctl.ruleset import (
     ICMP,
     ICMPV6,
@@ -113,8 +114,23 @@ def _plain(
     layout: Layout, at: Pass, rule: Rule, flows: tuple[Flow, ...] | None = None, *, starts: bool = False
 ) -> None:
     """A rule that looks at nothing but the packet, at the end of the pass so far."""
-    for body in bodies(layout, rule, at.way, starts=starts, flows=flows):
+    found = list(bodies(layout, rule, at.way, starts=starts, flows=flows))
+    excepted = list(_excepted(layout, rule)) if found else []
+    after = _after(layout, f"{at.name}-excepted") if excepted else ""
+    for ends in excepted:
+        layout.add(_open(layout), f"skipto @{after}@", f"ip {ends} {at.way}", note(rule))
+    for body in found:
         layout.add(_open(layout), _action(layout, rule), body.text, note(rule))
+    if excepted:
+        layout.block(after)
+
+
+def _excepted(layout: Layout, rule: Rule) -> Iterator[str]:
+    """What an `except` beside a live group leaves out: a rule has one place for the source."""
+    if rule.live_source is not None and (out := ANYWHERE - rule.source):
+        yield f"from {layout.addresses(out, f'except-{rule.name}')} to any"
+    if rule.live_destination is not None and (out := ANYWHERE - rule.destination):
+        yield f"from any to {layout.addresses(out, f'except-{rule.name}')}"
 
 
 def _open(layout: Layout) -> str:
@@ -187,7 +203,7 @@ def _known(layout: Layout, at: Pass, early: Sequence[Rule]) -> None:
         layout.add(asked, "check-state", f":{OUT_STATE if at is INBOUND else IN_STATE}")
         for rule in early:
             _plain(layout, at, rule, _not_icmp(rule))
-    layout.add(asked, "check-state", ":any")
+    layout.add(_open(layout), "check-state", ":any")
     layout.block(after)
     for rule in early:
         if rule.flows is None:
