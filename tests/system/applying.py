@@ -39,7 +39,7 @@ done"""
 def state(machine: Room) -> str:
     """Rules, sets, settings, and files for the next boot, without counters and moments."""
     said = machine.run(Command(("sh", "-c", STATE)), 60).stdout
-    said = re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]", "", said)
+    said = re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]| initval 0x[0-9a-f]+", "", said)
     # iptables shows a table and its built-in chains once anybody has touched it, also if it is empty again.
     said = re.sub(r"(?m)^# .*\n|^\*\w+\n|^COMMIT\n|^:[A-Z]+ ACCEPT *\n", "", said)
     return re.sub(r"/etc/portctl/boot/\d+", "/etc/portctl/boot/N", re.sub(r"(current|previous) \d+", r"\1 N", said))
