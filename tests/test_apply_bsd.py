@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from portctl import apply as applying
-from portctl import observe, pipeline, wayin
-from portctl.apply import boot_bsd, steps
+from portctl import inspection, observe, pipeline, wayin
+from portctl.apply import boot_bsd, removal, steps
 from portctl.apply.run import locked
+from portctl.apply.transaction import Window
 from portctl.command import Command, HostError
 from portctl.observe import Facts
 from portctl.plan import Plan
@@ -232,6 +234,24 @@ def test_anchors_of_others_are_called_on_and_are_no_drift(tmp_path: Path) -> Non
     assert applying.apply(host, asked, applying.Talk()) == "unchanged"
 
 
+def test_verify_sees_what_was_loaded_beside_the_policy_and_remove_takes_all_away(tmp_path: Path) -> None:
+    host = machine("OpenBSD pf", tmp_path)
+    before, asked = texts(host), request(tmp_path)
+    applying.apply(host, asked, applying.Talk())
+    compiled = pipeline.compile(tmp_path / "policy.yaml")
+    at = datetime.now(UTC)
+    serious = {"exposed", "drift", "not-persistent", "unreachable", "sysctl-drift"}
+    assert not serious & {finding.code for finding in inspection.inspect(host, compiled, at).findings}
+    pf = host.state()["pf"]
+    host.change(pf=pf | {"rules": [*pf["rules"][:3], "pass in quick proto tcp all flags S/SA", *pf["rules"][3:]]})
+    found = inspection.inspect(host, compiled, at).findings
+    assert {"exposed", "drift"} <= {finding.code for finding in found}
+    assert "in by lo" not in str(found), "what comes in by the loopback interface is no stranger"
+    assert removal.remove(host, "a test", Window(0), applying.Talk()) == "removed"
+    assert texts(host) == before and loaded(host) == []
+    assert not host.file("/etc/portctl").exists() and not host.file("/var/db/portctl").exists()
+
+
 def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:
     assert all(wayin.is_console_name(f"/dev/{x}") for x in ("console", "ttyv0", "ttyu0", "ttyC0"))
     assert not any(wayin.is_console_name(f"/dev/{x}") for x in ("pts/0", "ttyp0", "ttys001"))
@@ -264,7 +284,7 @@ def test_the_lines_of_others_around_the_marked_ones_stay(tmp_path: Path) -> None
 def test_facts_of_a_machine(tmp_path: Path) -> None:
     found = observe.facts(machine("OpenBSD pf", tmp_path))
     assert (found.system, found.init, found.slowhz, found.securelevel) == ("OpenBSD", "openbsd-rc", 2, -1)
-    assert [interface.name for interface in found.interfaces] == ["em0", "lo0"]
+    assert [interface.name for interface in found.interfaces] == ["em0", "lo"]
 
 
 SCRIPTS = sorted((folder() / "boot").rglob("*.sh"))

@@ -55,6 +55,7 @@ def end(address: str, port: str) -> End:
     """An end in words: `*`, `0.0.0.0`, `::`, `[::1]`, `fe80::1%em0`. An address that was cut off by a narrow column is
     taken for every one: rather shown as open than overlooked. The embedded zone of KAME (`fe80:4::1`) is taken out."""
     bare, _, scope = address.strip("[]").partition("%")
+    scope = "lo" if scope == "lo0" else scope
     number = int(port) if port.isdigit() and port != "0" else None
     if bare in ("*", "0.0.0.0", "::", ""):
         return End(None, number, scope or None)

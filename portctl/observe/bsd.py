@@ -84,6 +84,7 @@ def interfaces(text: str) -> tuple[Interface, ...]:
     for line in text.splitlines():
         if line[:1].strip():
             name = line.partition(":")[0]
+            name = "lo" if name == "lo0" else name  # the loopback interface has one name in portctl
             found.setdefault(name, [])
         words = line.split()
         if len(words) > 1 and words[0] in ("inet", "inet6") and (address := _address(words[1])):
