@@ -783,6 +783,33 @@ def test_entries_in_stages_mean_the_same() -> None:
     assert differ(ruleset, files, corner_packets(ruleset, 60)) == []
 
 
+def test_many_blocked_lists_are_one_look_up_for_others() -> None:
+    """Each entry keeps a line with its name and conditions; only packets of some blocked address come to it."""
+    entries: list[dict[str, object]] = [{"from": f"203.0.114.{n}", "in": "public"} for n in range(0, 60, 2)]
+    entries += [{"to": f"2001:db8:{n}::/48"} for n in range(1, 30)]
+    plain = {
+        "portctl": 1,
+        "name": "banned",
+        "interfaces": {"public": ["eth0", "wan*"]},
+        "block": entries,
+        "services": {"web": {"ports": "http", "from": "any"}},
+        "defaults": {"inbound": "drop", "outbound": "reject", "forward": "drop"},
+    }
+    ruleset = generate.ruleset(plain)
+    assert ruleset is not None
+    files = iptables.render(ruleset, Ability())
+    assert differ(ruleset, files, corner_packets(ruleset, 400)) == []
+    lines = files["rules.v4"].splitlines()
+    first = [line for line in lines if line.startswith("-A PORTCTL-IN ")]
+    assert len(first) < 25
+    assert sum("--match-set portctl-block-" in line and line.endswith(" -j PORTCTL-IN-BLOCK") for line in first) == 1
+    assert "--ctstate RELATED,ESTABLISHED" in first[0]
+    blocked = [line for line in lines if line.startswith("-A PORTCTL-IN-BLOCK ")]
+    assert len(blocked) == 60 and len({line.split("--comment ")[1] for line in blocked}) == 30
+    without = iptables.render(ruleset, Ability(ipset=False))
+    assert differ(ruleset, without, corner_packets(ruleset, 50)) == []
+
+
 def test_what_a_stage_admits_is_counted_once() -> None:
     """Setting the mark does not end a chain, as RETURN would: a second entry that logs the packet comes to no limit."""
     plain = crowds.nasty(40, 30)

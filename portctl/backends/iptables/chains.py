@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from portctl.backends.iptables.blocks import block_run, cover_choices, covered, covers
 from portctl.backends.iptables.groups import LINEAR, Group, Way, parts
 from portctl.backends.iptables.names import CHAIN_LENGTH, chain_name, comment, digest
 from portctl.backends.iptables.shortcuts import admission, bypass
@@ -120,6 +121,10 @@ class Direction:
         self.head = len(self.table.chains[chain])
         top, position = chain, 0
         while position < len(rules):
+            if blocks := block_run(self.speaker, rules, position):
+                self.called(chain, blocks)
+                position += len(blocks)
+                continue
             if same := _same_protocol(rules, position):
                 chain = self.aside(chain, same)
                 position += len(same)
@@ -145,7 +150,7 @@ class Direction:
 
         The line needs no name: iptables-nft would ask for it every time, which costs as much as another rule.
         """
-        found = admission(self.speaker, rules)
+        found = admission(self.speaker, covered(self.speaker, rules))
         if found is None:
             return list(rules)
         self.table.add(chain, found.words.line("", "-j RETURN"))
@@ -155,8 +160,9 @@ class Direction:
         """Lines at the head of the first chain for what starts a connection and is nothing of what comes before."""
         if self.staged or self.by_protocol or any(rule.kind in GROUPED and rule.original is None for rule in before):
             return
+        avoided = covered(self.speaker, before)
         for protocol, guard, target in ways:
-            if protocol in (TCP, UDP) and (words := bypass(self.speaker, before, guard, protocol)):
+            if protocol in (TCP, UDP) and (words := bypass(self.speaker, avoided, guard, protocol)):
                 self.table.chains[top].insert(self.head, f"-A {top} {words.line('', f'-g {target}')}")
                 self.head += 1
 
@@ -196,6 +202,14 @@ class Direction:
             self.table.new(name)
             self.table.add(name, ANY.line("", ADMIT))
         return [(ANY, f"-g {name}")]
+
+    def called(self, chain: str, blocks: Sequence[Rule]) -> None:
+        """Many blocked lists: one look-up says whether a packet is in any of them, and only then each is asked."""
+        own = self.table.new(f"{self.prefix}-BLOCK")
+        for rule in blocks:
+            self.linear(own, rule)
+        for words in (words for cover in covers(blocks) for words in cover_choices(self.speaker, cover)):
+            self.table.add(chain, words.line("", f"-j {own}"))
 
     def aside(self, chain: str, rules: Sequence[Rule]) -> str:
         """Fixed rules of one protocol in a chain of their own: packets of others pass them by in one step."""
