@@ -29,7 +29,7 @@ sysctl: {tcp_keepalive_time: 3000, linux: {net.core.somaxconn: 1024}}
 """
 
 STATE = """nft list tables | grep -vE ' ip6? (filter|nat|mangle|raw|security)$' | while read -r t; do nft list $t; done
-iptables-save; ip6tables-save; ipset save | sed "s/ initval [^ ]*//" | sort
+iptables-save; ip6tables-save; ipset save | sort
 sysctl net.ipv4.tcp_keepalive_time net.core.somaxconn net.ipv4.ip_forward net.ipv6.conf.all.forwarding
 for f in $(find /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system -path '*portctl*' 2>/dev/null | sort); do
 echo "$f $(readlink "$f")"; [ -f "$f" ] && cat "$f"
