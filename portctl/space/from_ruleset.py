@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges
+from portctl.net import ANYWHERE, FAMILIES, Address, Addresses, Family, Ranges
 from portctl.ruleset import (
     ACK,
     EVERY_PORT,
@@ -86,13 +86,26 @@ def of_ruleset(lists: Lists, ruleset: Ruleset) -> dict[tuple[Direction, bool], B
 
 def _translated(lists: Lists, ruleset: Ruleset) -> Iterator[Line]:
     """The lines that turn a packet; what comes after it is the list of its new direction, seen with its new place."""
+    known: dict[tuple[Address | None, int | None], Body] = {}
     for translation in ruleset.translations:
-        direction = Direction.INBOUND if translation.target is None else Direction.FORWARDED
-        rest = lists.body(
-            line for rule in ruleset.rules(direction) for line in rule_lines(lists, rule, False, translation)
-        )
+        place = translation.target, translation.target_port
+        rest = known.get(place)
+        if rest is None:
+            direction = Direction.INBOUND if translation.target is None else Direction.FORWARDED
+            listed = (_lines_after(lists, rule, translation) for rule in ruleset.rules(direction))
+            rest = known[place] = lists.body(line for lines in listed for line in lines)
         for cube in translation_cubes(translation):
             yield lists.line(cube, [Act("become", body=rest)])
+
+
+def _lines_after(lists: Lists, rule: Rule, by: Translation) -> Iterable[Line]:
+    """A rule as lines for what a translation has turned: most rules ask nothing that it changes, or ask elsewhere."""
+    if by.target is not None and by.target not in rule.destination:
+        return ()
+    kept = by.target_port is None or rule.flows is None
+    if kept and rule.original is None and (by.target is None or rule.destination == ANYWHERE):
+        return _lines(lists, rule, False)
+    return rule_lines(lists, rule, False, by)
 
 
 def translation_cubes(translation: Translation) -> Iterator[Cube]:
