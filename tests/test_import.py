@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from portctl import importing
 from portctl.importing import Imported
 from portctl.importing import account as accounts
+from portctl.importing.effort import Effort
+from portctl.importing.imported import bring
 from portctl.problems import Problems
 from portctl.space import report
 
@@ -259,6 +261,33 @@ def test_the_account_as_text_and_json() -> None:
     value = json.loads(accounts.as_json(found.account))
     assert len(value["lines"]) == 6
     assert value["count"]["modelled"] == 4
+
+
+@pytest.mark.parametrize("name", ["hand-written", *SETS])
+def test_with_no_effort_left_a_policy_is_longer_but_no_less_equal(name: str) -> None:
+    files = files_of(name) or {"rules.v4": CROWDED}
+    plain = bring(importing.read(files), "imported", effort=Effort(work=0, read=0))
+    usual = importing.from_texts(files)
+    assert not plain.problems
+    assert plain.equal or not usual.equal
+    assert any("much to describe" in note for note in plain.notes) or plain.text == usual.text
+    if name == "hand-written":
+        assert len(plain.text) > len(usual.text)
+
+
+CROWDED = """*filter
+:INPUT DROP
+:FORWARD DROP
+:OUTPUT DROP
+-A INPUT -s 10.1.0.0/16 -j ACCEPT
+-A INPUT -i eth0 -p tcp -m multiport --dports 22,443 -j ACCEPT
+-A INPUT ! -s 10.9.9.9 -p icmp -j ACCEPT
+-A INPUT -i eth1 -p udp --dport 53 -j ACCEPT
+-A FORWARD -i eth1 -o eth0 -j ACCEPT
+-A FORWARD -i eth0 -o eth1 -d 10.1.2.3 -p gre -j ACCEPT
+-A OUTPUT -o eth0 -j ACCEPT
+COMMIT
+"""
 
 
 def test_thousands_of_rules_in_seconds() -> None:

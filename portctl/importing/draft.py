@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from portctl.importing import limits
+from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
 from portctl.importing.limits import Limit
 from portctl.importing.prepare import (
@@ -88,25 +89,27 @@ class _Work:
     """Admitted within every limit."""
     beyond: PacketSet
     """Admitted whatever the limits."""
+    effort: Effort
     notes: list[str] = field(default_factory=list)
 
 
-def draft(inputs: Inputs) -> Draft:
+def draft(inputs: Inputs, effort: Effort | None = None) -> Draft:
     """The entries of an input. Raises `TooMany` where it admits more different things than anybody could read."""
     prepared = prepare(inputs.program)
     space = Space()
     all_of = world(space, inputs.families, _named_protocols(inputs.program))
-    work = _work(space, all_of, prepared.program)
+    effort = effort or Effort()
+    work = _work(space, all_of, prepared.program, effort)
     found: list[Found] = []
     useless: list[Key] = []
     defaults: list[tuple[str, str]] = [("inbound", _default(work, Direction.INBOUND))]
     turned, passing = _targets(work, found, useless)
-    plain = _work(space, all_of, without_translation(prepared.program))
+    plain = _work(space, all_of, without_translation(prepared.program), effort)
     ways = [Direction.INBOUND, Direction.OUTBOUND]
     defaults += _inbound(plain, turned, found, _filters_forward(plain, prepared))
     defaults += _outbound(plain, prepared, found)
     defaults += _forwarded(plain, prepared, found, ways)
-    notes = (*work.notes, *plain.notes)
+    notes = (*work.notes, *plain.notes, *effort.notes())
     merged = dict(defaults)
     order = [(name, merged[name]) for name in ("inbound", "outbound", "forward") if name in merged]
     if passing & work.within and Direction.FORWARDED in ways:
@@ -125,10 +128,10 @@ def draft(inputs: Inputs) -> Draft:
     )
 
 
-def _work(space: Space, all_of: World, program: Program) -> _Work:
+def _work(space: Space, all_of: World, program: Program, effort: Effort) -> _Work:
     partition = space.of_program(program)
     admitted = partition.accepted()
-    return _Work(space, all_of, program, partition, all_of.of(admitted), all_of.of(admitted, over=True))
+    return _Work(space, all_of, program, partition, all_of.of(admitted), all_of.of(admitted, over=True), effort)
 
 
 def _named_protocols(program: Program) -> set[int]:
@@ -200,7 +203,7 @@ def _targets(work: _Work, found: list[Found], useless: list[Key]) -> tuple[Packe
             continue
         allowed = admitted | work.world.beside
         hidden = _hidden_target(work, wanted)
-        for box in cover(admitted, allowed):
+        for box in cover(admitted, allowed, work.effort):
             limit = _limited(work, box, admitted) if not set_of(work.space, box) & admitted <= work.beyond else None
             steps = tuple(Step(chain, line) for chain, line in lines)
             evidence = {atom: (*steps, *more) for atom, more in _steps(work, box, admitted).items()}
@@ -228,6 +231,8 @@ def _steps(work: _Work, box: Box, packets: PacketSet) -> Evidence:
         half = replace(box, source=box.source.only(family), destination=box.destination.only(family))
         base = example(set_of(work.space, half) & packets)
         for atom in list(found)[:MOST_EVIDENCE] if base is not None else ():
+            if not work.effort.reads(work.program):
+                break
             assert base is not None
             decided = evaluate(work.program, _as(base, atom)).decided
             if decided is not None:
@@ -277,7 +282,7 @@ def _admitted(
     """Entries for some connections: those without limits, then those of each limit."""
     free = wanted & work.beyond
     spare = allowed & (work.beyond | work.world.beside | (allowed - work.within))
-    for box in cover(free, spare):
+    for box in cover(free, spare, work.effort):
         yield Found(section, box, None, None, masquerade, _steps(work, box, free))
     limited = wanted - work.beyond
     by_limit: dict[Limit | None, list[Box]] = {}
@@ -291,7 +296,7 @@ def _admitted(
         if limit is None:
             work.notes.append("a limit that the language does not have is left out, with what it admitted")
             continue
-        for box in cover(part, part | spare):
+        for box in cover(part, part | spare, work.effort):
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
 
 
@@ -313,13 +318,13 @@ def _inbound(work: _Work, turned: PacketSet, found: list[Found], filtered: bool)
             everything = Box(Direction.INBOUND, _every(work), _every(work))
             found.append(Found("services", everything, None, None, None, _steps(work, everything, here)))
             return
-    plain = cover(here, allowed)
+    plain = cover(here, allowed, work.effort)
     blocks = _candidates(work, filtered)
     if blocks:
         closed = work.space.nothing()
         for _, packets, _ in blocks:
             closed = closed | packets
-        with_blocks = cover(here, allowed | closed)
+        with_blocks = cover(here, allowed | closed, work.effort)
         union = work.space.nothing()
         for box in with_blocks:
             union = union | set_of(work.space, box)
@@ -348,7 +353,7 @@ def _every(work: _Work) -> Addresses:
 
 
 def _denied(work: _Work, wanted: PacketSet, free: PacketSet, way: Direction) -> Iterator[Found]:
-    for box in cover(wanted, (wanted | work.world.beside | free).along(way)):
+    for box in cover(wanted, (wanted | work.world.beside | free).along(way), work.effort):
         yield Found("block", box, None, None, None, _steps(work, box, wanted))
 
 

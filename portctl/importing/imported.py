@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,19 +12,19 @@ from portctl.files import Files
 from portctl.importing.account import Account
 from portctl.importing.accounting import account
 from portctl.importing.draft import Draft, draft
+from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
 from portctl.importing.naming import Names
 from portctl.importing.naming import name as give_names
-from portctl.importing.world import NOBODY, World, families_of, with_values
+from portctl.importing.world import World, plain
 from portctl.importing.write import Text, comment_lines, write
-from portctl.net import Address, Ranges
+from portctl.net import Address
 from portctl.problems import Problem, Problems
 from portctl.resolve import resolve
 from portctl.ruleset import Ruleset
 from portctl.space import sides
-from portctl.space.boxes import Box, TooMany, boxes, set_of
+from portctl.space.boxes import TooMany, boxes, set_of
 from portctl.space.difference import Change, Difference, Relation, Way
-from portctl.space.dimensions import PORT, SOURCE, SOURCE_PORT
 from portctl.space.examples import example
 from portctl.space.internet import width
 from portctl.space.sets import PacketSet
@@ -49,10 +49,15 @@ class Imported:
         return self.difference is not None and self.difference.relation == "same" and not self.problems
 
 
-def bring(inputs: Inputs, name: str, alike: bool = True, own: Iterable[Address] = ()) -> Imported:
-    """The policy called `name` of an input. `own`: the host's own addresses, where known. Raises `Problems`."""
+def bring(
+    inputs: Inputs, name: str, alike: bool = True, own: Iterable[Address] = (), effort: Effort | None = None
+) -> Imported:
+    """The policy called `name` of an input. Raises `Problems`.
+
+    `own`: the host's own addresses, where known. `effort`: what describing it may take; None: the usual.
+    """
     try:
-        found = draft(inputs)
+        found = draft(inputs, effort)
     except TooMany:
         hint = "portctl describes up to 20,000; give a part of it"
         what = "the input admits more different things than can be described"
@@ -147,16 +152,6 @@ def _parts(world: World, old: sides.Side, new: sides.Side, over: bool) -> dict[W
     }
 
 
-def _plain(box: Box) -> Box:
-    """Without what the world leaves out anyway, which is not worth a word."""
-    source = box.source | NOBODY
-    whole = all(source.is_every(f) for f in families_of(box))
-    plain = (Ranges((1, 65536)), Ranges.single(0))
-    kept = tuple((d, r) for d, r in box.asked if d not in (PORT, SOURCE_PORT) or r not in plain)
-    box = replace(box, asked=kept)
-    return tidy(with_values(box, SOURCE, None) if whole else box)
-
-
 def _changes(
     kind: Way, packets: PacketSet, side: sides.Side, both: tuple[sides.Side, sides.Side], over: bool
 ) -> Iterator[Change]:
@@ -167,4 +162,4 @@ def _changes(
         if kind.startswith("may"):
             steps = [step for each in both for step in each.partition.depends(packet)]
             depends = tuple(dict.fromkeys(sides.step_text(step) for step in steps))
-        yield Change(kind, _plain(box), side.reason(packet), packet, depends, "beyond the limit" if over else "")
+        yield Change(kind, tidy(plain(box)), side.reason(packet), packet, depends, "beyond the limit" if over else "")

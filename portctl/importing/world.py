@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from portctl import services
+from portctl.importing.effort import Effort
 from portctl.net import (
     EVERY_V4,
     EVERY_V6,
@@ -161,6 +162,21 @@ def with_values(box: Box, dimension: Dimension, values: Ranges | Addresses | Non
     return replace(box, asked=tuple(sorted([*kept, (dimension, values)])))
 
 
+def plain(box: Box) -> Box:
+    """The box without what the world leaves out anyway, which is not worth a word."""
+    trivial = (Ranges((1, 65536)), Ranges.single(0))
+    kept = tuple((d, r) for d, r in box.asked if d not in (PORT, SOURCE_PORT) or r not in trivial)
+    others = tuple((d, r) for d, r in kept if d not in (IN, OUT) or r | _LOOPBACK != Ranges((0, size(d, 4))))
+    box = replace(box, asked=others)
+    for dimension, side, nobody in (
+        (SOURCE, box.source, NOBODY),
+        (DESTINATION, box.destination, LOOPBACK_ADDRESSES),
+    ):
+        if all((side | nobody).is_every(f) for f in families_of(box)):
+            box = with_values(box, dimension, None)
+    return box
+
+
 GROWING = (IN, OUT, SOURCE, DESTINATION, SOURCE_PORT, USER, PORT, PROTOCOL)
 """In this order a box is widened: an entry that names no interface reads better than one that names no port."""
 
@@ -232,24 +248,47 @@ MOST_GROWN = 250
 """So many boxes are widened; a set of more is nothing that anybody reads, and is taken as it is cut."""
 
 
-def cover(wanted: PacketSet, allowed: PacketSet, most: int = MOST_GROWN) -> list[Box]:
+def cover(wanted: PacketSet, allowed: PacketSet, effort: Effort, most: int = MOST_GROWN) -> list[Box]:
     """A few boxes, all within `allowed`, that hold everything that is wanted. They may overlap. Raises `TooMany`.
 
     Ports that mean the same are described together, the widest such class first: what is open on every port needs no
-    word at any single one.
+    word at any single one. Where that takes more work than is left, the rest is as it is cut.
     """
+    diagrams = wanted.space.diagrams
+    effort.begin(diagrams.work())
+    if effort.spent(diagrams.work()):
+        return as_cut(wanted, allowed)
     rest = wanted
     found: list[Box] = []
     for alike in _classes(wanted):
         left = rest & alike
         for box in sorted(boxes(left), key=_narrowness) if left else ():
-            if len(found) >= most:
-                return found + boxes(rest)
+            if len(found) >= most or effort.spent(diagrams.work()):
+                return found + as_cut(rest, allowed)
             if rest & set_of(rest.space, box):
                 grown = grow(box, allowed, rest)
                 found.append(grown)
                 rest = rest - set_of(rest.space, grown)
     return found
+
+
+def as_cut(wanted: PacketSet, allowed: PacketSet) -> list[Box]:
+    """What is wanted, as it is cut. "Every interface but", which no entry can say, is every interface where it may be."""
+    found: list[Box] = []
+    tries = MOST_OPENED
+    for box in map(plain, boxes(wanted)):
+        for dimension in (IN, OUT):
+            values = box.values(dimension)
+            if values is not None and values.count() > size(dimension, 4) // 2 and tries > 0:
+                tries -= 1
+                free = with_values(box, dimension, None)
+                box = free if set_of(wanted.space, free) <= allowed else box
+        found.append(box)
+    return found
+
+
+MOST_OPENED = 2000
+"""For so many boxes it is asked whether they may be open at every interface."""
 
 
 def _classes(packets: PacketSet) -> Iterator[PacketSet]:

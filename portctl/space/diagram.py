@@ -35,6 +35,8 @@ class Diagrams:
     """By number; None: a leaf."""
     values: dict[int, Hashable] = field(default_factory=dict)
     """What the leaves say, by number."""
+    cuts: int = 0
+    """Of all nodes together."""
     _leaves: dict[Hashable, int] = field(default_factory=dict)
     _unique: dict[Node, int] = field(default_factory=dict)
     _memo: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -58,7 +60,12 @@ class Diagrams:
         if found is None:
             found = self._unique[node] = len(self.nodes)
             self.nodes.append(node)
+            self.cuts += len(node.cuts)
         return found
+
+    def work(self) -> int:
+        """A measure of what has been worked out so far, the same on every machine."""
+        return len(self._memo) + self.cuts
 
     def combine(self, operation: Operation, left: int, right: int) -> int:
         """The function that says `operation(left, right)` of every packet. The operation must be one lasting object."""

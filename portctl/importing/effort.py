@@ -1,0 +1,49 @@
+"""How much work it may be to describe an input well. It is counted, not timed: one input gives one policy everywhere.
+
+What is left when it is spent is described as it is cut: each box an entry, neither widened nor named after lines. The
+policy is compared with its input all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from portctl.program import Program
+
+MOST_WORK = 2_000_000
+"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 20 seconds."""
+MOST_READ = 60_000_000
+"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 15 seconds."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """What describing one input has taken so far."""
+
+    work: int = MOST_WORK
+    """What is left to be spent on widening."""
+    read: int = MOST_READ
+    """What is left to be spent on the search for deciding lines."""
+    mark: int = 0
+
+    def begin(self, done: int) -> None:
+        """Widening begins; so much work the diagrams have seen before."""
+        self.mark = done
+
+    def spent(self, done: int) -> bool:
+        """Whether the widening is to end, after what the diagrams have seen since."""
+        self.work -= done - self.mark
+        self.mark = done
+        return self.work < 0
+
+    def reads(self, program: Program) -> bool:
+        """Whether a packet may still be sent through all lines of a program; then they count as read."""
+        self.read -= sum(len(chain.lines) for chain in program.chains)
+        return self.read >= 0
+
+    def notes(self) -> Iterator[str]:
+        if self.work < 0:
+            yield "there is much to describe: some entries are as the input cuts its packets, not joined further"
+        if self.read < 0:
+            yield "there is much to describe: for some entries no deciding lines were sought, so names are plain"
