@@ -273,7 +273,7 @@ def cover(wanted: PacketSet, allowed: PacketSet, effort: Effort, most: int = MOS
 
 
 def as_cut(wanted: PacketSet, allowed: PacketSet) -> list[Box]:
-    """What is wanted, as it is cut. "Every interface but", which no entry can say, is every interface where it may be."""
+    """What is wanted, as it is cut. "Every interface but" cannot be said: it is every interface where it may be."""
     found: list[Box] = []
     tries = MOST_OPENED
     for box in map(plain, boxes(wanted)):
