@@ -43,7 +43,7 @@ def first(observed: Observed, name: str) -> First:
     admitted = _Admitted.of(observed.program) if observed.program is not None else None
     peers = _peers(observed)
     entries: list[Entry] = []
-    taken: set[tuple[str, str]] = set()
+    taken: set[str] = set()
     silent: list[str] = []
     for group in _services(observed.listeners or ()):
         entry = _entry(group, peers, admitted, observed.facts.own_addresses())

@@ -78,7 +78,7 @@ def name(draft: Draft, alike: bool) -> Names:
             for atom, steps in _said_atoms(found, conditions, draft).items():
                 listed[atom] = tuple(dict.fromkeys((*listed.get(atom, ()), *steps)))
     _join_pings(groups, alike and len(draft.inputs.families) == 1)
-    taken: set[tuple[str, str]] = set()
+    taken: set[str] = set()
     for conditions, listed in groups.items():
         for entry in _entries(conditions, listed):
             if entry.section != "block":
@@ -362,8 +362,8 @@ def _description(steps: Iterable[Step], named: str) -> str | None:
     return text[:200] or None
 
 
-def unique(entry: Entry, taken: set[tuple[str, str]]) -> None:
-    """Names are taken once a section; services and forwards of one name are confusing, and are told apart, too."""
+def unique(entry: Entry, taken: set[str]) -> None:
+    """A name is taken once; services and forwards of one name would be confusing, and are told apart, too."""
     base = entry.name or "entry"
     device = (entry.interfaces or entry.out_interfaces or ("",))[0].rstrip("*")
     candidates = [base, *([slug(f"{base}-{device}")] if device else [])]
@@ -371,9 +371,9 @@ def unique(entry: Entry, taken: set[tuple[str, str]]) -> None:
         where = next(iter(_texts(entry.destination)), "")
         candidates.append(slug(f"{base}-at-{where}".replace(".", "-").replace(":", "-").split("/")[0]))
     for candidate in joined(candidates, (f"{base[:25]}-{number}" for number in count(2))):
-        if candidate and all((section, candidate) not in taken for section in _SECTIONS):
+        if candidate and candidate not in taken:
             entry.name = candidate
-            taken.add((entry.section, candidate))
+            taken.add(candidate)
             return
 
 
