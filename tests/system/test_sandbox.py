@@ -136,7 +136,8 @@ def test_a_closed_sandbox_runs_nothing() -> None:
 
 
 OPEN = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 from portctl.command import Command
 from portctl.hosts.sandbox import Layout, Sandbox
 with Sandbox(Layout(("eth0", "wan0"))) as box:
