@@ -8,15 +8,16 @@ SHELL = /bin/sh
 VENV = .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-TOOLS = iptables nftables ipset conntrack iproute2 net-tools lsof openssh-server openssh-client fail2ban procps util-linux shellcheck dash posh mksh busybox podman sudo tmux python3-venv
+DEMO_TOOLS = iptables nftables ipset conntrack iproute2 procps util-linux python3-venv
+TOOLS = $(DEMO_TOOLS) net-tools lsof openssh-server openssh-client fail2ban shellcheck dash posh mksh busybox podman sudo tmux
 
 MACHINES = debian
 VAGRANT_TOOLS = vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base \
 	qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client iproute2
 
-.PHONY: nightly demo test check accept bench tools vagrant vagrant-tools clean
+.PHONY: nightly demo test check accept bench tools demo-tools vagrant vagrant-tools clean
 
-demo: $(BIN)/.ready tools
+demo: $(BIN)/.ready demo-tools
 	@sh .ci/demo.sh $(BIN)/portctl
 
 test: $(BIN)/.ready tools check
@@ -45,6 +46,11 @@ bench: $(BIN)/.ready tools
 	$(BIN)/python benchmarks/space.py
 
 # The Debian packages that the demonstration and the tests run for real. Without root it says what is missing.
+demo-tools: $(VENV)/.demo-tools
+$(VENV)/.demo-tools: Makefile .ci/tools.sh | $(BIN)/.ready
+	sh .ci/tools.sh $(DEMO_TOOLS)
+	touch $@
+
 tools: $(VENV)/.tools
 $(VENV)/.tools: Makefile .ci/tools.sh | $(BIN)/.ready
 	sh .ci/tools.sh $(TOOLS)

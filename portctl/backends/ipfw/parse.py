@@ -25,6 +25,7 @@ from portctl.program import (
     Deny,
     Field,
     Hook,
+    HookName,
     Jump,
     Line,
     Lookup,
@@ -135,9 +136,9 @@ class _Way:
         return [own, self._chain(beyond, [], after, own=False)]
 
     def _bases(self, found: list[Chain]) -> list[Chain]:
-        hook = "prerouting" if self.way == "in" else "postrouting"
+        hook: HookName = "prerouting" if self.way == "in" else "postrouting"
         first = (Line((), (Jump(found[0].name, goto=True),)),) if found else ()
-        bases = [Chain("ipfw", self.way, first, Hook(hook, 0))]  # type: ignore[arg-type]
+        bases = [Chain("ipfw", self.way, first, Hook(hook, 0))]
         for again in (1, 2) if self.resumed else ():
             lines = tuple(
                 Line(
@@ -146,7 +147,7 @@ class _Way:
                 )
                 for k, position in enumerate(self.resumed)
             )
-            bases.append(Chain("ipfw", f"{self.way} after nat {again}", lines, Hook(hook, again)))  # type: ignore[arg-type]
+            bases.append(Chain("ipfw", f"{self.way} after nat {again}", lines, Hook(hook, again)))
         return bases
 
     def _lines(self, at: int, each: Listed, rule: Rule) -> list[Line]:
