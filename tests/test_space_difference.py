@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portctl import pipeline
-from portctl.net import Addresses
+from portctl.net import Addresses, Ranges
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Line, Program
 from portctl.ruleset import Verdict, decide
 from portctl.space import Space, report, sides
@@ -146,6 +146,25 @@ def test_what_cannot_be_known_is_named_by_its_line() -> None:
     assert "depends on line 7: -A INPUT -m string" in report.text(found)
     again = sides.of_program(space, listing(line), "again")
     assert differences.differ(sides.of_program(space, listing(line), "new"), again).relation == "same"
+
+
+def test_many_lines_of_one_chain_that_cannot_be_known_are_named_together() -> None:
+    mine = [
+        Line(
+            (Condition(Field.SOURCE, Ranges.single(0x0A000000 + number), family=4), Condition(Field.UNKNOWN, "mac")),
+            (Accept(),),
+            f"-A INPUT -s 10.0.0.{number} -m mac -j ACCEPT",
+            number=number,
+        )
+        for number in range(1, 101)
+    ]
+    space = Space()
+    loose, strict = (sides.of_program(space, listing(*each), "x") for each in (mine, mine[:0]))
+    found = differences.differ(strict, loose)
+    assert found.relation == "uncertain"
+    assert "depends on line 1: -A INPUT -s 10.0.0.1 -m mac -j ACCEPT (or one of 99 such lines" in report.text(found)
+    assert len(space.steps) == 1
+    assert differences.differ(loose, sides.of_program(space, listing(*mine[1:]), "y")).relation == "uncertain"
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

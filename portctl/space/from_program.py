@@ -6,7 +6,7 @@ A packet that is translated on its way goes on with a body of its own, made for 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from portctl.net import Address
@@ -16,6 +16,7 @@ from portctl.program import (
     Chain,
     Condition,
     Deny,
+    Field,
     HookName,
     Jump,
     Lookup,
@@ -71,6 +72,7 @@ class Maker:
     _chains: dict[tuple[int | None, str, str], Chain] = field(default_factory=dict)
     _made: dict[tuple[int, View, Rest], Body] = field(default_factory=dict)
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
+    _asking: dict[int, tuple[ProgramLine, ...]] = field(default_factory=dict)
     _marked: bool = False
 
     def __post_init__(self) -> None:
@@ -221,12 +223,36 @@ class Maker:
 
     def _number(self, step: At) -> int:
         chain, line = step
-        key = (chain.family, chain.table, chain.name, line)
+        many = self._unknown_lines(chain)
+        together = len(many) > MOST_NAMED and _is_unknown(line)
+        key = (chain.family, chain.table, chain.name, many if together else line)
         found = self.numbers.get(key)
         if found is None:
             found = self.numbers[key] = len(self.steps)
-            self.steps.append(Step(*step))
+            self.steps.append(Step(chain, _one_of(many) if together else line))
         return found
+
+    def _unknown_lines(self, chain: Chain) -> tuple[ProgramLine, ...]:
+        found = self._asking.get(id(chain))
+        if found is None:
+            found = self._asking[id(chain)] = tuple(line for line in chain.lines if _is_unknown(line))
+        return found
+
+
+MOST_NAMED = 24
+"""Where more lines of one chain ask what nobody can know, they are one: else each source that a chain of hardware
+addresses names, say, would differ from all others in everything that follows."""
+
+
+def _is_unknown(line: ProgramLine) -> bool:
+    unknown = any(isinstance(action, Unknown) for action in line.actions)
+    return unknown or any(c.field in (Field.UNKNOWN, Field.CONCATENATION) for c in line.conditions)
+
+
+def _one_of(lines: Sequence[ProgramLine]) -> ProgramLine:
+    first, number = lines[0], len(lines)
+    text = f"{first.text} (or one of {number - 1} such lines that follow in its chain)"
+    return replace(first, text=text)
 
 
 def _denial(action: Deny) -> Act:
