@@ -29,7 +29,7 @@ OPTION = re.compile(
 )
 FILTER = re.compile(rf"(?P<action>pass|block drop|block return|match) (?P<way>in|out)(?: log)?(?P<quick> quick)?{BODY}")
 RDR = re.compile(rf"rdr{BODY} tag {NAME} -> {POOL}")
-NO_RDR = re.compile(rf"no rdr{BODY}")
+NO_RDR = re.compile(rf"no rdr{BODY}(?: tag {NAME})?")
 NAT = re.compile(rf"nat{BODY} tag {NAME} tagged {NAME} -> {POOL}")
 PLAIN = (
     re.compile(

@@ -8,7 +8,8 @@ import pytest
 
 from portctl import backends
 from portctl.backends.base import Ability
-from portctl.program import Answer, evaluate
+from portctl.backends.pf.meaning import NETWORK_MARK
+from portctl.program import Answer, Chain, Hook, Line, Program, SetMark, evaluate
 from portctl.ruleset import TCP, Direction, Packet, Ruleset, State, Verdict
 from tests import generate
 from tests.generate import Plain
@@ -140,3 +141,31 @@ def test_macos_does_not_take_what_its_kernel_does_not_know() -> None:
         packet = Packet(Direction.INBOUND, TCP, ip_address(address), ip_address("192.0.2.1"), 22, state=State.NEW)
         assert evaluate(program, packet).verdict is verdict
         assert evaluate(program, through("10.0.0.5", 22, address)).verdict is not Verdict.ACCEPT
+
+
+def tagged_before(program: Program, number: int) -> Program:
+    """The same where each packet arrives with a tag, as out of a tunnel or from another network stack."""
+    brought = Line((), (SetMark(NETWORK_MARK, number),))
+    return Program((Chain("before", "before", (brought,), Hook("prerouting", -100)), *program.chains))
+
+
+@pytest.mark.parametrize("name", backends.DIALECTS)
+def test_a_tag_that_a_packet_brings_along_opens_and_closes_nothing(name: str) -> None:
+    wanted = ruleset(
+        web={"ports": "8080/tcp", "from": "198.51.100.0/24", "target": "10.0.0.5:80"},
+        lan={"ports": "ssh", "from": "198.51.100.7", "in": "wan", "to": "10.0.0.0/8", "out": "lan"},
+    )
+    if name == "pf-macos":
+        wanted = ruleset(web={"ports": "8080/tcp", "from": "198.51.100.0/24", "to": "192.0.2.1", "target": ":80"})
+    whole = backends.load(name).parse({"pf.conf": conf(name, wanted)})
+    inward = [
+        Packet(Direction.INBOUND, TCP, ip_address(source), ip_address("192.0.2.1"), port, interface="em0")
+        for source in ("198.51.100.7", "203.0.113.9")
+        for port in (22, 80, 8080)
+    ]
+    packets = [*inward, through("10.0.0.5", 22, "198.51.100.7"), through("10.0.0.5", 80), through("10.0.0.6", 22)]
+    expected = [evaluate(whole, packet).verdict for packet in packets]
+    assert Verdict.ACCEPT in expected
+    for number in range(1, 12):
+        program = tagged_before(whole, number)
+        assert [evaluate(program, packet).verdict for packet in packets] == expected, number

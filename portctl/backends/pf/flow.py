@@ -279,7 +279,7 @@ def translating(reading: Reading, rules: list[Spec], direction: str) -> Iterator
             else:
                 asked = conditions(spec, reading.world, reading.tags)
                 if spec.negated:
-                    yield _line(spec, asked, (Accept(),))
+                    yield _line(spec, asked, (*_tag(reading, spec), Accept()))
                     continue
                 passed = (SetMark(PASSED, PASSED),) if spec.verb == "pass" else ()
                 yield _line(spec, asked, (*_tag(reading, spec), *passed, *_translations(reading, spec)))

@@ -15,6 +15,7 @@ from portctl.backends.pf.words import devices, label, tag
 from portctl.net import Family, network_texts
 from portctl.ruleset import Flow, Flows, Kind, Translation
 
+NEW = "portctl_new"
 LOOPBACK_NETWORK: dict[Family, str] = {4: "127.0.0.0/8", 6: "::1"}
 
 
@@ -29,11 +30,18 @@ class Turn:
 
 
 def write(file: File) -> None:
-    """Fills `file.translations`, or the beginning of `file.inward`."""
+    """Fills `file.translations`, or the beginning of `file.inward`.
+
+    A packet may come with a tag: it came out of a tunnel, or from another virtual network stack, where the tag's number
+    is another name's (PACKET_TAG_PF persists: FreeBSD's mbuf.h). So each begins with a tag that nothing asks for. Where
+    `rdr` rules come first, one that turns nothing sets it: pf_match_translation tags for those too.
+    """
     if not file.dialect.rules_translate:
         for item in file.ruleset.translations:
             file.translations += redirecting(file, item)
+        file.translations.append(f"no rdr from any to any tag {NEW}")
         return
+    file.inward.append(f"match in from any to any tag {NEW}")
     for item in reversed(file.ruleset.translations):
         file.inward += tagging(file, item)
     for item in file.ruleset.translations:
@@ -46,7 +54,7 @@ def redirecting(file: File, item: Translation) -> Iterator[str]:
     for turn in turns(file, item):
         for spared in loopback(item, turn):
             for _, text in matches(item.flows, [(turn.family, sources[turn.family], spared)]):
-                yield f"no rdr{devices(turn.interfaces)}{text}"
+                yield f"no rdr{devices(turn.interfaces)}{text} tag {NEW}"
         for _, text in matches(item.flows, [(turn.family, sources[turn.family], turn.where)]):
             yield f"rdr{devices(turn.interfaces)}{text} tag {tag('to', item.name)} -> {turn.pool}"
 
