@@ -26,7 +26,7 @@ mount --make-rprivate / 2>/dev/null
 machine=$0
 for name in "$machine"/root/dev/*; do mount --bind /dev/null "$name" || exit 90; done
 for name in "$machine"/root/*; do
-    case ${name##*/} in dev | etc | var | Library) continue ;; esac
+    case ${name##*/} in dev | etc | var | Library | boot) continue ;; esac
     [ -L "$name" ] || mount --rbind "/${name##*/}" "$name" || exit 90
 done
 for name in "$machine"/bin/*; do
@@ -37,7 +37,7 @@ done
 mount --bind "$machine/bin" "$machine/root/usr/local/sbin" || exit 90
 exec chroot "$machine/root" "$@"
 """
-OWN = ("dev", "etc", "var", "Library")
+OWN = ("dev", "etc", "var", "Library", "boot")
 """Folders of the root that are the machine's own; the others are those of the real one."""
 RELEASES = {"FreeBSD": "15.0-RELEASE", "OpenBSD": "7.6", "Darwin": "24.1.0"}
 NETSTAT = """\
@@ -113,6 +113,7 @@ def room(folder: Path, system: str, pf: bool = True) -> Room:
         "var/run",
         "var/db",
         "dev",
+        "boot",
         *(("Library/LaunchDaemons",) if system == "Darwin" else ()),
     ):
         (root / name).mkdir(parents=True)

@@ -99,6 +99,26 @@ def test_what_freebsd_would_load_at_boot(tmp_path: Path) -> None:
     assert any("pfctl does not take" in finding for finding in applying.status(host).findings)
 
 
+def test_a_table_that_freebsd_takes_only_when_told_so_is_there_after_a_boot(tmp_path: Path) -> None:
+    host = machine("FreeBSD pf", tmp_path)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    many = "".join(f"10.{i >> 8 & 255}.{i & 255}.{i >> 16}\n" for i in range(66_000))
+    bundle = {"pf-freebsd15/pf.conf": "", "pf-freebsd15/x.table": many, "minimal/pf-freebsd15/y.table": "192.0.2.1\n"}
+    loader, told = "/boot/loader.conf", 'net.pf.request_maxcount="66000"\n'
+    assert not host.file(loader).exists()
+    assert boot_bsd.blocks("freebsd-rc", "pf-freebsd15", {}, bundle)[loader] == told
+    assert boot_bsd.blocks("freebsd-rc", "ipfw", {}, bundle)[loader] == ""
+    assert loader not in boot_bsd.blocks("openbsd-rc", "pf-openbsd", {}, bundle)
+    assert host.run(Command(("sh", "-c", "cat >/etc/portctl/boot/current/x.table"), many.encode())).ok
+    assert "a table of 66000 networks: pf takes 65535" in host.run(Command(("sh", boot_bsd.CHECK))).stdout
+    host.file(loader).write_text(f"# portctl: begin\n{told}# portctl: end\nbeastie_disable=YES\n")
+    assert host.run(Command(("sh", boot_bsd.CHECK))).ok
+    host.file("/boot/loader.conf.local").write_text("net.pf.request_maxcount=1000\n")
+    assert "pf takes 1000" in host.run(Command(("sh", boot_bsd.CHECK))).stdout
+    applying.apply(host, request(tmp_path, POLICY.replace("https", "8443/tcp")), applying.Talk())
+    assert host.file(loader).read_text() == "beastie_disable=YES\n"
+
+
 def test_the_boot_file_stands_alone() -> None:
     bundle = {
         "pf-openbsd/pf.conf": 'table <portctl_x> const file "x.table"\n',

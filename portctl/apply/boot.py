@@ -95,7 +95,7 @@ def on_bsd(
         places={SCRIPT: (0o700, text("guard/boot.sh")), **boot_bsd.places(init, backend.NAME)},
         links={},
         previous=previous,
-        blocks=boot_bsd.blocks(init, backend.NAME, settings),
+        blocks=boot_bsd.blocks(init, backend.NAME, settings, bundle),
         replaced=boot_bsd.replaced(init, bundle),
         check=boot_bsd.CHECK,
     )

@@ -19,6 +19,10 @@ CHECK = f"{BOOT}/check.sh"
 _RC_FILE = {"freebsd-rc": "/etc/rc.conf", "openbsd-rc": "/etc/rc.conf.local"}
 _SYSCTL_CONF = "/etc/sysctl.conf"
 _REPLACED = {"openbsd-rc": "/etc/pf.conf"}
+_LOADER = "/boot/loader.conf"
+_MAXCOUNT = 65_535
+"""Networks of one table that pf of FreeBSD takes, unless net.pf.request_maxcount is raised. rc.d/sysctl comes before
+rc.d/pf loads the module, so loader.conf(5) is the one place that every version reads in time."""
 _JOB = "/Library/LaunchDaemons/org.portctl.boot.plist"
 _GATEWAY = {"net.inet.ip.forwarding": "gateway_enable", "net.inet6.ip6.forwarding": "ipv6_gateway_enable"}
 """rc.d/routing of FreeBSD sets these settings by these names, after sysctl.conf(5) was read."""
@@ -49,8 +53,8 @@ def words(init: str, backend: str, file: str) -> str:
     return text(name) if (folder() / name).is_file() else ""
 
 
-def blocks(init: str, backend: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """{path: lines} that portctl marks as its own in files of others."""
+def blocks(init: str, backend: str, settings: Mapping[str, str], bundle: Mapping[str, str]) -> dict[str, str]:
+    """{path: lines} that portctl marks as its own in files of others. `bundle` is what the boot is to load."""
     found = {}
     if rc := _RC_FILE.get(init):
         lines = words(init, backend, "rc")
@@ -58,9 +62,16 @@ def blocks(init: str, backend: str, settings: Mapping[str, str]) -> dict[str, st
             for name, variable in _GATEWAY.items():
                 if name in settings:
                     lines += f'{variable}="{"NO" if settings[name] == "0" else "YES"}"\n'
+            found[_LOADER] = _limits(bundle) if package(backend) == "pf" else ""
         found[rc] = lines
         found[_SYSCTL_CONF] = "".join(f"{name}={value}\n" for name, value in settings.items())
     return found
+
+
+def _limits(bundle: Mapping[str, str]) -> str:
+    """What the loader must tell pf before the rules of a bundle are loaded."""
+    largest = max((text.count("\n") for path, text in bundle.items() if path.endswith(".table")), default=0)
+    return f'net.pf.request_maxcount="{largest}"\n' if largest > _MAXCOUNT else ""
 
 
 def places(init: str, backend: str) -> dict[str, tuple[int, str]]:
@@ -81,4 +92,5 @@ def everything(init: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, 
     """The blocks, the files of its own and the replaced files that portctl may ever have written on such a system."""
     rc = _RC_FILE.get(init)
     own = (_JOB,) if init == "launchd" else ()
-    return ((rc, _SYSCTL_CONF) if rc else ()), own, tuple(filter(None, (_REPLACED.get(init),)))
+    loader = (_LOADER,) if init == "freebsd-rc" else ()
+    return ((rc, _SYSCTL_CONF, *loader) if rc else ()), own, tuple(filter(None, (_REPLACED.get(init),)))

@@ -71,15 +71,18 @@ rules() {
 
 rules | pfctl -nf - >/dev/null
 [ "${1-}" != check ] || exit 0
-[ -c /dev/pf ] || kldload pf
 
-# FreeBSD takes so many networks of a table, and no more.
+# FreeBSD takes so many networks of a table, and no more. Some versions ask for the number when the module is loaded.
 largest=0
 for file in *.table; do
     [ -r "$file" ] || continue
     count=$(($(wc -l <"$file")))
     [ "$count" -le "$largest" ] || largest=$count
 done
+[ -c /dev/pf ] || {
+    [ "$largest" -le 65535 ] || kenv "net.pf.request_maxcount=$largest" >/dev/null 2>&1 || :
+    kldload pf
+}
 if [ "$(sysctl -n net.pf.request_maxcount 2>/dev/null || echo "$largest")" -lt "$largest" ]; then
     sysctl "net.pf.request_maxcount=$largest" >/dev/null || {
         echo "write net.pf.request_maxcount=$largest into /boot/loader.conf and start anew" >&2

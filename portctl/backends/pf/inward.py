@@ -2,7 +2,7 @@
 
 What a packet that passes through learns here goes along with it as a tag, of which a packet has one at a time:
 
-    portctl_new           nothing yet: it begins with this one, whatever a tunnel or another network stack had left on it
+    portctl_new           nothing yet: each begins with it, whatever a tunnel or another network stack had left
     portctl_here          its destination is this host
     portctl_to_ENTRY      that forward translated its destination
     portctl_from_IF       some forward may let it through; it came in on IF (`portctl_from`: on any other interface)

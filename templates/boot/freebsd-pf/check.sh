@@ -21,4 +21,9 @@ checkyesno pf_fallback_rules_enable 2>/dev/null ||
 for file in "$boot/boot.conf" "$boot/minimal.conf"; do
     pfctl -nf "$file" >/dev/null 2>&1 || say "pfctl does not take $file"
 done
+largest=$(find "$boot/" -name '*.table' -exec wc -l {} \; 2>/dev/null | awk '$1 > most { most = $1 } END { print most + 0 }')
+most=$(cat /boot/loader.conf /boot/loader.conf.local 2>/dev/null |
+    sed -n 's/^[[:space:]]*net\.pf\.request_maxcount="\{0,1\}\([0-9]*\).*/\1/p' | tail -n 1)
+[ "$largest" -le "${most:-65535}" ] ||
+    say "a table of $largest networks: pf takes ${most:-65535}, as long as net.pf.request_maxcount in /boot/loader.conf says no more"
 exit $wrong
