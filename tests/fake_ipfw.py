@@ -28,7 +28,8 @@ EMPTY: dict[str, Any] = {
     "sysctl": {
         "net.inet.ip.fw.one_pass": "1", "net.inet.ip.fw.tables_max": "128", "net.inet.ip.fw.dyn_keep_states": "0",
         "net.inet.ip.fw.verbose": "0", "net.inet.ip.fw.enable": "1", "net.inet6.ip6.fw.enable": "1",
-        "net.inet6.ip6.fw.deny_unknown_exthdrs": "1",
+        "net.inet6.ip6.fw.deny_unknown_exthdrs": "1", "net.inet.ip.fw.dyn_max": "16384",
+        "net.inet.ip.fw.dyn_parent_max": "4096",
     },
 }  # fmt: skip
 
@@ -71,13 +72,14 @@ class Fake:
         if words[-2:] == ["-S", "list"]:
             counted = " 0 0" if words[0] == "-a" else ""
             for number, place, body in sorted(self.state["rules"], key=lambda rule: rule[0]):
+                body = body.replace(" 41 from ", " ipv6 from ")  # by its name in /etc/protocols
                 print(f"{'# DISABLED ' if place in self.state['off'] else ''}{number:05}{counted} set {place} {body}")
             print(f"65535{counted} set 31 deny ip from any to any")
         elif words[0] == "add":
             if self.state["lose"] and self.state["lose"] in line:
                 return
             assert words[2] == "set"
-            body = line.split(" ", 4)[4]
+            body = line.split(" ", 4)[4].replace(" ipv6 from ", " ip6 from ")
             for name in re.findall(r"table\(([^),]+)", body.partition(" // ")[0]):
                 self.state["tables"].setdefault(name, ["addr", "legacy", {}])
             self.state["rules"].append([int(words[1]), int(words[3]), body.rstrip()])

@@ -308,3 +308,27 @@ def test_the_scripts_are_plain_sh(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(templating.text(f"ipfw/{name}"))
     done = subprocess.run(["shellcheck", "-s", "sh", str(tmp_path / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_name_of_protocol_41_is_not_saved(machine: Machine) -> None:
+    """`ipfw list` prints `ipv6`, which in a file is every packet of IPv6."""
+    from portctl.net import Addresses
+    from portctl.ruleset import Flow
+
+    folder = machine.put("a", one(starts("sit", Flow(41), source=Addresses.of("198.51.100.5"))))
+    assert machine.load(folder).returncode == 0
+    before = machine.loaded()
+    saved = machine.folder / "saved"
+    assert machine.run(folder / "save.sh", str(saved)).returncode == 0
+    assert machine.load(saved).returncode == 0
+    assert machine.loaded() == before and any(" 41 from " in body for _, _, body in before)
+
+
+def test_there_is_room_for_the_sources_that_are_counted(machine: Machine) -> None:
+    names = ("net.inet.ip.fw.dyn_parent_max", "net.inet.ip.fw.dyn_max")
+    assert machine.load(machine.put("a", small(22))).returncode == 0
+    assert [machine.state()["sysctl"][name] for name in names] == ["4096", "16384"]
+    folder = machine.put("b", one(starts("web", tcp(80), source=OFFICE, max_connections=5)))
+    machine.change(sysctl=machine.state()["sysctl"] | {names[1]: "100000"})
+    assert machine.load(folder).returncode == 0
+    assert [machine.state()["sysctl"][name] for name in names] == ["65536", "100000"]

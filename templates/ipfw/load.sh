@@ -174,7 +174,7 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         if (line != "") print "table " new name " add" line
         next
     }
-    /^#/ { next }
+    /^#/ || $1 == "disable" { next }
     $1 == "nat" { instance($0); next }
     {
         text = $0
@@ -219,6 +219,11 @@ fi
 set_to() {
     sysctl "$1=$2" >/dev/null && [ "$(sysctl -n "$1")" = "$2" ]
 }
+# at_least NAME VALUE: raises a setting that this system has
+at_least() {
+    now=$(sysctl -n "$1" 2>/dev/null) || return 0
+    [ "$now" -ge "$2" ] || { sysctl "$1=$2" >/dev/null && [ "$(sysctl -n "$1")" -ge "$2" ]; }
+}
 # Without this a connection ends with the rule that let it in.
 set_to net.inet.ip.fw.dyn_keep_states 1 || give_up "net.inet.ip.fw.dyn_keep_states cannot be 1: connections would be cut"
 # With 1 ipfw drops every IPv6 packet of a protocol that it has no notion of, whatever the rules say.
@@ -227,6 +232,11 @@ set_to net.inet.ip.fw.dyn_keep_states 1 || give_up "net.inet.ip.fw.dyn_keep_stat
 # With 1 whatever nat has looked at is accepted.
 if [ -s "$scratch/asked" ] && [ "$one_pass" != 0 ]; then
     set_to net.inet.ip.fw.one_pass 0 || give_up "net.inet.ip.fw.one_pass cannot be 0"
+fi
+if grep -q ' src-addr [0-9][0-9]* :portctl_' "$rules"; then
+    for name in net.inet.ip.fw.dyn_parent_max net.inet.ip.fw.dyn_max; do
+        at_least $name 65536 || give_up "$name cannot be 65536: so many sources are to be counted"
+    done
 fi
 if grep -q '^add [^/]* log ' "$rules"; then
     set_to net.inet.ip.fw.verbose 1 || give_up "net.inet.ip.fw.verbose cannot be 1: nothing would be logged"

@@ -73,6 +73,8 @@ if [ -s "$scratch/rules" ]; then
         comment = ""
         if (at = index(text, " // ")) { comment = substr(text, at); text = substr(text, 1, at - 1) }
         gsub(/portctl1_/, "portctl0_", text)
+        # The name of protocol 41 is in a file another word for `ip6`, every packet of IPv6.
+        sub(/ ipv6 from /, " 41 from ", text)
         print text comment
     }' >"$target.new" || exit 1
 else

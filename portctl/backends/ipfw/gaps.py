@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 
 from portctl.backends.base import Ability
+from portctl.backends.ipfw import words
 from portctl.backends.ipfw.nat import MOST_ALIASES, leaving_by
+from portctl.net import Addresses, Ranges, networks
 from portctl.problems import Problem, Span, order
 from portctl.ruleset import (
     EVERY_PORT,
@@ -30,6 +32,7 @@ MOST_CONNECTIONS = 65534
 """`limit` takes 16 bits, of which 65535 means `tablearg`."""
 LONGEST_CONFIG = 900
 """Bytes of a `nat` line; ipfw reads lines of 1,024."""
+_UNUSED = "write `::/96` as a whole, or leave them out: no host has one"
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\*?|\*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*\$?|[0-9]{1,10}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -78,12 +81,24 @@ def _rule(rule: Rule, direction: Direction) -> Iterator[Problem]:
     yield from _interfaces(rule.interfaces, rule.place("in"))
     yield from _interfaces(rule.out_interfaces, rule.place("out"))
     yield from _flows(rule.flows, rule.place("ports"))
+    for addresses, key in ((rule.source, "from"), (rule.destination, "to")):
+        if _compatible(addresses):
+            yield _gap("IPv6 addresses within ::/96 (its tables take them for IPv4)", rule.place(key), _UNUSED)
     if direction is Direction.OUTBOUND and rule.interfaces:
         yield _gap("an incoming interface of what this host sends", rule.place("in"))
     if direction is Direction.INBOUND and rule.out_interfaces:
         yield _gap("an outgoing interface of what this host receives", rule.place("out"))
     if rule.user is not None:
         yield from _user(rule, direction)
+
+
+def _compatible(addresses: Addresses) -> bool:
+    """Whether a table would have to hold one of the IPv6 addresses that once stood for IPv4 (RFC 4291, 2.5.5.1): of
+    these `ipfw table` takes but `::`, `::1` and networks that begin with `::`."""
+    if not addresses.v6 or addresses.v6.bounds[0] >= 1 << 32 or words.inline(addresses) is not None:
+        return False
+    within = addresses.v6 & Ranges((0, 1 << 32))
+    return any(first > 1 for first, _ in networks(within, 6))
 
 
 def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:

@@ -33,6 +33,9 @@ BROADCAST = "portctl_broadcast"
 OPEN = "portctl_open"
 """Connections that were open before there were rules: `open.sh` fills it. Kept by a load."""
 OPEN_TYPE = "flow:src-ip,proto,src-port,dst-ip,dst-port"
+LOOPED_TAG = 18432
+"""Marks what this host sends to itself. The bit 0x800 of its number keeps it on a packet that turns back in the
+loopback interface (MTAG_PERSISTENT in FreeBSD's mbuf.h)."""
 CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "ff00::/8")
 """What may be addressed to this host and is no address of an interface."""
 LONGEST_TABLE = 60
@@ -74,9 +77,9 @@ class Layout:
         self.tables[name] = (kind, tuple(entries))
         return name
 
-    def addresses(self, wanted: Addresses, hint: str) -> str:
-        """How a rule names a set of addresses."""
-        if (text := words.inline(wanted)) is not None:
+    def addresses(self, wanted: Addresses, hint: str, *, listed: bool = False) -> str:
+        """How a rule names a set of addresses. `listed`: all but `any` by a table."""
+        if (text := words.inline(wanted)) is not None and (text == "any" or not listed):
             return text
         if wanted not in self.sets:
             groups = {members: name for name, members in self.ruleset.groups}

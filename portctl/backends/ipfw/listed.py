@@ -138,7 +138,10 @@ def _written(listing: Listing, line: str, number: int) -> None:
     """A line of the file `rules`, or of `ipfw nat show config`, or of sysctl."""
     words = line.split()
     if found := _ADDED.match(line):
-        listing.rules.append(_rule(found[1].zfill(5), found[2], found[3], number))
+        text = found[3]
+        if " ipv6 from " in text.partition(" // ")[0]:  # in a file the family, in a listing the name of protocol 41
+            text = text.replace(" ipv6 from ", " ip6 from ", 1)
+        listing.rules.append(_rule(found[1].zfill(5), found[2], text, number))
     elif words[0] == "table" and len(words) > 3 and words[2] == "create":
         listing.table(words[1]).kind = words[words.index("type") + 1] if "type" in words else "addr"
     elif words[0] == "table" and len(words) > 3 and words[2] == "add":
@@ -147,6 +150,8 @@ def _written(listing: Listing, line: str, number: int) -> None:
         entries += zip(words[5::2], words[6::2], strict=True)
     elif found := re.match(r"(?:ipfw )?nat (\S+) config (.*)", line):
         listing.nat[found[1]] = found[2]
+    elif words in (["disable", "one_pass"], ["enable", "one_pass"]):
+        listing.one_pass = words[0] == "enable"
     elif found := re.match(r"net\.inet\.ip\.fw\.one_pass[:=] ?(\d)", line):
         listing.one_pass = found[1] != "0"
     else:

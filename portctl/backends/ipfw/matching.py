@@ -51,10 +51,12 @@ def _body(
     layout: Layout, rule: Rule, way: str, protocol: int | None, source: str, target: str, asked: str, more: str,
     word: str = "ip",
 ) -> Body:  # fmt: skip
-    there = layout.addresses(rule.destination, f"to-{rule.name}")
+    # For ipfw that protocol is the word `ip6`: it would read an address of IPv4 as one of IPv6, and refuse it.
+    listed = protocol == words.IPV6_ENCAPSULATED
+    there = layout.addresses(rule.destination, f"to-{rule.name}", listed=listed)
     if rule.live_destination is not None:
         there = f"table({live(rule.live_destination)})"
-    here = layout.addresses(rule.source, f"from-{rule.name}")
+    here = layout.addresses(rule.source, f"from-{rule.name}", listed=listed)
     if rule.live_source is not None:
         here = f"table({live(rule.live_source)})"
     options = [

@@ -23,6 +23,8 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     sections(layout)
     rules = templating.render(
         "ipfw/rules.j2",
+        # Loaded by hand, what an instance has looked at would be accepted.
+        settings=["disable one_pass"] if layout.nat else [],
         kept=list(_kept(ruleset)),
         tables=list(_tables(layout)),
         nat=[f"#me {line}" if " config ip me " in line else line for line in layout.nat],

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
 from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS, follows
-from portctl.backends.ipfw.layout import BROADCAST, CAST, OPEN, Layout
+from portctl.backends.ipfw.layout import BROADCAST, CAST, LOOPED_TAG, OPEN, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
 from portctl.net import ANYWHERE
@@ -64,7 +64,11 @@ def _head(layout: Layout) -> None:
     head = layout.block("head")
     # Frames, if net.link.ether.ipfw or a bridge hands them over: ARP would be denied too.
     layout.add(head, "allow", "ip from any to any layer2", words.comment("portctl:fixed:frames"))
-    layout.add(head, "allow", "ip from any to any via lo0", words.comment("portctl:fixed:loopback"))
+    loopback = words.comment("portctl:fixed:loopback")
+    layout.add(head, f"count tag {LOOPED_TAG}", "ip6 from any to any out via lo0")
+    layout.add(head, "allow", "ip from any to any via lo0", loopback)
+    # What goes to an own address of IPv6 leaves by lo0, and comes in by the interface that has the address.
+    layout.add(head, "allow", f"ip6 from any to me6 in tagged {LOOPED_TAG}", loopback)
     layout.add(head, f"skipto @{THROUGH_OUT.name}@", f"ip from any to any out tagged {FORWARDED_TAG}")
     layout.add(head, f"skipto @{OUTBOUND.name}@", "ip from any to any out")
     layout.add(head, "reass", "ip4 from any to any in")

@@ -17,15 +17,28 @@ MOST_PORTS = 30
 """Ports or ranges in one rule; the kernel refuses more."""
 LONGEST_COMMENT = 80
 """Bytes; ipfw takes 83."""
+IPV6_ENCAPSULATED = 41
 
 _UNSAFE = re.compile(r"[#\x00-\x20\x7f-\x9f\u2028\u2029]+")
 
 
 def comment(*texts: str | None) -> str:
-    """` // …`. A `#` would cut the line of the file, and runs of blanks become one in the listing."""
+    """` // …`, as `ipfw list` prints it again. A `#` would cut the line of the file."""
     whole = _UNSAFE.sub(" ", "; ".join(text for text in texts if text)).strip()
-    cut = whole.encode()[:LONGEST_COMMENT].decode(errors="ignore").strip()
+    cut = _as_read(whole).encode()[:LONGEST_COMMENT].decode(errors="ignore").strip(" ,")
     return f" // {cut}" if cut else ""
+
+
+def _as_read(text: str) -> str:
+    """What ipfw makes of a line before it cuts it into words: no blank behind a blank or a comma; but a comma behind
+    one of these is a letter like others. At its end either is lost."""
+    kept: list[str] = []
+    behind = True
+    for letter in text:
+        if not behind or letter != " ":
+            kept.append(letter)
+            behind = not behind and letter in " ,"
+    return "".join(kept)
 
 
 def identifier(text: str) -> str:

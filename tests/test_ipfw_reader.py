@@ -1,0 +1,129 @@
+"""What FreeBSD's ipfw makes of a rendered file: read as its own reader reads (sbin/ipfw: main.c, ipfw2.c, ipv6.c,
+tables.c), and what its kernel does with a packet that turns back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portctl.backends import ipfw
+from portctl.backends.base import Ability
+from portctl.net import ANYWHERE, Addresses
+from portctl.program import evaluate
+from portctl.ruleset import KNOWN, TCP, Direction, Flow, Kind, Packet, Rule, Ruleset, Verdict
+from tests import golden_cases
+from tests.nftables_cases import block, one, starts, tcp
+
+WRITTEN = st.text(st.sampled_from("ab ,,;:/!\t#é"), max_size=120)
+PEER = Addresses.of("198.51.100.5")
+
+
+def text(ruleset: Ruleset) -> str:
+    return ipfw.render(ruleset, Ability())["rules"]
+
+
+def as_ipfw_reads(line: str) -> list[str]:
+    """The words of a line: `ipfw_main` copies it in place, and drops what is blank behind a blank or a comma."""
+    kept, copy = "", False
+    for letter in line.partition("#")[0]:
+        if copy:
+            kept += letter
+            copy = letter not in ", \t\n"
+        else:
+            copy = letter not in " \t\n"
+            kept += letter if copy else ""
+    return (kept if copy else kept[:-1]).split()
+
+
+@given(WRITTEN, WRITTEN)
+@settings(max_examples=200, deadline=None)
+def test_a_comment_is_listed_as_it_was_written(description: str, owner: str) -> None:
+    """Or a host would never be found in sync."""
+    for line in text(one(starts("x", tcp(22), description=description, owner=owner))).splitlines():
+        if line.startswith("add "):
+            assert " ".join(as_ipfw_reads(line + "\n")) == line
+
+
+def test_a_blank_behind_a_comma_is_not_kept() -> None:
+    (line,) = (line for line in text(one(starts("x", tcp(22), description="why, when"))).splitlines() if "why" in line)
+    assert line.endswith("// portctl:service:x; why,when")
+
+
+@pytest.mark.parametrize("protocol", [4, 41, 47])
+def test_no_address_of_ipv4_stands_in_a_rule_for_protocol_41(protocol: int) -> None:
+    """`add_src` takes that number for the word `ip6`, and looks for an address of IPv6."""
+    ruleset = one(starts("x", Flow(protocol), source=PEER, destination=Addresses.of("192.0.2.1")))
+    (line,) = (line for line in text(ruleset).splitlines() if f" {protocol} from " in line)
+    assert ("198.51.100.5" in line) is (protocol != 41)
+    assert ("192.0.2.1" in line) is (protocol != 41)
+    packet = Packet(Direction.INBOUND, protocol, ip_address("198.51.100.5"), ip_address("192.0.2.1"), 0)
+    loaded = ipfw.parse({"rules": text(ruleset)})
+    assert evaluate(loaded, packet).verdict is Verdict.ACCEPT
+    assert evaluate(loaded, replace(packet, source=ip_address("198.51.100.6"))).verdict is Verdict.DROP
+
+
+def test_ipv6_is_a_family_in_a_file_and_a_protocol_in_a_listing() -> None:
+    packet = Packet(Direction.INBOUND, TCP, ip_address("2001:db8::9"), ip_address("2001:db8::1"), 22)
+    file = ipfw.parse(
+        {"rules": "add 100 allow ipv6 from any to any in // ipv6 from\nadd 200 deny ip from any to any\n"}
+    )
+    listing = ipfw.parse({"list": "00100 allow ipv6 from any to any in\n65535 deny ip from any to any\n"})
+    assert evaluate(file, packet).verdict is Verdict.ACCEPT
+    of_ipv4 = replace(packet, source=ip_address("192.0.2.9"), destination=ip_address("192.0.2.1"))
+    assert evaluate(file, of_ipv4).verdict is Verdict.DROP
+    assert evaluate(listing, packet).verdict is Verdict.DROP
+    assert evaluate(listing, replace(packet, protocol=41)).verdict is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("addresses", "refused"),
+    [
+        (Addresses.of("::/96") - Addresses.of("::1"), True),
+        (Addresses.of("::2", "::9"), True),
+        (Addresses.of("192.0.2.1", "::8000:0/97"), True),
+        (Addresses.of("::", "::1", "2001:db8::/32"), False),
+        (Addresses.of("::/64", "192.0.2.1"), False),
+        (Addresses.of("::5"), False),
+        (ANYWHERE - Addresses.of("2001:db8::5"), False),
+    ],
+)
+def test_what_a_table_takes_for_ipv4_is_refused(addresses: Addresses, refused: bool) -> None:
+    for rule in (starts("x", tcp(22), source=addresses), block("x", source=addresses)):
+        found = ipfw.gaps(one(rule), Ability())
+        assert [problem.code for problem in found] == ["gap"] * refused
+        if not refused:
+            for line in text(one(rule)).splitlines():
+                found_entry = re.match(r"table \S+ add (\S+:\S*)", line)
+                first = int(ip_address(found_entry[1].partition("/")[0])) if found_entry else 0
+                assert first < 2 or first >= 1 << 32, line
+
+
+def test_what_the_host_sends_to_its_own_address_of_ipv6_comes_back() -> None:
+    """It leaves by lo0 and comes in by the interface that has the address, with only what marks it."""
+    known = Rule("known", Kind.FIXED, Verdict.ACCEPT, states=KNOWN)
+    written = text(one(known))
+    rules = [line for line in written.splitlines() if line.startswith("add ")]
+    (marked,) = (
+        k for k, line in enumerate(rules) if re.search(r" count tag \d+ ip6 from any to any out via lo0$", line)
+    )
+    number = int(rules[marked].split(" tag ")[1].split()[0])
+    assert number & 0x800, "a tag without MTAG_PERSISTENT is taken away in the loopback interface"
+    (taken,) = (k for k, line in enumerate(rules) if f"allow ip6 from any to me6 in tagged {number} " in line)
+    (loopback,) = (k for k, line in enumerate(rules) if "allow ip from any to any via lo0" in line)
+    assert marked < loopback and taken < min(k for k, line in enumerate(rules) if " skipto " in line)
+    own = ip_address("2001:db8::10")
+    forged = Packet(Direction.INBOUND, TCP, own, own, 22, interface="em0")
+    assert evaluate(ipfw.parse({"rules": written}), forged).verdict is Verdict.DROP
+
+
+def test_a_file_with_nat_does_not_leave_the_last_word_to_nat() -> None:
+    for name, has in (("forward-over-service", True), ("web-server", False)):
+        written = text(golden_cases.compiled(golden_cases.FOLDER / name).ruleset)
+        assert (" nat " in written) is has
+        assert ("disable one_pass" in written.splitlines()) is has
+        assert written.index("disable one_pass") < written.index("\ntable ") if has else True
