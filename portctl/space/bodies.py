@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -32,6 +33,13 @@ class Part:
     """A `Ranges` of which there is one object only."""
 
     ranges: Ranges
+
+    def cuts(self, end: int) -> Cuts:
+        """Where its answer changes, of the values from 0 up to `end`."""
+        bounds = self.ranges.bounds
+        if bounds and bounds[0] == 0:
+            bounds = bounds[1:]
+        return bounds if not bounds or bounds[-1] < end else bounds[: bisect_left(bounds, end)]
 
 
 class Act(NamedTuple):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import eq
+from itertools import chain, compress, islice, repeat
+from operator import eq, ne
 from typing import NamedTuple, TypeVar
 
 from portctl.net import Ranges
@@ -163,18 +163,28 @@ def values_of(cuts: Cuts, children: Sequence[T], end: int) -> list[tuple[T, Rang
         one, other = (0, *cuts), cuts
         one, other = (one, (*other, end)) if len(cuts) & 1 else ((*one, end), other)
         return [(children[0], Ranges(one)), (children[1], Ranges(other))]
-    bounds: dict[T, list[int]] = {}
-    start = 0
-    for child, cut in zip(children, (*cuts, end), strict=True):
-        bounds.setdefault(child, []).extend((start, cut))
-        start = cut
-    return [(child, Ranges(tuple(found))) for child, found in bounds.items()]
+    starts, ends = (0, *cuts), (*cuts, end)
+    distinct = dict.fromkeys(children)
+    if len(distinct) > FEW:
+        bounds: dict[T, list[int]] = {child: [] for child in distinct}
+        for child, start, stop in zip(children, starts, ends, strict=True):
+            bounds[child] += (start, stop)
+        return [(child, Ranges(tuple(found))) for child, found in bounds.items()]
+    pairs = list(zip(starts, ends, strict=True))
+    return [
+        (child, Ranges(tuple(chain.from_iterable(compress(pairs, map(eq, children, repeat(child)))))))
+        for child in distinct
+    ]
+
+
+FEW = 8
+"""So many distinct children are faster looked for one by one."""
 
 
 def _merged(cuts: Sequence[int], children: Sequence[int]) -> tuple[list[int], list[int]]:
     """The same without the cuts between equal children."""
-    kept = [k for k in range(1, len(children)) if children[k] != children[k - 1]]
-    return [cuts[k - 1] for k in kept], [children[0], *(children[k] for k in kept)]
+    changes = list(map(ne, children, islice(children, 1, None)))
+    return list(compress(cuts, changes)), [children[0], *compress(islice(children, 1, None), changes)]
 
 
 def either(a: Hashable, b: Hashable) -> Hashable:

@@ -9,11 +9,10 @@ the marks it sets; conditions that nobody can know go both ways there.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice, repeat
-from operator import is_, xor
+from itertools import accumulate, compress, islice, repeat
+from operator import is_not, xor
 from typing import TypeVar
 
 from portctl.net import Family, Ranges
@@ -36,7 +35,7 @@ from portctl.space.bodies import (
     exits_of,
     exits_turned,
 )
-from portctl.space.diagram import Diagrams, values_of
+from portctl.space.diagram import Cuts, Diagrams, values_of
 from portctl.space.dimensions import FAMILY, Dimension, size
 
 
@@ -181,7 +180,7 @@ class Lists:
                 dimension = min(body.dimensions)
                 cuts, bodies = self.split(body, dimension, size(dimension, family))
                 children = {b: self.diagram(b, family) for b in dict.fromkeys(bodies)}
-                found = self.diagrams.make(dimension, cuts, [children[b] for b in bodies])
+                found = self.diagrams.make(dimension, cuts, list(map(children.__getitem__, bodies)))
             self._built[key] = found
         return found
 
@@ -351,17 +350,6 @@ def _join(ends: dict[K, frozenset[int]], key: K, depends: frozenset[int]) -> Non
     ends[key] = depends if found is None else found | depends
 
 
-def _in_or_out(bounds: tuple[int, ...], end: int, outside: Body, inside: Body) -> Split:
-    """The split by one set of values."""
-    if inside is outside:
-        return (), (inside,)
-    both = (outside, inside)
-    if bounds and bounds[0] == 0:
-        bounds, both = bounds[1:], (inside, outside)
-    cuts = bounds if not bounds or bounds[-1] < end else bounds[: bisect_left(bounds, end)]
-    return cuts, (both * (len(cuts) // 2 + 1))[: len(cuts) + 1]
-
-
 def _chosen(always: list[tuple[int, Line]], groups: list[list[tuple[int, Line]]], mask: int) -> list[tuple[int, Line]]:
     """The lines whose part holds the value, in their order; bit k of `mask` stands for group k."""
     found = list(always)
@@ -379,23 +367,28 @@ def _place(pair: tuple[int, Line]) -> int:
 
 def _sweep(parts: list[Part], end: int, left: Callable[[int], Body]) -> Split:
     """Walks once over all values: `left(mask)` is what remains where exactly the parts of `mask` hold."""
-    if len(parts) == 1:
-        return _in_or_out(parts[0].ranges.bounds, end, left(0), left(1))
-    toggles: dict[int, int] = {}
+    mask = 0
+    together: dict[Cuts, int] = {}  # a set and its complement change at the same places
     for k, part in enumerate(parts):
         bit = 1 << k
-        mine = dict.fromkeys(part.ranges.bounds, bit)
+        if part.ranges.bounds and part.ranges.bounds[0] == 0:
+            mask |= bit
+        cuts = part.cuts(end)
+        together[cuts] = together.get(cuts, 0) | bit
+    if len(together) == 1:
+        first, second = left(mask), left(mask ^ bit * 2 - 1)
+        if first is second or not cuts:
+            return (), (first,)
+        return cuts, ((first, second) * (len(cuts) // 2 + 1))[: len(cuts) + 1]
+    toggles: dict[int, int] = {}
+    for cuts, bits in together.items():
+        mine = dict.fromkeys(cuts, bits)
         if shared := toggles.keys() & mine.keys():
-            mine.update(zip(shared, map(xor, map(toggles.__getitem__, shared), repeat(bit)), strict=False))
+            mine.update(zip(shared, map(xor, map(toggles.__getitem__, shared), repeat(bits)), strict=False))
         toggles.update(mine)
-    mask = toggles.pop(0, 0)
-    cuts = sorted(toggles)
-    if cuts and cuts[-1] >= end:
-        del cuts[bisect_left(cuts, end) :]
-    masks = list(accumulate(map(toggles.__getitem__, cuts), xor, initial=mask))
+    places = sorted(toggles)
+    masks = list(accumulate(map(toggles.__getitem__, places), xor, initial=mask))
     known = {mask: left(mask) for mask in dict.fromkeys(masks)}
     bodies = list(map(known.__getitem__, masks))
-    if any(map(is_, bodies, islice(bodies, 1, None))):
-        kept = [k for k in range(1, len(bodies)) if bodies[k] is not bodies[k - 1]]
-        cuts, bodies = [cuts[k - 1] for k in kept], [bodies[0], *(bodies[k] for k in kept)]
-    return tuple(cuts), tuple(bodies)
+    changes = list(map(is_not, bodies, islice(bodies, 1, None)))
+    return tuple(compress(places, changes)), (bodies[0], *compress(islice(bodies, 1, None), changes))
