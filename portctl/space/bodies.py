@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from portctl.net import Ranges
 from portctl.ruleset import Verdict
 from portctl.space.diagram import Cuts
-from portctl.space.dimensions import Dimension
+from portctl.space.dimensions import Dimension, interior
 
 Op = Literal["end", "pass", "become", "return", "break", "call", "goto", "case", "stage", "mark", "any"]
 """What an act does:
@@ -36,10 +35,7 @@ class Part:
 
     def cuts(self, end: int) -> Cuts:
         """Where its answer changes, of the values from 0 up to `end`."""
-        bounds = self.ranges.bounds
-        if bounds and bounds[0] == 0:
-            bounds = bounds[1:]
-        return bounds if not bounds or bounds[-1] < end else bounds[: bisect_left(bounds, end)]
+        return interior(self.ranges.bounds, end)
 
 
 class Act(NamedTuple):

@@ -143,6 +143,10 @@ class Diagrams:
             number = node.children[bisect_right(node.cuts, values(node.dimension))]
         return self.values[number]
 
+    def child(self, node: Node, value: int) -> int:
+        """The number of the child that a value leads to."""
+        return node.children[bisect_right(node.cuts, value)]
+
     def branches(self, node: Node, end: int) -> Iterator[tuple[int, Ranges]]:
         """The distinct children of a node and the values that lead to each, in the order of their first value."""
         yield from values_of(node.cuts, node.children, end)

@@ -7,6 +7,7 @@ choose the diagram (`Way`).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -48,8 +49,10 @@ USER = Dimension(16)
 """The name's number; 0 is nobody."""
 ORIGINAL_PORT = Dimension(17)
 ORIGINAL_DESTINATION = Dimension(18)
-SOURCE = Dimension(19)
-DESTINATION = Dimension(20)
+LISTED = 19
+"""Rank: one dimension a long list of addresses, 1 for those on it; see `listed`."""
+SOURCE = Dimension(20)
+DESTINATION = Dimension(21)
 
 ADDRESSES = (SOURCE, DESTINATION, ORIGINAL_DESTINATION)
 STATES = (State.NEW, State.ESTABLISHED, State.RELATED, State.INVALID, State.UNTRACKED)
@@ -91,6 +94,13 @@ def size(dimension: Dimension, family: Family) -> int:
 
 def whole(dimension: Dimension, family: Family) -> Ranges:
     return Ranges((0, size(dimension, family)))
+
+
+def interior(bounds: tuple[int, ...], end: int) -> tuple[int, ...]:
+    """Of the ends of some ranges those between which something changes, of the values from 0 up to `end`."""
+    if bounds and bounds[0] == 0:
+        bounds = bounds[1:]
+    return bounds if not bounds or bounds[-1] < end else bounds[: bisect_left(bounds, end)]
 
 
 def family_set(family: Family) -> Ranges:

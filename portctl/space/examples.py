@@ -42,6 +42,7 @@ from portctl.space.dimensions import (
     number_name,
     size,
 )
+from portctl.space.listed import bound_example
 from portctl.space.sets import PacketSet
 
 Values = dict[Dimension, int]
@@ -66,6 +67,9 @@ _PLACES: dict[tuple[Dimension, Family], tuple[str, ...]] = {
 
 def example(packets: PacketSet) -> Packet | None:
     """One packet of a set, as usual a one as it holds; None: the set is empty."""
+    listed = packets.space.lists.listed
+    if listed is not None:
+        return bound_example(packets, listed)
     return next(examples(packets, 1), None)
 
 
@@ -89,12 +93,12 @@ def _paths(packets: PacketSet, way: Way, number: int, values: Values) -> Iterato
         if diagrams.values[number]:
             yield values
         return
-    for value in _candidates(node, way, diagrams.leaf(False)):
-        child = node.children[bisect_right(node.cuts, value)]
+    for value in candidates(node, way, diagrams.leaf(False)):
+        child = diagrams.child(node, value)
         yield from _paths(packets, way, child, {**values, node.dimension: value})
 
 
-def _candidates(node: Node, way: Way, empty: int) -> Iterator[int]:
+def candidates(node: Node, way: Way, empty: int) -> Iterator[int]:
     """Values that lead somewhere: the usual one first, then one or two of every other way to go."""
     usual = [u for u in usual_values(node.dimension, way) if node.children[bisect_right(node.cuts, u)] != empty][:1]
     yield from usual

@@ -37,6 +37,7 @@ from portctl.space.bodies import (
 )
 from portctl.space.diagram import Cuts, Diagrams, values_of
 from portctl.space.dimensions import FAMILY, Dimension, size
+from portctl.space.listed import Listed
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ class Lists:
     """All bodies made so far."""
 
     diagrams: Diagrams = field(default_factory=Diagrams)
+    listed: Listed | None = None
+    """Where given, long lists of addresses are questions of their own."""
     of_rules: dict[tuple[int, bool], tuple[Rule, list[Line]]] = field(default_factory=dict)
     """The lines of rules of policies, by the identity of the rule (which is kept, so that it stays the only one)."""
     _parts: dict[tuple[int, ...], Part] = field(default_factory=dict)
@@ -69,8 +72,17 @@ class Lists:
         marks: tuple[MarkTest, ...] = (),
         unknown: int | None = None,
     ) -> Line:
+        if self.listed is not None and FAMILY in cube:
+            cube = self._listed(cube, self.listed)
         pairs = tuple((d, self.part(r)) for d, r in sorted(cube.items()))
         return self._line(pairs, tuple(acts), marks, unknown)
+
+    @staticmethod
+    def _listed(cube: Mapping[Dimension, Ranges], listed: Listed) -> Mapping[Dimension, Ranges]:
+        family: Family = 6 if 1 in cube[FAMILY] else 4
+        if len(cube[FAMILY].bounds) != 2 or cube[FAMILY].count() != 1:
+            return cube
+        return dict(listed.question(dimension, family, ranges) for dimension, ranges in cube.items())
 
     def _line(self, cube: Cube, acts: tuple[Act, ...], marks: tuple[MarkTest, ...], unknown: int | None) -> Line:
         if id(acts) not in self._acts_ids:
@@ -196,6 +208,8 @@ class Lists:
         key = (body, end)
         found = self._splits.get(key)
         if found is None:
+            if self.listed is not None:
+                self.listed.count(dimension, len(body.dimensions))
             found = self._splits[key] = self._split(body, dimension, end)
         return found
 

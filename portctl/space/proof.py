@@ -12,6 +12,8 @@ from portctl.program import Answer, Program, evaluate
 from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from portctl.space.examples import example
 from portctl.space.forced import Forced, explained
+from portctl.space.listed import Beyond, Listed
+from portctl.space.lists import Lists
 from portctl.space.packets import packet_text
 from portctl.space.sets import PacketSet, Space, possible
 from portctl.space.sides import deciding
@@ -81,8 +83,20 @@ def proofs(
 ) -> dict[str, Proof]:
     """Each program does what the policy says with every packet that can exist, but for the differences that its
     platform forces. Lines that the parser did not know are a problem: nothing can be proved of them."""
-    space = Space()
     own = tuple(own_addresses)
+    try:
+        return _proofs(Space(lists=Lists(listed=Listed())), ruleset, programs, differences, own)
+    except Beyond:
+        return _proofs(Space(), ruleset, programs, differences, own)
+
+
+def _proofs(
+    space: Space,
+    ruleset: Ruleset,
+    programs: Mapping[str, Program],
+    differences: Mapping[str, Sequence[Difference]],
+    own: tuple[Address, ...],
+) -> dict[str, Proof]:
     policy = space.of_ruleset(ruleset)
     found: dict[str, Proof] = {}
     for name, program in programs.items():
