@@ -29,6 +29,8 @@ _CONTROL = re.compile(
 )
 """Characters that no policy needs: controls, line ends that editors do not agree on, and what turns the direction of
 text around (https://trojansource.codes)."""
+_ITEM = re.compile(r"[0-9]+\.[0-9./]+")
+"""IPv4 addresses and networks, right or wrong: the items of long lists, plain text whatever follows."""
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _QUOTED_OR_COMMENT = re.compile(r""""(?:\\.|[^"\\])*"|'[^']*'|(?:^|(?<=\s))#.*""")
 _IPV6 = re.compile(r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,8}[0-9.]*(?:%\w+)?(?:/[0-9]+)?(?:-[0-9A-Fa-f:.]+)?")
@@ -159,12 +161,13 @@ def shorten(problems: list[Problem], most: int = MOST_PROBLEMS) -> list[Problem]
 
 def _feed(builder: _Builder, text: str) -> None:
     parser: Any = _loader()(text)
+    following, scalar, is_scalar = parser.get_event, builder.scalar, yaml.ScalarEvent
     try:
         while True:
-            event = parser.get_event()
+            event = following()
             kind = type(event)
-            if kind is yaml.ScalarEvent:
-                builder.scalar(event)
+            if kind is is_scalar:
+                scalar(event)
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 builder.start(event)
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
@@ -210,6 +213,8 @@ class _Builder:
         self.problems: list[Problem] = []
         self.stack: list[_Frame] = []
         self.data: Any = None
+        self.items: Any = None
+        """What is being read: the list or mapping on top of the stack."""
         self.place = Place(0, 0, 1)
         self.documents = 0
         self.aliases: set[str] = set()
@@ -236,16 +241,30 @@ class _Builder:
         self._decorations(event, place)
         empty: tuple[Any, Any] = ({}, {}) if isinstance(event, yaml.MappingStartEvent) else ([], [])
         self.stack.append(_Frame(*empty, place))
+        self.items = self.stack[-1].data
 
     def end(self, event: Any) -> None:
         frame = self.stack.pop()
+        self.items = self.stack[-1].data if self.stack else None
         mark, start = event.end_mark, frame.start
         # A block ends where the next thing begins; then its first line stands for it.
         length = mark.column - start.column if mark.line == start.line else 1 << 30
         self.add(frame.data, Place(start.line, start.column, length, frame.inside))
 
     def scalar(self, event: Any) -> None:
-        place, value = _place(event), event.value
+        start, end, value = event.start_mark, event.end_mark, event.value
+        line, column = start.line, start.column
+        place = Place(line, column, end.column - column if end.line == line else 1 << 30)
+        if (
+            type(self.items) is list
+            and not event.style
+            and _ITEM.fullmatch(value)
+            and not event.tag
+            and not event.anchor
+        ):
+            self.items.append(value)
+            self.stack[-1].inside.append(place)
+            return
         if event.anchor is not None or event.tag is not None:
             self._decorations(event, place)
         if event.style:

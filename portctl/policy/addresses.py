@@ -23,6 +23,7 @@ _LENGTHS: dict[Family, dict[str, int]] = {4: {str(n): n for n in range(33)}, 6: 
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
 _DOTTED = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 _MULTICAST: dict[Family, tuple[int, int]] = {4: (0xE0000000, 0xEFFFFFFF), 6: (0xFF << 120, (1 << 128) - 1)}
+FIRST_MULTICAST = min(low for low, _ in _MULTICAST.values())
 ANY, SELF, LIVE = AnyAddress(), SelfAddress(), LiveAddresses()
 
 WHAT = "a group, an address, a network, a range `a-b`, or `any`"
@@ -72,7 +73,7 @@ def _many(value: Any, source: bool) -> tuple[AddressItem, ...]:
     for index, element in enumerate(value):
         try:
             item = _one(element)
-            if source and type(item) is AddressRange:
+            if source and type(item) is AddressRange and item.first >= FIRST_MULTICAST:
                 _refuse_multicast(item, element)
             items.append(item)
         except Wrong as error:
@@ -102,7 +103,7 @@ def network(text: str) -> tuple[Family, int, int]:
         raise _no_address(text, head, version) from None
     if version == 4:
         # glibc refuses leading zeros itself, other C libraries do not.
-        if (head[0] == "0" or ".0" in head) and _LEADING_ZERO.search(head):
+        if (".0" in head or head[0] == "0") and _LEADING_ZERO.search(head):
             raise _no_address(text, head, version)
     elif number >> 32 == 0xFFFF:
         plain = address_text(number & 0xFFFFFFFF, 4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 from portctl.net import Ranges
@@ -178,7 +179,7 @@ def _subject(condition: Condition, view: View) -> tuple[int | Dimension, Ranges]
             return int(view.turned), YES if value else NO
         case Field.FLAGS:
             assert isinstance(value, tuple)
-            return FLAGS, Ranges.of((f, f) for f in range(256) if f & value[0] == value[1])
+            return FLAGS, _flags(*value)
         case Field.HOP_LIMIT:
             return HOP_LIMIT, _ranges(value)
         case Field.LOCAL:
@@ -197,6 +198,12 @@ def _subject(condition: Condition, view: View) -> tuple[int | Dimension, Ranges]
         case Field.LIVE_DESTINATION:
             return Dimension(LIVE_DESTINATION, str(value)), YES
     raise AssertionError(condition.field)
+
+
+@cache
+def _flags(mask: int, value: int) -> Ranges:
+    """The values of the TCP flags of which those of a mask are as said."""
+    return Ranges.of((f, f) for f in range(256) if f & mask == value)
 
 
 def _ranges(value: object) -> Ranges:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from portctl.net import Address, Family
+from portctl.net import Address, Family, Ranges
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, PROTOCOLS_WITH_PORTS, SYN, TCP, UDP, Direction, Packet
 from portctl.space.diagram import Node
 from portctl.space.dimensions import (
@@ -16,6 +16,7 @@ from portctl.space.dimensions import (
     FLAGS,
     HOP_LIMIT,
     IN,
+    LISTED,
     LIVE_DESTINATION,
     LIVE_SOURCE,
     LO,
@@ -42,7 +43,7 @@ from portctl.space.dimensions import (
     number_name,
     size,
 )
-from portctl.space.listed import bound_example
+from portctl.space.listed import Beyond, Listed
 from portctl.space.sets import PacketSet
 
 Values = dict[Dimension, int]
@@ -65,12 +66,27 @@ _PLACES: dict[tuple[Dimension, Family], tuple[str, ...]] = {
 """Documentation addresses first (RFC 5737, RFC 3849)."""
 
 
+MOST_TRIED = 20_000
+"""Nodes that are visited in search of a packet where lists are questions."""
+
+
 def example(packets: PacketSet) -> Packet | None:
-    """One packet of a set, as usual a one as it holds; None: the set is empty."""
+    """One packet of a set, as usual a one as it holds; None: the set is empty.
+
+    Raises `Beyond` where lists are questions and no packet answers them so, after many tries.
+    """
     listed = packets.space.lists.listed
-    if listed is not None:
-        return bound_example(packets, listed)
-    return next(examples(packets, 1), None)
+    if listed is None or not listed.lists:
+        return next(examples(packets, 1), None)
+    for way, root in packets.roots.items():
+        found = _Search(packets, way, listed).values(root, {}, {})
+        if found is not None:
+            values, places = dict(found[0]), found[1]
+            for dimension, place in places.items():
+                usual = [value for value in usual_values(dimension, way) if value in place]
+                values[dimension] = usual[0] if usual else place.bounds[0]
+            return packet_of(way, values)
+    return None
 
 
 def examples(packets: PacketSet, most: int = 16) -> Iterator[Packet]:
@@ -86,6 +102,49 @@ def examples(packets: PacketSet, most: int = 16) -> Iterator[Packet]:
                     return
 
 
+_Found = tuple[Values, Mapping[Dimension, Ranges]] | None
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search for values whose addresses answer all questions as asked."""
+
+    packets: PacketSet
+    way: Way
+    listed: Listed
+    tried: int = 0
+
+    def values(self, number: int, values: Values, places: Mapping[Dimension, Ranges]) -> _Found:
+        """Values with which a node leads to True, of a packet whose addresses are in `places`; None: there are none."""
+        diagrams = self.packets.space.diagrams
+        node = diagrams.nodes[number]
+        if node is None:
+            return (values, places) if diagrams.values[number] else None
+        self.tried += 1
+        if self.tried > MOST_TRIED:
+            raise Beyond
+        if node.dimension in ADDRESSES or node.dimension.rank == LISTED:
+            return self._placed(node, values, places)
+        for value in _candidates(node, self.way, diagrams.leaf(False)):
+            found = self.values(diagrams.child(node, value), {**values, node.dimension: value}, places)
+            if found is not None:
+                return found
+        return None
+
+    def _placed(self, node: Node, values: Values, places: Mapping[Dimension, Ranges]) -> _Found:
+        diagrams = self.packets.space.diagrams
+        for child, ranges in diagrams.branches(node, size(node.dimension, self.way.family)):
+            dimension = node.dimension
+            if dimension.rank == LISTED:
+                dimension, ranges = self.listed.place(node.dimension, on=1 in ranges)
+            place = places[dimension] & ranges if dimension in places else ranges
+            if place and child != diagrams.leaf(False):
+                found = self.values(child, values, {**places, dimension: place})
+                if found is not None:
+                    return found
+        return None
+
+
 def _paths(packets: PacketSet, way: Way, number: int, values: Values) -> Iterator[Values]:
     diagrams = packets.space.diagrams
     node = diagrams.nodes[number]
@@ -93,12 +152,12 @@ def _paths(packets: PacketSet, way: Way, number: int, values: Values) -> Iterato
         if diagrams.values[number]:
             yield values
         return
-    for value in candidates(node, way, diagrams.leaf(False)):
+    for value in _candidates(node, way, diagrams.leaf(False)):
         child = diagrams.child(node, value)
         yield from _paths(packets, way, child, {**values, node.dimension: value})
 
 
-def candidates(node: Node, way: Way, empty: int) -> Iterator[int]:
+def _candidates(node: Node, way: Way, empty: int) -> Iterator[int]:
     """Values that lead somewhere: the usual one first, then one or two of every other way to go."""
     usual = [u for u in usual_values(node.dimension, way) if node.children[bisect_right(node.cuts, u)] != empty][:1]
     yield from usual

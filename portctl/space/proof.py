@@ -12,7 +12,7 @@ from portctl.program import Answer, Program, evaluate
 from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from portctl.space.examples import example
 from portctl.space.forced import Forced, explained
-from portctl.space.listed import Beyond, Listed
+from portctl.space.listed import LONG, Beyond, Listed
 from portctl.space.lists import Lists
 from portctl.space.packets import packet_text
 from portctl.space.sets import PacketSet, Space, possible
@@ -80,12 +80,16 @@ def proofs(
     programs: Mapping[str, Program],
     differences: Mapping[str, Sequence[Difference]],
     own_addresses: Iterable[Address] = (),
+    long: int = LONG,
 ) -> dict[str, Proof]:
     """Each program does what the policy says with every packet that can exist, but for the differences that its
-    platform forces. Lines that the parser did not know are a problem: nothing can be proved of them."""
+    platform forces. Lines that the parser did not know are a problem: nothing can be proved of them.
+
+    Lists of addresses with more than `long` ends of ranges are compared as wholes as long as that is enough.
+    """
     own = tuple(own_addresses)
     try:
-        return _proofs(Space(lists=Lists(listed=Listed())), ruleset, programs, differences, own)
+        return _proofs(Space(lists=Lists(listed=Listed(long=long))), ruleset, programs, differences, own)
     except Beyond:
         return _proofs(Space(), ruleset, programs, differences, own)
 
