@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 
 from portctl.importing import limits
 from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
 from portctl.importing.limits import Limit
 from portctl.importing.prepare import (
+    TURNS,
     Key,
     Prepared,
     asks_limit,
     denies,
     hidings,
     key,
-    only,
     prepare,
     reached,
     says_something,
     translations,
     without_translation,
 )
-from portctl.importing.world import NOBODY, World, cover, families_of, world
+from portctl.importing.separation import separated
+from portctl.importing.world import NOBODY, World, cover, exotic, families_of, world
 from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
 from portctl.program import Answer, Field, Line, Program, Step, Translate, evaluate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
@@ -157,17 +157,6 @@ def _logs(prepared: Prepared) -> bool:
     )
 
 
-_SAMPLES = {4: ("198.18.77.77", "198.18.77.78"), 6: ("2001:2:77::77", "2001:2:77::78")}
-"""Benchmarking networks (RFC 2544, RFC 5180): nobody's rules name them."""
-
-
-def exotic(direction: Direction, family: Family, protocol: int = TCP) -> Packet:
-    """A connection that no rule is about, but one for everything."""
-    source, destination = (ip_address(text) for text in _SAMPLES[family])
-    local = direction is Direction.INBOUND
-    return Packet(direction, protocol, source, destination, 61234, 40001, "zz9", "zz8", local=local)
-
-
 def _default(work: _Work, direction: Direction) -> str:
     """How what nothing admits is denied."""
     families = {way.family for way, root in work.world.meant.roots.items() if _holds(work, root)}
@@ -191,17 +180,18 @@ def _targets(work: _Work, found: list[Found], useless: list[Key]) -> tuple[Packe
     it takes on its way through."""
     taken = passing = work.space.nothing()
     inbound = work.within.along(Direction.INBOUND)
-    for wanted, lines in translations(work.program).items():
-        mini = work.space.of_program(only(work.program, wanted, ("destination", "redirect")))
-        turned = work.world.of(mini.dropped())
-        packets = turned.along(Direction.INBOUND) - taken
+    beside = work.world.beside.along(Direction.INBOUND)
+    listed = translations(work.program)
+    apart = separated(work.space, work.world, work.program, tuple(listed), TURNS)
+    for wanted, lines in listed.items():
+        packets = apart[wanted].along(Direction.INBOUND)
         taken = taken | packets
-        passing = passing | turned.along(Direction.FORWARDED)
+        passing = passing | apart[wanted].along(Direction.FORWARDED)
         admitted = inbound & packets
         if not admitted:
             useless += [key(chain, line) for chain, line in lines]
             continue
-        allowed = admitted | work.world.beside
+        allowed = admitted | beside
         hidden = _hidden_target(work, wanted)
         for box in cover(admitted, allowed, work.effort):
             limit = _limited(work, box, admitted) if not set_of(work.space, box) & admitted <= work.beyond else None
@@ -460,9 +450,10 @@ def _forwarded(work: _Work, prepared: Prepared, found: list[Found], ways: list[D
     if not kept:
         ways.append(Direction.FORWARDED)
     rest = here
-    for hiding in hidings(work.program):
-        mini = work.space.of_program(only(work.program, hiding, ("source", "masquerade")))
-        hidden = work.world.of(mini.dropped()).along(Direction.FORWARDED) & rest
+    hiding_all = tuple(hidings(work.program))
+    apart = separated(work.space, work.world, work.program, hiding_all, ("source", "masquerade"))
+    for hiding in hiding_all:
+        hidden = apart[hiding].along(Direction.FORWARDED) & rest
         for each in _admitted(work, "forwards", hidden, hidden | work.world.beside, hiding):
             if each.box.values(IN) is None or each.box.values(IN) != each.box.values(OUT):
                 found.append(each)

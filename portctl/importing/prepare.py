@@ -310,14 +310,15 @@ def without_translation(program: Program) -> Program:
     return _changed(program, change)
 
 
-def only(program: Program, wanted: Translate, kinds: Iterable[str]) -> Program:
-    """A program that drops exactly what one translation takes, and accepts the rest."""
+def coded(program: Program, signs: Mapping[Translate, bool], kinds: Iterable[str]) -> Program:
+    """A program that rejects what translations with a sign take, drops what those without take, and accepts the rest.
+    `kinds` are those of the translations that are asked for; of a source's the port does not count."""
     listed = tuple(kinds)
 
     def change(action: Action) -> Action:
         if isinstance(action, Translate) and action.kind in listed:
-            same = action == wanted or (action.kind not in TURNS and replace(action, port=None) == wanted)
-            return Deny() if same else Accept()
+            sign = signs.get(action if action.kind in TURNS else replace(action, port=None))
+            return Accept() if sign is None else Deny(sign)
         return Accept() if isinstance(action, Deny | Translate) else action
 
     nat = _nat_chains(program)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from itertools import pairwise
 
 from portctl import services
@@ -26,7 +27,7 @@ from portctl.net import (
 )
 from portctl.policy.models import Defaults
 from portctl.resolve import tables
-from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction, Kind
+from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, Direction, Kind, Packet
 from portctl.space.boxes import Box, boxes, set_of
 from portctl.space.dimensions import (
     DESTINATION,
@@ -91,6 +92,17 @@ def ordinary(packets: PacketSet, over: bool = False) -> PacketSet:
         user = {} if direction is Direction.OUTBOUND else {USER: 0}
         parts = parts | found.along(direction).fix({**local, **user})
     return parts
+
+
+_SAMPLES = {4: ("198.18.77.77", "198.18.77.78"), 6: ("2001:2:77::77", "2001:2:77::78")}
+"""Benchmarking networks (RFC 2544, RFC 5180): nobody's rules name them."""
+
+
+def exotic(direction: Direction, family: Family, protocol: int = TCP) -> Packet:
+    """A connection that no rule is about, but one for everything."""
+    source, destination = (ip_address(text) for text in _SAMPLES[family])
+    local = direction is Direction.INBOUND
+    return Packet(direction, protocol, source, destination, 61234, 40001, "zz9", "zz8", local=local)
 
 
 def world(space: Space, families: Iterable[Family] = FAMILIES, protocols: Iterable[int] = ()) -> World:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from portctl.net import ANYWHERE, FAMILIES, Address, Addresses, Family, Ranges
 from portctl.ruleset import (
@@ -86,26 +86,56 @@ def of_ruleset(lists: Lists, ruleset: Ruleset) -> dict[tuple[Direction, bool], B
 
 def _translated(lists: Lists, ruleset: Ruleset) -> Iterator[Line]:
     """The lines that turn a packet; what comes after it is the list of its new direction, seen with its new place."""
+    together: dict[tuple[Address | None, int | None], list[Translation]] = {}
+    for translation in ruleset.translations:
+        together.setdefault((translation.target, translation.target_port), []).append(translation)
     known: dict[tuple[Address | None, int | None], Body] = {}
     for translation in ruleset.translations:
         place = translation.target, translation.target_port
         rest = known.get(place)
         if rest is None:
             direction = Direction.INBOUND if translation.target is None else Direction.FORWARDED
-            listed = (_lines_after(lists, rule, translation) for rule in ruleset.rules(direction))
+            listed = (_lines_after(lists, rule, together[place]) for rule in ruleset.rules(direction))
             rest = known[place] = lists.body(line for lines in listed for line in lines)
         for cube in translation_cubes(translation):
             yield lists.line(cube, [Act("become", body=rest)])
 
 
-def _lines_after(lists: Lists, rule: Rule, by: Translation) -> Iterable[Line]:
-    """A rule as lines for what a translation has turned: most rules ask nothing that it changes, or ask elsewhere."""
+def _lines_after(lists: Lists, rule: Rule, together: Sequence[Translation]) -> Iterable[Line]:
+    """A rule as lines for what some translations to one place have turned: most rules ask nothing that it changes, ask
+    elsewhere, or are for what others turn."""
+    by = together[0]
     if by.target is not None and by.target not in rule.destination:
+        return ()
+    if rule.original is not None and not any(_may_meet(rule.original, each) for each in together):
         return ()
     kept = by.target_port is None or rule.flows is None
     if kept and rule.original is None and (by.target is None or rule.destination == ANYWHERE):
         return _lines(lists, rule, False)
     return rule_lines(lists, rule, False, by)
+
+
+def _may_meet(original: Original, by: Translation) -> bool:
+    """Whether a rule may be for what a translation turns: asked of the ends of their ranges alone, since most differ
+    there already."""
+    if original.destination is not None and by.destination is not None:
+        pairs = ((original.destination.family(f), by.destination.family(f)) for f in FAMILIES)
+        if not any(_overlap(one, other) for one, other in pairs):
+            return False
+    if original.flows is None or by.flows is None:
+        return True
+    return any(
+        one.protocol == other.protocol and _overlap(one.ports, other.ports)
+        for one in original.flows
+        for other in by.flows
+    )
+
+
+def _overlap(one: Ranges, other: Ranges) -> bool:
+    """Whether the spans of two sets overlap."""
+    if not one.bounds or not other.bounds:
+        return False
+    return one.bounds[0] < other.bounds[-1] and other.bounds[0] < one.bounds[-1]
 
 
 def translation_cubes(translation: Translation) -> Iterator[Cube]:
