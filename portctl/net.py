@@ -206,11 +206,11 @@ def networks(ranges: Ranges, family: Family) -> Iterator[tuple[int, int]]:
     for k in range(0, len(bounds), 2):
         first, end = bounds[k], bounds[k + 1]
         while first < end:
-            size = (first & -first) if first else 1 << width
-            while first + size > end:
-                size >>= 1
-            yield first, width - size.bit_length() + 1
-            first += size
+            bits = (end - first).bit_length() - 1  # of the largest size that ends within, and that begins here
+            if first and (low := (first & -first).bit_length() - 1) < bits:
+                bits = low
+            yield first, width - bits
+            first += 1 << bits
 
 
 def address_text(number: int, family: Family) -> str:
@@ -225,9 +225,9 @@ def network_texts(ranges: Ranges, family: Family) -> Iterator[str]:
     width = BITS[family]
     code = AF_INET if family == 4 else AF_INET6
     size = width // 8
+    behind = *(f"/{length}" for length in range(width)), ""
     for first, length in networks(ranges, family):
-        text = inet_ntop(code, first.to_bytes(size, "big"))
-        yield text if length == width else f"{text}/{length}"
+        yield inet_ntop(code, first.to_bytes(size, "big")) + behind[length]
 
 
 def describe(addresses: Addresses, most: int = 6) -> str:

@@ -12,6 +12,8 @@ from portctl.net import Family, Ranges
 _LISTED = re.compile(r"(\d{5}) +(?:(\d+) +(\d+) +|\d+ +)?(?:set (\d+) )?(\S.*?) *$")
 _ADDED = re.compile(r"add (\d+) (?:set (\d+) )?(\S.*?) *$")
 _TABLE = re.compile(r"--- table\((\S+)\), set\((\d+)\) ---$")
+_ENTRIES = re.compile(r"^table (\S+) add (\S+)\n(?:table \1 add \S+\n)*", re.M)
+"""The entries of one table, without values."""
 _DISABLED = "# DISABLED "
 GENERATION = re.compile(r"\bportctl[01]_")
 
@@ -70,17 +72,25 @@ def read(listings: Mapping[str, str]) -> Listing:
             entries = listing.table(f"portctl_{name.removesuffix('.table')}").entries
             entries += [(line, "0") for line in text.splitlines()]
             continue
-        current = ""
-        for number, line in enumerate(text.splitlines(), 1):
-            if (words := line.split(" ", 5))[0] == "table" and len(words) == 4 and words[2] == "add":
-                listing.table(words[1]).entries.append((words[3], "0"))  # nearly all of a rendered file
-                current = ""
-            else:
-                current = _line(listing, line.rstrip(), number, current)
+        number = at = 0
+        for block in _ENTRIES.finditer(text):  # nearly all of a rendered file
+            number = _lines(listing, text[at : block.start()], number)
+            keys = block[0][block.start(2) - block.start() : -1].split(f"\ntable {block[1]} add ")
+            listing.table(block[1]).entries += [(key, "0") for key in keys]
+            number, at = number + len(keys), block.end()
+        _lines(listing, text[at:], number)
     listing.rules.sort(key=lambda rule: rule.number)
     # What a host fills in at run time is no part of the rules: a text that was never loaded has nothing there.
     listing.table(BROADCAST).entries.clear()
     return listing
+
+
+def _lines(listing: Listing, text: str, number: int) -> int:
+    """Reads lines, of which the first is the one after `number`; the number of the last."""
+    current, last = "", number
+    for last, line in enumerate(text.splitlines(), number + 1):
+        current = _line(listing, line.rstrip(), last, current)
+    return last
 
 
 def _line(listing: Listing, line: str, number: int, current: str) -> str:

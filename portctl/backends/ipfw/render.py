@@ -50,10 +50,10 @@ def _kept(ruleset: Ruleset) -> Iterator[str]:
 
 
 def _tables(layout: Layout) -> Iterator[str]:
+    """The lines of each table, together."""
     for name in sorted(layout.tables):
-        yield f"table {name} create type {layout.tables[name][0]}"
+        first = f"table {name} create type {layout.tables[name][0]}"
         if _is_long(layout, name):
-            yield f"#file {name}"
-            continue
-        for entry in layout.entries(name):
-            yield f"table {name} add {entry}"
+            yield f"{first}\n#file {name}"
+        else:
+            yield f"\ntable {name} add ".join((first, *layout.entries(name)))

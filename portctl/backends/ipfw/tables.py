@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 
 from portctl.backends.ipfw.listed import Listing, Table
@@ -15,32 +15,58 @@ NO_PACKET = Condition(Field.PROTOCOL, Ranges())
 table at run time. The rule stays in its place, so that its loss is noticed."""
 
 
+_SIZES: dict[Family, dict[str, int]] = {4: {"": 1}, 6: {"": 1}}
+for _length in range(129):
+    _SIZES[6][str(_length)] = 1 << (128 - _length)
+    if _length <= 32:
+        _SIZES[4][str(_length)] = 1 << (32 - _length)
+
+
 def network(text: str) -> tuple[Family, int, int] | None:
     """(family, first address, last address) of an address or a network; None: it is neither."""
     address, slash, length = text.partition("/")
     family: Family = 6 if ":" in address else 4
-    width = 128 if family == 6 else 32
     try:
         first = int.from_bytes(inet_pton(AF_INET6 if family == 6 else AF_INET, address), "big")
-        size = 1 << (width - int(length)) if slash else 1
     except (OSError, ValueError):
         return None
-    first -= first % size
+    size = _SIZES[family].get(length)
+    if size is None or (slash and not length):
+        return None
+    first &= -size
     return family, first, first + size - 1
 
 
 def addresses(table: Table, value: str | None = None) -> dict[Family, Ranges]:
     """The addresses of a table; with `value`, those whose longest entry has it."""
     if value not in table.made:
-        entries = [(found, v) for key, v in table.entries if (found := network(key)) is not None]
-        table.made[value] = {family: _set(entries, family, value) for family in FAMILIES}
+        if value is None:
+            table.made[value] = _all(key for key, _ in table.entries)
+        else:
+            entries = [(found, v) for key, v in table.entries if (found := network(key)) is not None]
+            table.made[value] = {family: _longest(entries, family, value) for family in FAMILIES}
     return table.made[value]
 
 
-def _set(entries: list[tuple[tuple[Family, int, int], str]], family: Family, value: str | None) -> Ranges:
+def _all(keys: Iterable[str]) -> dict[Family, Ranges]:
+    """The addresses of many texts; see `network`. Lists are long, and nearly all of IPv4."""
+    pairs: dict[Family, list[tuple[int, int]]] = {4: [], 6: []}
+    sizes, add = _SIZES[4], pairs[4].append
+    for key in keys:
+        address, slash, length = key.partition("/")
+        try:
+            last = (first := int.from_bytes(inet_pton(AF_INET, address), "big")) | (sizes[length] - 1)
+            if slash and not length:
+                continue
+            add((first & -sizes[length], last))
+        except (OSError, KeyError, ValueError):
+            if (found := network(key)) is not None:
+                pairs[found[0]].append(found[1:])
+    return {family: Ranges.of(pairs[family]) for family in FAMILIES}
+
+
+def _longest(entries: list[tuple[tuple[Family, int, int], str]], family: Family, value: str) -> Ranges:
     mine = [((first, last), v) for (f, first, last), v in entries if f == family]
-    if value is None:
-        return Ranges.of(pair for pair, _ in mine)
     found = Ranges()
     for pair, v in sorted(mine, key=lambda entry: entry[0][0] - entry[0][1]):
         found = found | Ranges.of([pair]) if v == value else found - Ranges.of([pair])
