@@ -75,6 +75,45 @@ def test_bundles_are_written_and_written_again(policy: Path, tmp_path: Path) -> 
     assert (out / "nftables/notes.txt").read_text() == "mine"
 
 
+def test_several_policies_lie_in_folders_of_their_own(policy: Path, tmp_path: Path) -> None:
+    """What one of them lacks keeps nothing else from being written."""
+    other, broken = tmp_path / "limited.yaml", tmp_path / "broken.yaml"
+    other.write_text("portctl: 1\nname: x\nservices:\n  ssh: {ports: ssh, from: any, rate: 3/minute}\n")
+    broken.write_text(POLICY.replace("198.51.100.0/24", "offce"))
+    out = tmp_path / "out"
+    said = run(str(policy), str(broken), str(other), "--backend", "all", "--output", str(out))
+    assert said.exit_code == 2
+    assert {path.name for path in out.iterdir()} == {"policy", "limited"}
+    assert set(backends.OFFERED) < {path.name for path in (out / "policy").iterdir()}
+    assert set(backends.OFFERED) - {path.name for path in (out / "limited").iterdir()} == {"ipfw"}
+    assert "error[gap]: ipfw cannot say this" in said.stderr and f"{other}:4:" in said.stderr
+    assert f"portctl: {other}: nothing is rendered for ipfw, which cannot say it" in said.stderr
+    assert f"portctl: {broken}: nothing is rendered\n" in said.stderr and "error[unknown-group]" in said.stderr
+    alone = tmp_path / "alone"
+    assert run(str(policy), "--backend", "all", "--output", str(alone)).exit_code == 0
+    assert (alone / "ipfw/rules").read_bytes() == (out / "policy/ipfw/rules").read_bytes()
+
+
+def test_several_policies_are_printed_under_their_names(policy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(POLICY)
+    said = run(str(policy), str(other), "--backend", "ipfw")
+    assert said.exit_code == 0
+    assert [line for line in said.stdout.splitlines() if line.startswith("###")] == [
+        "### policy/ipfw/rules",
+        "### other/ipfw/rules",
+    ]
+
+
+def test_two_policies_of_one_name_would_share_a_folder(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    other = tmp_path / "more" / policy.name
+    other.write_text(POLICY)
+    said = run(str(policy), str(other), "--output", str(tmp_path / "out"))
+    assert said.exit_code == 2 and "have one name" in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_setting_that_is_gone_is_gone_from_the_bundle(policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(str(policy), "--output", str(out))

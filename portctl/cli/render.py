@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from portctl.backends.base import Ability
     from portctl.ruleset import Ruleset
 
@@ -22,12 +24,14 @@ def register(app: typer.Typer) -> None:
 
 
 def render(
-    file: Annotated[Path, typer.Argument(help="The policy.")],
+    policies: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Policies.", show_default=False)],
     backend: Annotated[str, typer.Option("--backend", help="nftables, iptables, pf-freebsd, …, or all.")] = "",
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", help="Write DIR/BACKEND/ and DIR/sysctl/ (ipfw: DIR/sysctl-freebsd/) instead of printing."
+            "--output",
+            help="Write DIR/BACKEND/ and DIR/sysctl/ (ipfw: DIR/sysctl-freebsd/) instead of printing;"
+            " of several policies DIR/POLICY/BACKEND/, after the names of their files.",
         ),
     ] = None,
     date: Annotated[str | None, typer.Option("--date", help="Render for that day or moment, not for now.")] = None,
@@ -40,10 +44,14 @@ def render(
     ] = "",
     without: Annotated[list[str] | None, typer.Option("--without", help="What the host lacks: ipset, clock.")] = None,
 ) -> None:
-    """Print what a policy becomes, or write bundles that sh loads on a machine without portctl."""
+    """Print what policies become, or write bundles that sh loads on a machine without portctl.
+
+    Exit status 2 if a policy is wrong, or a packet filter that was asked cannot say it: what others can is rendered,
+    and what is missing is named.
+    """
     from portctl import backends, pipeline
     from portctl.backends.base import Ability
-    from portctl.problems import Problem, Problems, text
+    from portctl.problems import Problem, Problems
 
     if system not in backends.SYSTEMS:
         hint = f"known are {', '.join(backends.SYSTEMS)}"
@@ -55,19 +63,54 @@ def render(
     lacking = set(without or ())
     if unknown := sorted(lacking - {"ipset", "clock"}):
         raise Problems([Problem("unknown-ability", f"`--without {unknown[0]}` is nothing", None, "ipset, clock")])
-    compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
+    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking, version=version)
+    at = None if date is None else pipeline.moment(date)
+    names = backends.OFFERED if backend == "all" else (backend,)
+    complete = True
+    for file, folder in _places(policies):
+        try:
+            complete = _one(file, output, folder, names, ability, at, root) and complete
+        except Problems as wrong:
+            if not folder:
+                raise
+            typer.echo(f"{wrong}\n\nportctl: {file}: nothing is rendered", err=True)
+            complete = False
+    if not complete:
+        raise typer.Exit(2)
+
+
+def _places(policies: list[Path]) -> list[tuple[Path, str]]:
+    """Each policy with the name of its folder; a single one needs none."""
+    if len(policies) == 1:
+        return [(policies[0], "")]
+    found = {file.stem: file for file in policies}
+    for file in policies:
+        if found[file.stem] != file:
+            raise typer.BadParameter(f"{found[file.stem]} and {file} have one name: render one of them by itself")
+    return [(file, name) for name, file in found.items()]
+
+
+def _one(
+    file: Path, output: Path | None, folder: str, asked: tuple[str, ...], ability: Ability, at: datetime | None,
+    root: Path | None,
+) -> bool:  # fmt: skip
+    """Renders one policy; whether for every back end that was asked. Raises `Problems`, where for none."""
+    from portctl import pipeline
+    from portctl.problems import text
+
+    compiled = pipeline.compile(file, at, root)
     for problem in compiled.problems:
         typer.echo(text(problem) + "\n", err=True)
-    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking, version=version)
-    names = _sayable(compiled.ruleset, backends.OFFERED if backend == "all" else (backend,), ability)
+    names = _sayable(compiled.ruleset, asked, ability)
     files = pipeline.render(compiled.ruleset, names, ability)
     pipeline.proved(compiled.ruleset, names, files, ability)
     if output is None:
-        _print({name: content for name, content in files.items() if name.partition("/")[0] in names})
+        _print({name: content for name, content in files.items() if name.partition("/")[0] in names}, folder)
     else:
-        _write_all(output, files, pipeline.systems(names))
-    if backend == "all" and len(names) < len(backends.OFFERED):
-        raise typer.Exit(2)
+        _write_all(output / folder, files, pipeline.systems(names))
+    if missing := [name for name in asked if name not in names]:
+        typer.echo(f"portctl: {file}: nothing is rendered for {', '.join(missing)}, which cannot say it", err=True)
+    return not missing
 
 
 def _sayable(ruleset: Ruleset, names: tuple[str, ...], ability: Ability) -> tuple[str, ...]:
@@ -100,11 +143,11 @@ def _write_all(output: Path, files: dict[str, str], systems: list[str]) -> None:
         write_folder(output / folder, {}, {"60-portctl.conf", *_SCRIPTS})
 
 
-def _print(files: dict[str, str]) -> None:
+def _print(files: dict[str, str], folder: str) -> None:
     shown = {name: content for name, content in files.items() if Path(name).name not in _SCRIPTS}
     for name, content in shown.items():
-        if len(shown) > 1:
-            typer.echo(f"### {name}")
+        if folder or len(shown) > 1:
+            typer.echo(f"### {Path(folder, name).as_posix()}")
         typer.echo(content, nl=not content.endswith("\n"))
 
 
