@@ -24,7 +24,7 @@ from portctl.expectations.corners import corner_packets
 from portctl.net import Addresses
 from portctl.program import Program, evaluate
 from portctl.ruleset import Direction, Kind, Packet, Rule, Ruleset, Verdict
-from tests import golden_cases
+from tests import generate, golden_cases
 
 ROUTER = golden_cases.FOLDER / "bsd-router"
 each_dialect = pytest.mark.parametrize("name", DIALECTS)
@@ -352,3 +352,25 @@ def test_loading_keeps_the_anchors_of_others_and_cuts_who_is_blocked(tmp_path: P
         "-k 192.0.2.10 -k 203.0.113.66",
         "-k key -k tcp 192.0.2.10:5001 -> 203.0.113.7:25",
     ]
+
+
+@each_dialect
+def test_a_live_group_with_a_long_name_is_known_by_it(name: str) -> None:
+    groups = ("a-live-group-with-a-long-name-1", "a-live-group-with-a-long-name-2", "bans")
+    plain = {
+        "portctl": 1,
+        "name": "live",
+        "addresses": {group: {"live": True} for group in groups},
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "block": [*groups],
+    }
+    wanted = generate.ruleset(plain)
+    assert wanted is not None
+    rendered = backends.load(name).render(wanted, Ability())["pf.conf"]
+    tables = re.findall(r"^table <(portctl-live-\S+)> persist$", rendered, re.M)
+    assert len({*tables}) == 3 and max(map(len, tables)) <= 31
+    listings = {
+        "rules": rendered,
+        "tables": "".join(f"table {t}\n   192.0.2.{i}\n" for i, t in enumerate(sorted(tables))),
+    }
+    assert {group for group, _ in backends.load(name).parse(listings).live} == {*groups}

@@ -56,6 +56,46 @@ def test_generated_policies_are_proved(policies: list[generate.Plain], name: str
     assert refused < len(policies) / 3
 
 
+ODD: dict[str, generate.Plain] = {
+    "a limited local port that a service admits without": {
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "forwards": {"alt": {"ports": "2200/tcp", "from": "any", "in": "lan", "target": ":22", "max_connections": 3}},
+    },
+    "a target by one way out, what passes by another": {
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "forwards": {
+            "hairpin": {"ports": "80/tcp", "from": "any", "target": "10.0.0.5", "out": "lan", "masquerade": True},
+            "nat": {"ports": "any", "from": "10.0.0.0/8", "in": "lan", "to": "any", "out": "wan", "masquerade": True},
+        },
+    },
+    "live groups with long names that begin alike": {
+        "addresses": {
+            "a-live-group-with-a-long-name-1": {"live": True},
+            "a-live-group-with-a-long-name-2": {"live": True},
+        },
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "block": [
+            "a-live-group-with-a-long-name-1",
+            {"from": "a-live-group-with-a-long-name-2", "ports": ["ssh", "ping", "esp"]},
+            {"to": "a-live-group-with-a-long-name-2", "ports": "25/tcp"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("about", ODD)
+@pytest.mark.parametrize("name", [name for name in backends.DIALECTS if name != "pf-macos"])
+def test_what_generated_policies_seldom_say_is_proved(name: str, about: str) -> None:
+    interfaces = {"lan": ["em1", "em2"], "wan": "em0"}
+    defaults = {"inbound": "reject", "forward": "reject"}
+    found = generate.ruleset(
+        {"portctl": 1, "name": "odd", "interfaces": interfaces, "defaults": defaults, **ODD[about]}
+    )
+    assert found is not None
+    assert unproved(name, found) == []
+    assert not refused_lines(name, found)
+
+
 def refused_lines(name: str, ruleset: Ruleset) -> list[str]:
     backend = backends.load(name)
     if has_errors(backend.gaps(ruleset, Ability())):

@@ -52,6 +52,7 @@ def differences(ruleset: Ruleset, dialect: Dialect) -> tuple[Difference, ...]:
     """Those that apply to a rule set."""
     found = [
         *_limited_targets(ruleset),
+        *_other_ways_out(ruleset),
         _untracked(),
         _published(),
         _hop_limit(),
@@ -133,11 +134,24 @@ def _asked(item: Translation) -> Iterator[tuple[Condition, ...]]:
 def _limited_targets(ruleset: Ruleset) -> Iterator[Difference]:
     """A limit beside a target is asked when the packet comes in: no later entry is."""
     over = Condition(Field.LIMIT, "within", negated=True)
-    limited = {rule.name for rule in ruleset.forwarded if rule.kind is Kind.FORWARD and rule.limited}
-    items = [item for item in ruleset.translations if item.target is not None and item.name in limited]
+    rules = (*ruleset.forwarded, *ruleset.inbound)
+    limited = {rule.name for rule in rules if rule.kind is Kind.FORWARD and rule.limited}
+    items = [item for item in ruleset.translations if item.name in limited]
     where = tuple(Region((*asked, over), (Direction.INBOUND,)) for item in items for asked in _asked(item))
     if where:
         yield Difference("limits of targets", "pf: limits", where, wanted=ACCEPTED, got=DROPPED)
+
+
+def _other_ways_out(ruleset: Ruleset) -> Iterator[Difference]:
+    """What a target turned bears the tag of its entry, and no other entry is asked on the way out."""
+    outs = {r.name: r.out_interfaces for r in ruleset.forwarded if r.kind is Kind.FORWARD and r.original is not None}
+    where: list[Region] = []
+    for item in ruleset.translations:
+        if item.target is not None and outs.get(item.name):
+            elsewhere = Condition(Field.OUT, outs[item.name], negated=True)
+            where += [Region((*asked, elsewhere), (Direction.INBOUND, *PASSING)) for asked in _asked(item)]
+    if where:
+        yield Difference("targets elsewhere", "pf: targets by another way", tuple(where), wanted=ACCEPTED, got=REFUSED)
 
 
 def _known_and_blocked() -> Difference:

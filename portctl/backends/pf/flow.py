@@ -259,8 +259,10 @@ def _line(spec: Spec, asked: tuple[Condition, ...], actions: tuple[Action, ...])
 
 
 def named(label: str) -> str:
-    """The name in a label of portctl's (`portctl:service:web`), else the label."""
+    """The name in a label of portctl's (`portctl:service:web`), else the label; none in one that explains a table."""
     parts = label.split(":", 2)
+    if parts[:2] == ["portctl", "live"]:
+        return ""
     return parts[2] if len(parts) == 3 and parts[0] == "portctl" else label
 
 

@@ -110,7 +110,7 @@ def _rule(rule: Rule, direction: Direction, dialect: Dialect) -> Iterator[Proble
 def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
     if direction is not Direction.OUTBOUND:
         yield _gap("the user of a packet that this host did not send", rule.span)
-    if not _USER.fullmatch(rule.user or "") or rule.user in KEYWORDS:
+    if not _USER.fullmatch(rule.user or "") or rule.user in KEYWORDS or rule.user == "unknown":  # pf: no socket at all
         yield _gap(f"a user called {rule.user!r}", rule.span)
     if rule.flows is None or any(flow.protocol not in (TCP, UDP) for flow in rule.flows):
         yield _gap("the user of anything but TCP and UDP", rule.span, "name TCP and UDP ports beside `user`")

@@ -28,7 +28,7 @@ from portctl.backends.pf.lines import (
     sides,
     stateless,
 )
-from portctl.backends.pf.words import CAST_TABLE, tag
+from portctl.backends.pf.words import CAST_TABLE, label, live_table, tag
 from portctl.net import ANYWHERE
 from portctl.ruleset import KNOWN, Kind, Rule, Ruleset, Verdict, interface_matches
 
@@ -50,6 +50,7 @@ def local(file: File) -> tuple[Ends, ...]:
 def write(file: File) -> None:
     """Fills `file.inward` and, for pf that translates before it filters, `file.translations`."""
     lines = file.inward
+    lines += [f"pass in from <{table}> to any no state{label('live', name)}" for name, table in renamed(file.ruleset)]
     before, blocks, after = parted(file.ruleset.inbound)
     turning.write(file)
     for rule in before:
@@ -75,6 +76,12 @@ def write(file: File) -> None:
         elif rule.kind is Kind.DEFAULT:
             lines += refusing(file, rule, Way("in", tagged=HERE), ANY_SIDE)
     through(file)
+
+
+def renamed(ruleset: Ruleset) -> list[tuple[str, str]]:
+    """(group, table) of each live group whose name does not fit into its table's. A rule that decides nothing says it,
+    for who reads a listing."""
+    return [(name, live_table(name)) for name in ruleset.live if live_table(name) != f"portctl-live-{name}"]
 
 
 def parted(rules: tuple[Rule, ...]) -> tuple[list[Rule], list[Rule], list[Rule]]:

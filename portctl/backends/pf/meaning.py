@@ -102,7 +102,7 @@ def _host(world: World, where: Field, negated: bool, text: str) -> Iterator[Cond
         return
     if text.startswith(f"<{LIVE}"):
         field = Field.LIVE if where is Field.SOURCE else Field.LIVE_DESTINATION
-        yield Condition(field, text[1 + len(LIVE) : -1], negated)
+        yield Condition(field, world.live_group(text[1:-1]), negated)
         return
     if text == "(self)" and where is Field.DESTINATION:
         yield Condition(Field.LOCAL, True, negated)

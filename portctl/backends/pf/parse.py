@@ -47,9 +47,12 @@ def read(listings: Mapping[str, str]) -> Found:
             found.skipped.append(line.split()[0])
     for name in ("translations", "rules", "pf.conf"):
         _statements(found, listings.get(name, ""), listings)
+    for spec in found.rules:
+        if spec.label.startswith("portctl:live:") and spec.sources:
+            found.world.groups_of[spec.sources[0][1][1:-1]] = spec.label.removeprefix("portctl:live:")
     for name, texts in found.members.items():
         if name.startswith(LIVE):
-            found.world.live[name.removeprefix(LIVE)] = tuple(sorted(texts))
+            found.world.live[found.world.live_group(name)] = tuple(sorted(texts))
         try:
             found.world.tables[name] = contents(texts)
         except ValueError:

@@ -36,10 +36,16 @@ class World:
     tables: dict[str, Addresses] = field(default_factory=dict)
     live: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Members of portctl's live groups, by the group."""
+    groups_of: dict[str, str] = field(default_factory=dict)
+    """The live group of a table whose name is not `portctl-live-GROUP`, as too long."""
     ports: Mapping[str, frozenset[int]] = field(default_factory=dict)
     interfaces: dict[str, Interface] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Members of interface groups."""
+
+    def live_group(self, table: str) -> str:
+        """The group whose members a table `portctl-live-…` holds."""
+        return self.groups_of.get(table, table.removeprefix(LIVE))
 
     def port(self, word: str) -> int:
         if word.isdigit():
