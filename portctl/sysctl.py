@@ -64,6 +64,9 @@ def _bsd(*names: str) -> tuple[str, ...]:
 
 _RANGES = _bsd(*(f".ip.portrange.{end}" for end in ("first", "last", "hifirst", "hilast")))
 _OPENBSD_RANGES = _bsd(*(f".ip.port{end}" for end in ("first", "last", "hifirst", "hilast")))
+_RESERVED = _bsd(".tcp.baddynamic", ".udp.baddynamic")
+"""OpenBSD's sysctl prints each port of them by itself; the text is what one argument of a command may hold."""
+MOST_RESERVED = 4096
 _B4, _B6 = "net.inet.ip.forwarding", "net.inet6.ip6.forwarding"
 _V4, _V6 = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"
 PORTABLE: tuple[Portable, ...] = (
@@ -83,7 +86,10 @@ PORTABLE: tuple[Portable, ...] = (
         "forwarding_v6", "switch", (_V6,), "pass IPv6 packets on between interfaces",
         freebsd=(_B6,), openbsd=(_B6,), macos=(_B6,),
     ),
-    Portable("reserved_ports", "ports", ("net.ipv4.ip_local_reserved_ports",), "ports that clients never get"),
+    Portable(
+        "reserved_ports", "ports", ("net.ipv4.ip_local_reserved_ports",), "ports that clients never get",
+        openbsd=_RESERVED,
+    ),
     Portable(
         "tcp_keepalive_intvl", "seconds", ("net.ipv4.tcp_keepalive_intvl",), "between two probes", 1, 32767,
         *(_bsd(".tcp.keepintvl"),) * 3,
@@ -193,6 +199,8 @@ def _written(setting: Setting, system: str) -> list[tuple[str, str]]:
     if portable is None:
         return [(setting.name, normal(setting.name, setting.value))]
     names, value = portable.names(system), setting.value
+    if portable.kind == "ports":
+        return [(name, normal(name, value)) for name in names]
     if portable.kind == "port range":
         low, high = next(ports_of(value).pairs())
         return [(name, str(end)) for name, end in zip(names, (low, high) * (len(names) // 2), strict=True)]
@@ -208,6 +216,11 @@ def port_range(system: str) -> tuple[str, ...]:
     return _BY_NAME["ephemeral_ports"].names(system)
 
 
+def reserved(system: str) -> tuple[str, ...]:
+    """The names of the ports that clients never get; none where a system has no such setting."""
+    return _BY_NAME["reserved_ports"].names(system)
+
+
 def in_ticks(value: str, slowhz: int | None) -> str:
     """A value in the kernel's own unit: `N s` is seconds, or ticks of `net.inet.tcp.slowhz` where OpenBSD has that."""
     seconds = re.fullmatch(r"(\d+) s", value)
@@ -219,6 +232,8 @@ def normal(name: str, value: str) -> str:
     value = " ".join(value.split())
     if name == "net.ipv4.ip_local_reserved_ports" and (ports := _ports(value)) is not None:
         return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ports.pairs())
+    if name in _RESERVED and (ports := _ports(value)) is not None:
+        return ",".join(str(port) for low, high in ports.pairs() for port in range(low, high + 1))
     return value
 
 
@@ -286,6 +301,8 @@ def _lacking(setting: Setting, system: str) -> Problem | None:
     if not portable.names(system):
         hint = f"say it for the systems that have it: `linux: {{{portable.linux[0]}: …}}`"
         return Problem("gap", f"{system} has no setting for `{setting.name}`", setting.span, hint)
+    if portable.kind == "ports" and not 0 < ports_of(setting.value).count() <= MOST_RESERVED:
+        return Problem("gap", f"{system} reserves from 1 to {MOST_RESERVED} ports", setting.span)
     if portable.kind == "port range" and ports_of(setting.value).bounds[0] < LOWEST_EPHEMERAL:
         message = f"{system} gives clients no ports below {LOWEST_EPHEMERAL}"
         return Problem("bad-sysctl", message, setting.span)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -157,6 +157,9 @@ def test_each_system_has_its_own_names_and_units(system: str, wanted: list[str])
     ("system", "setting"),
     [
         ("FreeBSD", Setting("reserved_ports", "8080")),
+        ("macOS", Setting("reserved_ports", "8080")),
+        ("OpenBSD", Setting("reserved_ports", "1024-65535")),
+        ("OpenBSD", Setting("reserved_ports", "")),
         ("OpenBSD", Setting("tcp_keepalive_probes", "9")),
         ("FreeBSD", Setting("ephemeral_ports", "1000-30000")),
         ("FreeBSD", Setting("net.inet tcp", "1", "freebsd")),
@@ -189,7 +192,7 @@ sh() { file=$1; shift; (set -- "$@"; . "$file"); }
 
 
 def _bsd_machine(
-    folder: Path, *settings: Setting, system: str = "FreeBSD", values: dict[str, int] | None = None
+    folder: Path, *settings: Setting, system: str = "FreeBSD", values: Mapping[str, int | str] | None = None
 ) -> Callable[..., tuple[int, str]]:
     state, bundle = folder / "state", folder / "bundle"
     for path in (state, bundle):
@@ -197,7 +200,7 @@ def _bsd_machine(
     known = {"net.inet.ip.portrange.first": 10000, "net.inet.ip.portrange.last": 65535,
              "net.inet.tcp.keepidle": 7200000, "net.inet.ip.portrange.hifirst": 49152,
              "net.inet.ip.portrange.hilast": 65535}  # fmt: skip
-    for name, value in (known | (values or {})).items():
+    for name, value in {**known, **(values or {})}.items():
         (state / name).write_text(f"{value}\n")
     for name, text in sysctl.bundle(policy(*settings), system).items():
         (bundle / name).write_text(text)
@@ -240,3 +243,16 @@ def test_openbsd_counts_ticks_where_its_kernel_does(tmp_path: Path, ticks: int |
     load = _bsd_machine(tmp_path, Setting("tcp_keepalive_time", "2000"), system="OpenBSD", values=known)
     assert load(rounding=1) == (0, "")
     assert (tmp_path / "state/net.inet.tcp.keepidle").read_text() == f"{wanted}\n"
+
+
+def test_openbsd_reserves_ports_one_by_one(tmp_path: Path) -> None:
+    """As its sysctl prints them again, or no value would read back as it was written."""
+    for setting in (Setting("reserved_ports", "9002, 8080,9000-9001"),
+                    Setting("net.inet.tcp.baddynamic", "8080,9000-9002", "openbsd")):  # fmt: skip
+        found = {name: value for name, value, _ in sysctl.settings(policy(setting), "OpenBSD")}
+        assert found.pop("net.inet.tcp.baddynamic") == "8080,9000,9001,9002"
+        assert found == ({} if setting.system == "openbsd" else {"net.inet.udp.baddynamic": "8080,9000,9001,9002"})
+    own = {f"net.inet.{protocol}.baddynamic": "587,749,2049" for protocol in ("tcp", "udp")}
+    load = _bsd_machine(tmp_path, Setting("reserved_ports", "8080,9000-9001"), system="OpenBSD", values=own)
+    assert load(rounding=1) == (0, "")
+    assert (tmp_path / "state/net.inet.udp.baddynamic").read_text() == "8080,9000,9001\n"

@@ -589,3 +589,15 @@ def test_the_worst_comes_first(policy: Callable[..., Case]) -> None:
         finding.severity for finding in case.findings(case.observed(listeners=(SSHD, postgres), unknown=("x",)))
     ]
     assert severities == ["error", "warning", "note"]
+
+
+def test_ports_that_openbsd_reserves(policy: Callable[..., Case]) -> None:
+    text = POLICY.replace("services:\n", "services:\n  app: {ports: 40000/tcp, from: any, listener: optional}\n")
+    case = policy(text)
+    knobs = {"net.inet.ip.portfirst": "1024", "net.inet.ip.portlast": "49151", "net.inet.udp.baddynamic": "40000"}
+    observed = case.observed(settings={**knobs, "net.inet.tcp.baddynamic": "587,2049"})
+    observed = replace(observed, facts=replace(observed.facts, system="OpenBSD"))
+    (finding,) = (each for each in case.findings(observed) if each.code == "ephemeral-overlap")
+    assert 'reserved_ports: "40000"' in finding.advice and "baddynamic" in finding.advice
+    both = replace(observed, settings={**knobs, "net.inet.tcp.baddynamic": "587,40000"})
+    assert not [each for each in case.findings(both) if each.code == "ephemeral-overlap"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import reduce
 
 from portctl import sysctl
 from portctl.net import Ranges
@@ -12,14 +13,13 @@ from portctl.sysctl import ports_of
 from portctl.verify.finding import Finding, View, flows_text
 from portctl.verify.sockets import EPHEMERAL
 
-RANGE, RESERVED = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"
+RANGE = "net.ipv4.ip_local_port_range"
 
 
 def names(ruleset: Ruleset, system: str, advertised: Iterable[str] = ()) -> tuple[str, ...]:
     """The settings to ask a host for, before `compare`."""
     wanted = [name for name, _, _ in sysctl.settings(ruleset, system, advertised)]
-    asked = [RANGE, RESERVED] if system == "Linux" else list(sysctl.port_range(system))
-    return tuple(dict.fromkeys([*wanted, *asked]))
+    return tuple(dict.fromkeys([*wanted, *sysctl.port_range(system), *sysctl.reserved(system)]))
 
 
 def drift(view: View) -> Iterator[Finding]:
@@ -45,9 +45,10 @@ def overlap(view: View) -> Iterator[Finding]:
     wanted = {name: value for name, value, _ in sysctl.settings(view.ruleset, view.facts.system)}
     now = {**view.settings, **wanted}
     linux = view.facts.system == "Linux"
-    first = sysctl.port_range(view.facts.system)
+    first, kept = sysctl.port_range(view.facts.system), sysctl.reserved(view.facts.system)
     range_now = now.get(RANGE, EPHEMERAL) if linux else "-".join(now.get(name, "") for name in first[:2])
-    chosen, reserved = ports_of(range_now), ports_of(now.get(RESERVED, ""))
+    chosen = ports_of(range_now)
+    reserved = reduce(Ranges.__and__, (ports_of(now.get(name, "")) for name in kept)) if kept else Ranges()
     found = [(rule, ports) for rule in view.openings() if (ports := _ports(rule) & (chosen - reserved))]
     everything = reserved
     for _, ports in found:
@@ -55,19 +56,19 @@ def overlap(view: View) -> Iterator[Finding]:
     low, high = next(chosen.pairs(), (0, 0))
     for rule, ports in found:
         flows = [replace(flow, ports=flow.ports & ports) for flow in rule.flows or () if flow.ports & ports]
-        reserve = sysctl.normal(RESERVED, ",".join(f"{a}-{b}" for a, b in everything.pairs()))
+        reserve = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in everything.pairs())
         yield Finding(
             "ephemeral-overlap",
             "warning",
             rule.name,
             f"{flows_text(flows)} lies inside the ephemeral range {low}-{high} and is not reserved: the kernel may have"
             " given it to a client when the service starts",
-            f'in `sysctl`, write `reserved_ports: "{reserve}"` (net.ipv4.ip_local_reserved_ports)'
-            if linux
+            f'in `sysctl`, write `reserved_ports: "{reserve}"` ({", ".join(kept)})'
+            if kept
             else "move the service, or the range: in `sysctl`, `ephemeral_ports`",
-            (f"{RANGE} = {low} {high}", f"{RESERVED} = {now.get(RESERVED, '')}".rstrip())
+            (f"{RANGE} = {low} {high}", f"{kept[0]} = {now.get(kept[0], '')}".rstrip())
             if linux
-            else tuple(f"{name} = {now.get(name, 'unknown')}" for name in first[:2]),
+            else tuple(f"{name} = {now.get(name, 'unknown')}" for name in (*first[:2], *kept)),
             rule.span,
         )
 
