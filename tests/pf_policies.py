@@ -20,6 +20,27 @@ def fitting(plain: Plain, sctp: bool = True, groups: bool = True) -> Plain:
     return fit
 
 
+LONG = "a-live-group-with-a-long-name"
+
+
+def enriched(number: int, plain: Plain) -> Plain:
+    """The policy with what the generator leaves out, each in some: targets with a new source or a way out, other
+    destinations of theirs, a live group with a long name."""
+    text = json.dumps(plain)
+    if number % 5 == 0:
+        text = text.replace('"bans"', f'"{LONG}"')
+    found: Plain = json.loads(text)
+    turned = [entry for entry in found.get("forwards", {}).values() if "target" in entry]
+    for place, entry in enumerate(turned, number):
+        if place % 3 == 0:
+            entry["masquerade"] = (True, "192.0.2.200", "2001:db8::200")[place // 3 % 3]
+        elif place % 3 == 1:
+            entry["out"] = ("lan", "both")[place // 3 % 2]
+        if place % 4 == 0:
+            entry["to"] = ("192.0.2.0/28", "2001:db8::1", ["10.0.0.99", "2001:db8::7"])[place // 4 % 3]
+    return found
+
+
 def _entry(entry: Plain) -> None:
     if "rate" in entry and not _only_tcp(entry["ports"]):
         del entry["rate"]

@@ -17,7 +17,7 @@ from portctl.problems import has_errors
 from portctl.ruleset import Ruleset
 from portctl.space import proof
 from tests import generate, golden_cases
-from tests.pf_policies import fitting
+from tests.pf_policies import enriched, fitting
 from tests.pf_syntax import wrong
 
 SEED = 11
@@ -39,7 +39,7 @@ def unproved(name: str, ruleset: Ruleset) -> list[str] | None:
 
 @pytest.fixture(scope="module")
 def policies() -> list[generate.Plain]:
-    return generate.policies(SEED, COUNT)
+    return [enriched(number, plain) for number, plain in enumerate(generate.policies(SEED, COUNT))]
 
 
 @pytest.mark.parametrize("name", backends.DIALECTS)
@@ -66,6 +66,15 @@ ODD: dict[str, generate.Plain] = {
         "forwards": {
             "hairpin": {"ports": "80/tcp", "from": "any", "target": "10.0.0.5", "out": "lan", "masquerade": True},
             "nat": {"ports": "any", "from": "10.0.0.0/8", "in": "lan", "to": "any", "out": "wan", "masquerade": True},
+        },
+    },
+    "a blocked destination behind a target and a new source": {
+        "addresses": {"bans": {"live": True}},
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "block": ["bans", {"to": "10.0.0.0/30", "except": "10.0.0.2", "ports": ["80/tcp", "ping"]}],
+        "forwards": {
+            "web": {"ports": "80/tcp", "from": "any", "target": "10.0.0.1", "out": "lan", "masquerade": True},
+            "alt": {"ports": "81/tcp", "from": "any", "target": "10.0.0.2:80", "masquerade": "10.0.0.9"},
         },
     },
     "live groups with long names that begin alike": {

@@ -56,13 +56,13 @@ def leaving(file: File) -> list[str]:
     """What passes through, by its tags; and the end of each tag, so that nothing that bears one goes on."""
     ruleset, lines = file.ruleset, []
     default = ruleset.forwarded[-1]
-    turned = [tag("to", t.name) for t in ruleset.translations if t.target is not None]
+    names = [t.name for t in ruleset.translations if t.target is not None]
+    turned = [tag("to", name) for name in names]
+    retagged = [] if file.dialect.rules_translate else [masquerade.name for masquerade in ruleset.masquerades]
     for rule in beyond(ruleset):
-        for mark in turned:
+        for mark in (*turned, *(tag("nat", name) for name in retagged if name in names)):
             lines += refusing(file, rule, Way("out", tagged=mark), sides(file, rule), rule.flows)
-    known = dict.fromkeys([HERE, *turned])
-    if not file.dialect.rules_translate:
-        known |= dict.fromkeys(tag("nat", masquerade.name) for masquerade in ruleset.masquerades)
+    known = dict.fromkeys([HERE, *turned, *(tag("nat", name) for name in retagged)])
     for rule in ruleset.forwarded:
         if rule.kind is not Kind.FORWARD:
             continue
