@@ -15,8 +15,9 @@ from portctl.backends import ipfw
 from portctl.backends.base import Ability
 from portctl.net import ANYWHERE, Addresses
 from portctl.program import evaluate
-from portctl.ruleset import KNOWN, TCP, Direction, Flow, Kind, Packet, Rule, Ruleset, Verdict
-from tests import golden_cases
+from portctl.ruleset import KNOWN, TCP, Direction, Flow, Kind, Packet, Rule, Ruleset, Verdict, decide
+from portctl.space import proof
+from tests import generate, golden_cases
 from tests.nftables_cases import block, one, starts, tcp
 
 WRITTEN = st.text(st.sampled_from("ab ,,;:/!\t#é"), max_size=120)
@@ -127,3 +128,38 @@ def test_a_file_with_nat_does_not_leave_the_last_word_to_nat() -> None:
         assert (" nat " in written) is has
         assert ("disable one_pass" in written.splitlines()) is has
         assert written.index("disable one_pass") < written.index("\ntable ") if has else True
+
+
+TURNED = {
+    "portctl": 1,
+    "name": "turned",
+    "addresses": {"bans": {"live": True}},
+    "services": {"web": {"ports": "80/tcp", "from": "any"}},
+    "block": [
+        {"from": "203.0.113.0/24", "ports": ["22/tcp", "80/tcp"]},
+        {"from": "bans", "ports": ["22/tcp", "90/udp"]},
+    ],
+    "forwards": {
+        "a": {"ports": ["22/tcp", "8080/tcp"], "from": "any", "target": ":443"},
+        "b": {"ports": "2200-2201/tcp+udp", "from": ["203.0.113.7", "198.51.100.7"], "target": ":80"},
+    },
+}
+
+
+def test_a_block_asks_for_the_port_that_serves() -> None:
+    """`fwd` leaves a packet the port it came to, and a `block` means the one behind."""
+    ruleset = generate.ruleset(TURNED)
+    assert ruleset is not None and not ipfw.gaps(ruleset, Ability())
+    loaded = ipfw.parse({"rules": text(ruleset)})
+    forced = {"ipfw": ipfw.differences(ruleset, Ability())}
+    assert not proof.proofs(ruleset, {"ipfw": loaded}, forced)["ipfw"].problems
+    start = Packet(Direction.INBOUND, TCP, ip_address("203.0.113.7"), ip_address("192.0.2.1"), 22)
+    for port, source, wanted in (
+        (22, "203.0.113.7", Verdict.ACCEPT),
+        (2200, "203.0.113.7", Verdict.DROP),
+        (2200, "198.51.100.7", Verdict.ACCEPT),
+        (80, "203.0.113.7", Verdict.DROP),
+        (80, "198.51.100.7", Verdict.ACCEPT),
+    ):
+        packet = replace(start, port=port, source=ip_address(source))
+        assert decide(ruleset, packet)[0] is wanted is evaluate(loaded, packet).verdict

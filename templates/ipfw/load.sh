@@ -172,6 +172,7 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
             line = ""
         }
         if (line != "") print "table " new name " add" line
+        close(here "/" name ".table")
         next
     }
     /^#/ || $1 == "disable" { next }

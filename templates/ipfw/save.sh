@@ -59,7 +59,10 @@ if [ -s "$scratch/rules" ]; then
                 next
             }
             FILENAME ~ /\/tables$/ {
-                if (/^--- table\(/) { name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name); next }
+                if (/^--- table\(/) {
+                    if (file[name] != "") close(file[name])
+                    name = $2; sub(/^table\(/, "", name); sub(/\),$/, "", name); next
+                }
                 if (!(name in file)) next
                 if (file[name] != "") print $1 >file[name]
                 else print "table " name " add " $1 (plain[name] ? "" : " " $2)

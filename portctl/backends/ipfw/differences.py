@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from portctl.backends.base import Ability, Difference, Region
 from portctl.backends.ipfw.layout import CAST
+from portctl.backends.ipfw.nat import other_ports
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Ranges
 from portctl.program import Condition, Field
 from portctl.ruleset import (
@@ -23,6 +24,7 @@ from portctl.ruleset import (
     Direction,
     Flow,
     Flows,
+    Kind,
     Rule,
     Ruleset,
     State,
@@ -59,9 +61,17 @@ def _all(ruleset: Ruleset) -> Iterator[Difference]:
     yield _not_forwarded()
     yield _broadcast()
     yield from _through(ruleset)
-    if turned := [item for item in ruleset.translations if item.target or item.destination is not None]:
+    if turned := list(_also_known(ruleset)):
         where = [Region((_state(State.ESTABLISHED), *asked), _ARRIVING) for item in turned for asked in _turned(item)]
         yield Difference("redirected ports", "ipfw: redirected ports", tuple(where))
+
+
+def _also_known(ruleset: Ruleset) -> Iterator[Translation]:
+    """The translations that take whatever arrives, known connections too."""
+    served = any(other_ports(ruleset, rule.flows) for rule in ruleset.inbound if rule.kind in (Kind.FIXED, Kind.BLOCK))
+    for item in ruleset.translations:
+        if item.target or item.destination is not None or served:
+            yield item
 
 
 _ARRIVING = (Direction.INBOUND, Direction.FORWARDED)

@@ -16,7 +16,7 @@ from portctl.backends.ipfw import words
 from portctl.backends.ipfw.layout import Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.net import Addresses, address_text
-from portctl.ruleset import EVERY_PORT, TCP, Flow, Kind, Masquerade, Rule, Ruleset, Translation
+from portctl.ruleset import EVERY_PORT, TCP, Flow, Flows, Kind, Masquerade, Rule, Ruleset, Translation
 
 if TYPE_CHECKING:
     from portctl.backends.ipfw.starts import Pass
@@ -38,7 +38,7 @@ def arriving(layout: Layout, block: str) -> None:
                 layout.blocks[block].append(rule)
     for translation in _elsewhere(layout.ruleset):
         for number, device in _instances(layout, translation):
-            for body in _bodies(layout, translation, device):
+            for body in arriving_for(layout, translation, device):
                 layout.add(block, f"count tag {tag(layout.ruleset, translation.name)}", body, _why(translation.name))
                 layout.add(block, f"nat {number}", body, _why(translation.name))
 
@@ -55,7 +55,7 @@ def tag(ruleset: Ruleset, name: str) -> int:
     return FIRST_TAG + [translation.name for translation in ruleset.translations].index(name)
 
 
-def _bodies(layout: Layout, translation: Translation, device: str | None, flags: str = "") -> Iterator[str]:
+def arriving_for(layout: Layout, translation: Translation, device: str | None, flags: str = "") -> Iterator[str]:
     """What a translation means, before it is translated."""
     # Its NAT would take an IPv6 packet for one of IPv4.
     source = layout.addresses(
@@ -173,7 +173,7 @@ def turned(layout: Layout, at: Pass, block: str, rules: Sequence[Rule], direct: 
 def _asked(layout: Layout, at: Pass, rule: Rule, translation: Translation) -> tuple[str, list[str]]:
     """What happens to the packets that an entry has turned, and which they are."""
     if translation.target is None:
-        return f"skipto @to-{rule.name}@", list(_bodies(layout, translation, None, words.START))
+        return f"skipto @to-{rule.name}@", list(arriving_for(layout, translation, None, words.START))
     lines = [_tagged(layout, at, rule, flow) for flow in translation.flows or ()]
     return (f"skipto @{leave_block(rule.name)}@" if at.state else "allow"), lines
 
@@ -209,6 +209,26 @@ def _state(rule: Rule, at: Pass) -> str:
     return f"set-limit src-addr {rule.max_connections} :{at.state}"
 
 
+def other_ports(ruleset: Ruleset, flows: Flows) -> list[tuple[Translation, tuple[Flow, ...]]]:
+    """What a rule about `flows` has to leave to the port that is served in their place: `fwd` leaves packets the port
+    they came to. Each flow of a translation to a port of this host, in order, and of the rule's those that name that
+    port. None where it makes no difference."""
+    found: list[tuple[Translation, tuple[Flow, ...]]] = []
+    differs = False
+    for translation in ruleset.translations:
+        port = translation.target_port
+        if translation.target is not None or port is None:
+            continue
+        for flow in translation.flows or ():
+            about = [f for f in flows or () if f.protocol == flow.protocol]
+            if not about:
+                continue
+            meant = tuple(replace(f, ports=EVERY_PORT) for f in about if port in f.ports)
+            differs |= any(not flow.ports <= f.ports if port in f.ports else bool(flow.ports & f.ports) for f in about)
+            found.append((replace(translation, flows=(flow,)), meant))
+    return found if differs else []
+
+
 _LOOPBACK = {6: "::1", 4: "127.0.0.1"}
 
 
@@ -216,7 +236,7 @@ def taken_in(layout: Layout) -> Iterator[str]:
     """Packets that are served here, to addresses that may not be this host's."""
     for translation in layout.ruleset.translations:
         if translation.target is None and translation.destination is not None:
-            yield from _bodies(layout, translation, None)
+            yield from arriving_for(layout, translation, None)
 
 
 def local_targets(layout: Layout) -> None:

@@ -119,13 +119,28 @@ def _plain(
 ) -> None:
     """A rule that looks at nothing but the packet, at the end of the pass so far."""
     found = list(bodies(layout, rule, at.way, starts=starts, flows=flows))
-    excepted = list(_excepted(layout, rule)) if found else []
-    after = _after(layout, f"{at.name}-excepted") if excepted else ""
+    if not found:
+        return
+    excepted = list(_excepted(layout, rule))
+    turned = nat.other_ports(layout.ruleset, rule.flows if flows is None else flows) if at is INBOUND else []
+    after = _after(layout, f"{at.name}-excepted") if excepted or turned else ""
     for ends in excepted:
         layout.add(_open(layout), f"skipto @{after}@", f"ip {ends} {at.way}", note(rule))
+    inner: dict[str, tuple[Flow, ...]] = {}
+    for translation, meant in turned:
+        name = _after(layout, f"{at.name}-turned-{len(inner)}") if meant else after
+        if meant:
+            inner[name] = meant
+        for text in nat.arriving_for(layout, translation, None):
+            layout.add(_open(layout), f"skipto @{name}@", text, note(rule))
     for body in found:
         layout.add(_open(layout), _action(layout, rule), body.text, note(rule))
-    if excepted:
+    for name, meant in inner.items():
+        layout.add(_open(layout), f"skipto @{after}@", "ip from any to any")
+        layout.block(name)
+        for body in bodies(layout, rule, at.way, starts=starts, flows=meant):
+            layout.add(name, _action(layout, rule), body.text, note(rule))
+    if after:
         layout.block(after)
 
 
