@@ -19,11 +19,13 @@ class Files:
     """Reads a policy, its fragments and its address files. Nothing outside `root` is read, through links neither."""
 
     root: Path
+    seen: dict[str, bytes] | None = None
+    """Where given, all that is read besides the policy itself is kept here, by its name."""
 
     @classmethod
-    def of(cls, path: str, root: str | None = None) -> Files:
+    def of(cls, path: str, root: str | None = None, seen: dict[str, bytes] | None = None) -> Files:
         """For the policy at `path`: its own folder, or `root` where the person widens it."""
-        return cls(Path(root) if root is not None else Path(path).parent)
+        return cls(Path(root) if root is not None else Path(path).parent, seen)
 
     def top(self, path: str) -> bytes:
         """The text of the policy itself, which the person named. Raises `Problems` without a place."""
@@ -48,7 +50,10 @@ class Files:
     def read(self, base: str, path: str, span: Span | None = None, most: int = MOST_LIST) -> tuple[str, bytes]:
         """The name of a file that `base` names, and its bytes. Raises `Problems` at `span`."""
         name, real = self.locate(base, path, span)
-        return name, _bytes(real, name, span, most)
+        data = _bytes(real, name, span, most)
+        if self.seen is not None:
+            self.seen[name] = data
+        return name, data
 
 
 def _bytes(real: str, name: str, span: Span | None, most: int) -> bytes:

@@ -28,14 +28,16 @@ class Compiled:
     problems: tuple[Problem, ...]
 
 
-def compile(path: Path, at: datetime | None = None, root: Path | None = None) -> Compiled:
+def compile(
+    path: Path, at: datetime | None = None, root: Path | None = None, seen: dict[str, bytes] | None = None
+) -> Compiled:
     """Reads, validates and resolves a policy. `at` defaults to now; files stay below `root`, by default the policy's
-    own folder. Raises `Problems`."""
+    own folder. `seen` is given what its other files hold, by their names. Raises `Problems`."""
     from portctl.files import Files
     from portctl.policy import load
     from portctl.resolve import resolve
 
-    files = Files.of(str(path), None if root is None else str(root))
+    files = Files.of(str(path), None if root is None else str(root), seen)
     policy = load(str(path), files)
     ruleset, problems = resolve(policy, at or datetime.now(UTC), files)
     return Compiled(policy, ruleset, problems)

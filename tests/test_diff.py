@@ -109,11 +109,14 @@ def test_git_compares_with_what_was_committed(here: Path) -> None:
     said = run("--git", "HEAD")
     assert said.exit_code == 1
     heads = [line for line in said.stdout.splitlines() if " -> " in line]
-    assert heads == [
+    assert heads == [  # what opens to the Internet, what opens, what closes
+        "web.yaml (HEAD) -> web.yaml: widened: more is reachable",
         "fresh.yaml (not in HEAD) -> fresh.yaml: widened: more is reachable",
         "gone.yaml (HEAD) -> gone.yaml (taken away): narrowed: less is reachable",
-        "web.yaml (HEAD) -> web.yaml: widened: more is reachable",
     ]
+    assert "+services: {web: {ports: [http, 8080/tcp], from: any}}" in said.stdout.splitlines()
+    first = run("--git", "HEAD", "--format", "markdown").stdout.splitlines()
+    assert first[0] == "- web.yaml: **newly open to the Internet: 8080/tcp (http-alt)**"
     assert "newly open to the Internet: 8080/tcp" in said.stdout
     assert not process.run(("git", "status", "--porcelain", "--", "old.yaml")).stdout
     value = json.loads(run("--git", "HEAD", "gone.yaml", "--format", "json").stdout)
@@ -138,3 +141,134 @@ def test_a_bundle_of_two_back_ends_is_named_exactly(here: Path) -> None:
     run("old.yaml", "--backend", "all", "--output", "out", command="render")
     with pytest.raises(Problems, match="holds rules for"):
         CliRunner().invoke(cli.build(["diff"]), ["diff", "out", str(here / "old.yaml")], catch_exceptions=False)
+
+
+APP = """\
+portctl: 1
+name: app
+addresses:
+  office: [198.51.100.0/24, "2001:db8:10::/48"]
+  trusted: [office, 203.0.113.10, 203.0.113.32/28]
+  feed: {file: feed.txt}
+services:
+  ssh: {ports: ssh, from: office}
+  ftp: {ports: ftp, from: office}
+  api: {ports: 8443/tcp, from: trusted}
+  metrics: {ports: 9100/tcp, from: trusted}
+forwards:
+  site: {ports: http, from: any, target: 10.0.0.5, masquerade: true}
+block: [feed]
+egress:
+  dns: {ports: domain, to: 192.0.2.53}
+defaults: {outbound: reject, forward: drop}
+sysctl: {tcp_keepalive_time: 2000}
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "relation", "said"),
+    [
+        ("203.0.113.10, ", "", "narrowed", "no longer open to 203.0.113.10: 8443/tcp (https-alt), 9100/tcp"),
+        ("203.0.113.10, ", "", "narrowed", "[api, metrics]"),
+        ("  ftp: {ports: ftp, from: office}\n", "", "narrowed", "no longer open to office: 21/tcp (ftp)  [ftp]"),
+        ("office}\n  ftp", "any}\n  ftp", "widened", "(everywhere except feed, office): 22/tcp (ssh)  [ssh]"),
+        (
+            "target: 10.0.0.5",
+            "target: 10.0.0.6",
+            "both",
+            "forwarded to 10.0.0.6, no longer to 10.0.0.5: what comes from",
+        ),
+        ("10.0.0.5", '"10.0.0.5:80"', "text only", "the meaning does not"),
+        ("10.0.0.5", '"10.0.0.5:81"', "both", "forwarded to 10.0.0.5:81, no longer to 10.0.0.5"),
+        (", masquerade: true", "", "besides", "site: no longer masquerade, was yes"),
+        ("time: 2000", "time: 1800", "besides", "sysctl tcp_keepalive_time 1800, was 2000"),
+        ("office}\n  ftp", "office, log: true}\n  ftp", "besides", "ssh: log yes, was not set"),
+        ("  metrics:", "  node-exporter:", "text only", "the meaning does not"),
+        ("to: 192.0.2.53", "to: any", "widened", "may newly reach everywhere except feed, 192.0.2.53: 53/tcp (domain)"),
+        ("outbound: reject", "outbound: drop", "answers", "what is denied is answered differently"),
+    ],
+)
+def test_a_reviewer_is_told_what_a_change_does(here: Path, was: str, now: str, relation: str, said: str) -> None:
+    (here / "feed.txt").write_text("192.0.2.128/25\n")
+    (here / "was.yaml").write_text(APP)
+    assert was in APP
+    (here / "now.yaml").write_text(APP.replace(was, now, 1))
+    found = run("was.yaml", "now.yaml")
+    assert said in found.stdout
+    assert json.loads(run("was.yaml", "now.yaml", "--format", "json").stdout)["relation"] == relation
+    assert found.exit_code == (0 if relation == "text only" else 1)
+    widens = run("was.yaml", "now.yaml", "--fail-on", "widened").exit_code
+    assert widens == (1 if relation in ("widened", "both") else 0)
+
+
+def test_a_default_that_flips_is_one_line(here: Path) -> None:
+    (here / "feed.txt").write_text("192.0.2.128/25\n")
+    (here / "was.yaml").write_text(APP)
+    (here / "now.yaml").write_text(APP.partition("egress:")[0] + "defaults: {forward: drop}\n")
+    said = run("was.yaml", "now.yaml").stdout.splitlines()
+    assert [line for line in said if "this host may" in line] == [
+        "  this host may newly reach everywhere except feed: all that was denied before  [default]"
+    ]
+
+
+def test_a_list_that_grows_says_who_is_blocked_now(here: Path) -> None:
+    git("init", "-q")
+    (here / "feed.txt").write_text("192.0.2.128/25\n")
+    (here / "app.yaml").write_text(APP)
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (here / "feed.txt").write_text("192.0.2.128/25\n198.51.100.7\n")
+    said = run("--git", "HEAD", "app.yaml").stdout.splitlines()
+    assert said[0].endswith("narrowed: less is reachable")
+    assert "  newly blocked: 198.51.100.7" in said and "+198.51.100.7" in said
+    assert not any("icmp" in line for line in said)
+
+
+def test_code_scanning_is_given_a_place_in_the_policy_for_every_result(here: Path) -> None:
+    (here / "feed.txt").write_text("192.0.2.128/25\n")
+    (here / "was.yaml").write_text(APP)
+    new = APP.replace("  ftp: {ports: ftp, from: office}\n", "").replace("203.0.113.10, ", "").replace("2000", "1800")
+    (here / "now.yaml").write_text(new.replace("to: 192.0.2.53", "to: any"))
+    (found,) = json.loads(run("was.yaml", "now.yaml", "--format", "sarif").stdout)["runs"]
+    rules = [rule["id"] for rule in found["tool"]["driver"]["rules"]]
+    lines = {}
+    for result in found["results"]:
+        (location,) = result["locations"]
+        assert location["physicalLocation"]["artifactLocation"]["uri"] == "now.yaml"
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+        lines[result["message"]["text"].partition(" [")[0]] = location["physicalLocation"]["region"]["startLine"]
+    where = {text: (here / "now.yaml").read_text().splitlines()[line - 1].strip() for text, line in lines.items()}
+    assert where["no longer open to 203.0.113.10: 8443/tcp (https-alt)"].startswith("api:")
+    assert where["no longer open to 203.0.113.10: 9100/tcp (jetdirect)"].startswith("metrics:")
+    assert where["no longer open to office: 21/tcp (ftp)"] == "portctl: 1"
+    assert where["sysctl tcp_keepalive_time 1800, was 2000"] == "portctl: 1"
+    assert any(text.startswith("this host may newly reach") and line.startswith("dns:") for text, line in where.items())
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+@pytest.mark.usefixtures("here")
+def test_a_policy_and_its_rules_are_compared_in_words_alone(here: Path, name: str) -> None:
+    (here / "feed.txt").write_text("192.0.2.128/25\n")
+    (here / "was.yaml").write_text(APP)
+    (here / "now.yaml").write_text(APP.replace("target: 10.0.0.5", "target: 10.0.0.6"))
+    assert run("was.yaml", "--backend", name, "--output", "out", command="render").exit_code == 0
+    same = run("was.yaml", f"out/{name}")
+    assert same.exit_code == 0 and len(same.stdout.splitlines()) == 1
+    other = run(f"out/{name}", "now.yaml")
+    assert other.exit_code == 1 and "forwarded to 10.0.0.6, no longer to 10.0.0.5" in other.stdout
+    assert len(other.stdout.splitlines()) < 5
+
+
+def test_a_changed_source_address_in_a_saved_rule_set_is_no_mere_text(here: Path) -> None:
+    nat = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j SNAT --to-source 192.0.2.1\nCOMMIT\n"
+    (here / "old").write_text(nat + SAVED)
+    (here / "new").write_text(nat.replace("192.0.2.1", "192.0.2.2") + SAVED)
+    said = run("old", "new")
+    assert said.exit_code == 1 and "newly -A POSTROUTING -o eth0 -j SNAT --to-source 192.0.2.2" in said.stdout
+
+
+@pytest.mark.usefixtures("here")
+def test_a_text_that_nobody_has_loaded_has_met_no_packets() -> None:
+    asked = ("new.yaml", "--from", "198.51.100.9", "--to", "22/tcp")
+    said = run(*asked, command="explain")
+    assert said.exit_code == 0 and "nftables:" in said.stdout and "so far" not in said.stdout

@@ -49,7 +49,7 @@ def test_the_policy_is_the_one_that_is_kept(name: str) -> None:
     """`NAME.yaml` beside the rule sets: what a person gets. `make accept` writes it; read what changes."""
     found = importing.from_texts(files_of(name))
     assert not found.problems
-    difference = "" if found.difference is None else report.text(found.difference)
+    difference = "" if found.difference is None else report.in_words(found.difference)
     whole = found.text + "".join(f"# {line}\n" for line in difference.splitlines())
     if os.environ.get("PORTCTL_ACCEPT"):
         (RULESETS / f"{name}.yaml").write_text(whole)
@@ -96,7 +96,7 @@ EQUAL = [
 def test_a_line_becomes_what_a_person_would_have_written_and_equal(line: str, expected: str) -> None:
     found = brought(line)
     assert not found.problems
-    assert found.equal, found.difference and report.text(found.difference)
+    assert found.equal, found.difference and report.in_words(found.difference)
     assert expected in said(found)
 
 
@@ -143,7 +143,7 @@ def test_what_a_policy_cannot_ask_is_refused_and_told() -> None:
     assert not found.equal
     assert status(found, "--string")[0] == "refused"
     assert "web" not in said(found)
-    assert found.difference is not None and "depends on line" in report.text(found.difference)
+    assert found.difference is not None and "depends on line" in report.in_words(found.difference)
 
 
 def test_a_country_that_alone_is_let_in_does_not_become_everybody() -> None:
@@ -389,4 +389,4 @@ def rulesets(draw: st.DrawFn) -> str:
 def test_whatever_a_policy_can_say_is_said_exactly(text: str) -> None:
     found = importing.from_texts({"x": text}, "test")
     assert not found.problems
-    assert found.equal, found.text + (report.text(found.difference) if found.difference else "")
+    assert found.equal, found.text + (report.in_words(found.difference) if found.difference else "")

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portctl import pipeline
+from portctl import backends, pipeline
+from portctl.backends.base import Ability
 from portctl.net import Addresses, Ranges
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Line, Program
-from portctl.ruleset import Verdict, decide
-from portctl.space import Space, report, sides
+from portctl.ruleset import Verdict, decide, translate
+from portctl.space import Space, report, sarif, sides
 from portctl.space import difference as differences
 from portctl.space.boxes import boxes, set_of
 from portctl.space.difference import Difference
@@ -54,7 +55,7 @@ def diff(tmp_path: Path) -> Between:
 
 
 def lines(found: Difference) -> list[str]:
-    return [line.strip() for line in report.text(found).splitlines()]
+    return [line.strip() for line in report.in_words(found).splitlines()]
 
 
 def test_the_widest_opening_comes_first(diff: Between) -> None:
@@ -79,7 +80,7 @@ def test_another_text_of_the_same_meaning_is_no_change(diff: Between) -> None:
     found = diff(BASE, BASE.replace("[http, https]", "[443/tcp, 80/tcp]"))
     assert found.relation == "text only"
     assert not found.changes and not report.failed(found, "any")
-    assert "-  web: {ports: [http, https]" in report.text_diff(found)
+    assert "-  web: {ports: [http, https]" in "".join(report.text_diffs(found).values())
 
 
 def test_the_same_text_is_the_same(diff: Between) -> None:
@@ -111,7 +112,7 @@ def test_outbound_and_forwarded_say_who_reaches_whom(diff: Between) -> None:
     new += 'forwards: {old: {ports: 8080/tcp, from: office, target: "10.0.0.5:80"}}\n'
     found = lines(diff(closed, new))
     assert "this host may newly reach 192.0.2.53: 53/tcp (domain), 53/udp (domain)  [dns]" in found
-    assert "newly open to office (IPv4): 8080/tcp (http-alt)  [old]" in found
+    assert "newly open to office (IPv4): 8080/tcp (http-alt); forwarded to 10.0.0.5:80  [old]" in found
 
 
 def test_markdown_holds_no_text_of_the_policy_s_making(diff: Between) -> None:
@@ -126,7 +127,7 @@ def test_json_and_sarif_say_where(diff: Between) -> None:
     assert value["relation"] == "widened" and value["internet"] is True
     change = value["changes"][0]
     assert change["entry"] == "ssh" and change["port_ranges"] == [[22, 22]] and change["where"]["line"] == 8
-    run = json.loads(report.sarif(found))["runs"][0]
+    run = json.loads(sarif.sarif(found))["runs"][0]
     assert run["results"][0]["level"] == "error"
     assert run["results"][0]["locations"][0]["physicalLocation"]["region"]["startLine"] == 8
 
@@ -143,7 +144,7 @@ def test_what_cannot_be_known_is_named_by_its_line() -> None:
     line = Line((ssh, text), (Accept(),), "-A INPUT -m string --string x --dport 22 -j ACCEPT", number=7)
     found = differences.differ(old, sides.of_program(space, listing(line), "new"))
     assert found.relation == "uncertain"
-    assert "depends on line 7: -A INPUT -m string" in report.text(found)
+    assert "depends on line 7: -A INPUT -m string" in report.in_words(found)
     again = sides.of_program(space, listing(line), "again")
     assert differences.differ(sides.of_program(space, listing(line), "new"), again).relation == "same"
 
@@ -190,6 +191,11 @@ def test_each_change_is_confirmed_by_its_example(seed: int) -> None:
     found = differences.differ(sides.of_ruleset(space, one, "one"), sides.of_ruleset(space, two, "two"))
     for change in (*found.changes, *found.other):
         before, after = decide(one, change.example)[0], decide(two, change.example)[0]
+        if change.kind == "turned":
+            went, goes = translate(one, change.example), translate(two, change.example)
+            assert before is after is Verdict.ACCEPT
+            assert (went.direction, went.destination, went.port) != (goes.direction, goes.destination, goes.port)
+            continue
         assert (before is Verdict.ACCEPT) == (change.kind == "closed"), change
         assert (after is Verdict.ACCEPT) == (change.kind == "opened"), change
 
@@ -213,3 +219,19 @@ def test_private_networks_are_not_the_internet() -> None:
     assert is_internet(Addresses.of("0.0.0.0/1"))
     assert is_internet(Addresses.of("2000::/4"))
     assert not is_internet(Addresses.of("8.0.0.0/8"))
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("case", ["forward-keep", "forward-over-service", "port-forward"])
+def test_what_is_rendered_turns_packets_where_the_policy_does(case: str) -> None:
+    ruleset = pipeline.compile(GOLDEN / case / "policy.yaml", AT, GOLDEN).ruleset
+    assert ruleset.translations
+    for name, gaps in pipeline.sayable(ruleset, backends.OFFERED, Ability()).items():
+        if not gaps:
+            space, backend = Space(), backends.load(name)
+            program = backend.parse(backend.render(ruleset, Ability()))
+            both = sides.of_ruleset(space, ruleset, "policy"), sides.of_program(space, program, name)
+            found = differences.differ(*both)
+            assert not [change for change in found.changes if change.kind == "turned"], name

@@ -85,7 +85,7 @@ def test_a_saved_rule_set_becomes_the_policy_that_a_person_would_write(resolve: 
     assert said.startswith("12 modelled, 1 approximated, 0 refused\n")
     assert "-m string --string foo" in said and "line 15" in said
     assert [c.kind for c in left.changes] == ["may close"]
-    assert "8080/tcp" in report.text(left)
+    assert "8080/tcp" in report.in_words(left)
 
 
 def test_a_translation_is_refused_by_name_and_seen_in_the_difference(resolve: Resolve) -> None:
@@ -115,7 +115,7 @@ def test_a_policy_comes_back_from_what_was_rendered(resolve: Resolve, text: str,
     ruleset = resolve(f"portctl: 1\nname: t\n{text}")
     backend = backends.load(name)
     made, left = imported(resolve, backend.parse(backend.render(ruleset, Ability())), (4, 6))
-    assert left.relation == "same" or not (left.changes or left.other), report.text(left) + made.text
+    assert left.relation == "same" or not (left.changes or left.other), report.in_words(left) + made.text
 
 
 def test_a_way_in_that_is_closed_afterwards_is_told_with_what_closes_it(resolve: Resolve) -> None:
@@ -144,4 +144,4 @@ def test_a_foreign_rule_that_decides_first_is_drift(resolve: Resolve) -> None:
         sides.of_ruleset(space, ruleset, "policy"), sides.of_program(space, backend.parse(listing), "host"), AT
     )
     assert found.relation == "narrowed"
-    assert "no longer open to 203.0.113.0/24: 22/tcp (ssh)  [ssh]" in report.text(found)
+    assert "no longer open to 203.0.113.0/24: 22/tcp (ssh)  [ssh]" in report.in_words(found)

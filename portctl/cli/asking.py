@@ -74,7 +74,8 @@ def explain(
         typer.echo(json.dumps({"version": 1, "sides": [_plain(s, o) for s, o in outcomes]}, indent=2))
     else:
         for side, answers in outcomes:
-            _say(side, answers, len(outcomes) > 1)
+            live = found.observed is not None and side is found.sides[-1]
+            _say(side, answers, len(outcomes) > 1, live)
         for line in found.listening(asked):
             typer.echo(line)
     asked_of = [answers for side, answers in outcomes if side.title not in found.rendered]
@@ -216,12 +217,12 @@ def _outcomes(side: Side, asked: Query, at: datetime) -> list[Outcome]:
         raise Problems([Problem("too-many-cases", message, None, hint)]) from None
 
 
-def _say(side: Side, outcomes: Sequence[Outcome], titled: bool) -> None:
+def _say(side: Side, outcomes: Sequence[Outcome], titled: bool, live: bool) -> None:
     from portctl.space import questions
 
     if titled:
         typer.echo(f"{side.title}:")
-    for line in questions.explain_text(side, outcomes).splitlines():
+    for line in questions.explain_text(side, outcomes, live).splitlines():
         typer.echo(f"  {line}" if titled else line)
 
 

@@ -64,7 +64,7 @@ def diff(
     if host != HERE and (git is not None or "host" not in (files or ())):
         raise typer.BadParameter("--host says which machine `host` is: name `host` as one of both")
     if git is not None:
-        found = list(_since(git, [Path(name) for name in files or ["."]], at, root, wrong))
+        found = sorted(_since(git, [Path(name) for name in files or ["."]], at, root, wrong), key=report.order)
     elif len(files or ()) == 2:
         from portctl.cli import sources
 
@@ -141,13 +141,21 @@ def _one(name: str, then: Then, revision: str, at: datetime, root: Path | None) 
     top = then.top.resolve()
     shown = str(now.resolve().relative_to(Path.cwd())) if now.resolve().is_relative_to(Path.cwd()) else name
     old_root = None if root is None else then.folder / root.resolve().relative_to(top)
-    old = (
-        sources.policy(before, at, old_root, f"{shown} ({revision})", str(then.folder))
-        if before.is_file()
-        else sources.nothing(f"{shown} (not in {revision})")
+    old = new = None
+    if before.is_file():
+        old = sources.policy(before, at, old_root, f"{shown} ({revision})", str(then.folder))
+    if now.is_file():
+        new = sources.policy(Path(shown) if Path(shown).is_file() else now, at, root, shown)
+    old, new = (
+        old or sources.nothing(f"{shown} (not in {revision})", _there(new)),
+        new or sources.nothing(f"{shown} (taken away)", _there(old)),
     )
-    new = sources.policy(Path(shown) if Path(shown).is_file() else now, at, root, shown) if now.is_file() else None
-    return _differ(old, new or sources.nothing(f"{shown} (taken away)"), at)
+    return _differ(old, new, at)
+
+
+def _there(source: Source | None) -> Source:
+    assert source is not None, "a policy is there now, or was then"
+    return source
 
 
 def _text(found: list[Difference], form: Format, several: bool) -> str:
@@ -158,13 +166,11 @@ def _text(found: list[Difference], form: Format, several: bool) -> str:
             return report.as_json(found[0])
         return json.dumps({"version": report.VERSION, "differences": [report.value(d) for d in found]}, indent=2) + "\n"
     if form == "sarif":
-        return report.sarif(*found)
+        from portctl.space import sarif
+
+        return sarif.sarif(*found)
     if not found:
         return "no difference\n"
     if form == "markdown":
-        return "\n".join(report.markdown(each) for each in found)
-    return "\n".join(report.text(each) + _indented(report.text_diff(each)) for each in found)
-
-
-def _indented(diff: str) -> str:
-    return f"\n{diff}" if diff else ""
+        return report.markdown(*found)
+    return report.text(*found)

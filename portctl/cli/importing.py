@@ -131,7 +131,7 @@ def _say(found: Imported) -> None:
         say.append("proved: the policy admits exactly what the input admits")
     elif found.difference is not None:
         say.append("the policy does not admit exactly what the input admits:")
-        listed = report.text(found.difference).splitlines()[1:]
+        listed = report.in_words(found.difference).splitlines()[1:]
         say += listed[:MOST_WORDS]
         if len(listed) > MOST_WORDS:
             say.append(f"  and {len(listed) - MOST_WORDS} lines more")

@@ -6,8 +6,7 @@ They are told apart by their content; each becomes a `Side` of a space.
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from portctl.cli.where import HERE
 from portctl.net import FAMILIES, Address, Family
-from portctl.problems import Problem, Problems
+from portctl.problems import Problem, Problems, Span
 from portctl.program import Program
-from portctl.ruleset import Packet, Ruleset
+from portctl.ruleset import Kind, Packet, Rule, Ruleset
 
 if TYPE_CHECKING:
     from portctl.observe import Observed
@@ -28,6 +27,8 @@ HOST = "host"
 POLICY = re.compile(r"^portctl\s*:", re.M)
 """The first key of a policy: no fragment and no listing has it."""
 MOST_TEXT = 256 * 1024 * 1024
+MOST_PART = 1024 * 1024
+"""A longer file of a policy's is a list, whose lines nobody wants to see compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,20 @@ class Source:
     observed: Observed | None = None
     below: str = ""
     """A folder that is not shown: where an older state was put to be read."""
+    language: str = "policy"
+    """Else the back ends whose listings it is."""
+    file: str = ""
+    parts: tuple[tuple[str, str], ...] = ()
+    """Texts of the files that a policy includes, by their names."""
 
     def side(self, space: Space) -> Side:
         from portctl.space import sides
 
         if isinstance(self.meaning, Program):
-            return sides.of_program(space, self.meaning, self.title, self.own_addresses, self.text)
-        return _shown(sides.of_ruleset(space, self.meaning, self.title, self.text), self.below)
+            side = sides.of_program(space, self.meaning, self.title, self.own_addresses, self.text, self.language)
+            return replace(side, file=self.file)
+        side = _shown(sides.of_ruleset(space, self.meaning, self.title, self.text), self.below)
+        return replace(side, file=self.file, parts=self.parts)
 
 
 def _shown(side: Side, below: str) -> Side:
@@ -60,9 +68,13 @@ def _shown(side: Side, below: str) -> Side:
         found = side.reason(packet)
         if found.place is None:
             return found
-        return replace(found, place=replace(found.place, file=found.place.file.removeprefix(f"{below}/")))
+        return replace(found, place=_above(found.place, below))
 
-    return replace(side, reason=reason)
+    return replace(side, reason=reason, entries=tuple((name, _above(span, below)) for name, span in side.entries))
+
+
+def _above(place: Span, below: str) -> Span:
+    return replace(place, file=place.file.removeprefix(f"{below}/"))
 
 
 def read(name: str, at: datetime, root: Path | None = None, target: str = HERE) -> Source:
@@ -90,17 +102,36 @@ def policy(path: Path, at: datetime, root: Path | None = None, title: str | None
     from portctl import pipeline
 
     text = _text(path)
-    return Source(title or str(path), text, pipeline.compile(path, at, root).ruleset, below=below)
+    seen: dict[str, bytes] = {}
+    ruleset = pipeline.compile(path, at, root, seen).ruleset
+    parts = tuple(
+        (name.removeprefix(f"{below}/"), data.decode("utf-8", "replace"))
+        for name, data in seen.items()
+        if len(data) <= MOST_PART
+    )
+    file = str(path).removeprefix(f"{below}/")
+    return Source(title or str(path), text, ruleset, below=below, file=file, parts=parts)
 
 
-def nothing(title: str) -> Source:
-    """In the place of a policy that is not there: one without entries."""
-    from portctl import pipeline
+def nothing(title: str, other: Source) -> Source:
+    """In the place of a policy that is not there: what `other` says without its entries. What it denies of itself it
+    denies here, too, so that compared is what its entries open."""
+    assert isinstance(other.meaning, Ruleset)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "nothing.yaml"
-        path.write_text("portctl: 1\nname: nothing\n", encoding="utf-8")
-        return Source(title, "", pipeline.compile(path).ruleset)
+    def left(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(rule for rule in rules if rule.kind not in (Kind.SERVICE, Kind.EGRESS, Kind.FORWARD))
+
+    bare = replace(
+        other.meaning,
+        inbound=left(other.meaning.inbound),
+        outbound=left(other.meaning.outbound),
+        forwarded=left(other.meaning.forwarded),
+        translations=(),
+        masquerades=(),
+        clamps=(),
+        settings=(),
+    )
+    return Source(title, "", bare)
 
 
 def live(target: str = HERE) -> Source:
@@ -122,7 +153,12 @@ def live(target: str = HERE) -> Source:
         observed.program,
         own_addresses=known.own_addresses(),
         observed=observed,
+        language=_languages(name.partition("/")[0] for name in rules),
     )
+
+
+def _languages(names: Iterable[str]) -> str:
+    return "+".join(sorted(set(names)))
 
 
 def _text(path: Path) -> str:
@@ -168,7 +204,7 @@ def _program(title: str, listings: Listings) -> Source:
     families = {chain.family for chain in program.chains}
     said: tuple[Family, ...] = FAMILIES if None in families else tuple(f for f in FAMILIES if f in families)
     text = "".join(text for texts in listings.values() for text in texts.values())
-    return Source(title, text, program, said or FAMILIES)
+    return Source(title, text, program, said or FAMILIES, language=_languages(listings), file=title.partition(",")[0])
 
 
 def _bundle(folder: Path) -> Source:

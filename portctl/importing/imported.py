@@ -24,7 +24,8 @@ from portctl.resolve import resolve
 from portctl.ruleset import Ruleset
 from portctl.space import sides
 from portctl.space.boxes import TooMany, boxes, set_of
-from portctl.space.difference import Change, Difference, Relation, Way
+from portctl.space.changes import Change, Way
+from portctl.space.difference import Difference, Relation
 from portctl.space.examples import example
 from portctl.space.internet import width
 from portctl.space.sets import PacketSet

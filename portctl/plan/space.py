@@ -11,10 +11,11 @@ from portctl.net import Addresses, Ranges
 from portctl.plan.scene import Scene
 from portctl.plan.types import Refusal
 from portctl.ruleset import LOOPBACK, Direction, Flow
-from portctl.space import Space, guard, report
+from portctl.space import Space, guard
 from portctl.space.boxes import TooMany
 from portctl.space.difference import differ
 from portctl.space.questions import Query
+from portctl.space.sentences import Sentence, sentences
 from portctl.space.sides import NO_LINE, Side, of_program
 from portctl.wayin import WayIn
 
@@ -44,19 +45,19 @@ def difference(both: Worlds) -> tuple[str, ...]:
     closes = [c for c in found.changes if c.kind == "closed"]
     unsure = [c for c in found.changes if c.kind.startswith("may")]
     for mark, changes in (("+", opens), ("-", closes), ("~", unsure)):
-        said = report.sentences(changes, both.then.groups)
+        said = sentences(changes, both.then.groups)
         lines += [f"{mark} {_sentence(each)}" for each in said[:MOST_SENTENCES]]
         if len(said) > MOST_SENTENCES:
             lines.append(f"{mark} and {len(said) - MOST_SENTENCES} more")
     if found.other:
-        number = len(report.sentences(found.other, both.then.groups))
+        number = len(sentences(found.other, both.then.groups))
         lines.append(f"~ beside ordinary new connections: {number} more, such as packets of known ones")
     if found.too_many:
         lines.append("~ and more than can be listed")
     return tuple(lines)
 
 
-def _sentence(said: report.Sentence) -> str:
+def _sentence(said: Sentence) -> str:
     """With the entry or line that admits it, where one does."""
     named = [reason for reason in said.reasons if reason.name != NO_LINE]
     return f"{said.text()}  [{said.entries()}]" if named else said.text()

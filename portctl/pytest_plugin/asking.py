@@ -103,7 +103,7 @@ class PortctlHost:
         query = questions.Query(Direction.INBOUND, flows, spoken.addresses(source), destination)
         outcomes = questions.explain(self._side, query, datetime.now(UTC))
         every = bool(outcomes) and all(each.verdict == "accept" for each in outcomes)
-        return Admission(every, questions.explain_text(self._side, outcomes))
+        return Admission(every, questions.explain_text(self._side, outcomes, live=True))
 
     @cached_property
     def _side(self) -> Side:

@@ -33,6 +33,7 @@ from portctl.ruleset import Direction, State, Verdict
 from portctl.space.bodies import Act, Body, Line
 from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
 from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
+from portctl.space.from_ruleset import ToTarget
 from portctl.space.lists import Lists
 
 HOOKS: dict[Direction, tuple[HookName, ...]] = {
@@ -69,6 +70,8 @@ class Maker:
     """Each limit is a condition of its own that nobody knows, not the packet's one `over_limit`."""
     steps: list[Step] = field(default_factory=list)
     numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    to: ToTarget | None = None
+    """Asked is only where destinations are translated to: what stands for that, in place of all that follows."""
     _chains: dict[tuple[int | None, str, str], Chain] = field(default_factory=dict)
     _made: dict[tuple[int, View, Rest], Body] = field(default_factory=dict)
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
@@ -83,7 +86,8 @@ class Maker:
 
     def of_direction(self, direction: Direction, turned: bool) -> Body:
         """What the program does with the packets of one direction."""
-        return self._from(Rest(HOOKS[direction], 0, turned), first_view(direction, turned))
+        hooks = HOOKS[direction] if self.to is None else HOOKS[direction][:1]
+        return self._from(Rest(hooks, 0, turned), first_view(direction, turned))
 
     def _from(self, rest: Rest, view: View) -> Body:
         lines: list[Line] = []
@@ -204,6 +208,8 @@ class Maker:
         return [Act("case", body=self.lists.body([here, elsewhere]))]
 
     def _turned(self, action: Translate, view: View, rest: Rest, local: bool) -> Act:
+        if self.to is not None:
+            return Act("become", body=self.to(None if action.kind == "redirect" else action.address, action.port))
         direction = view.direction
         if direction is not Direction.OUTBOUND:
             direction = Direction.INBOUND if local else Direction.FORWARDED

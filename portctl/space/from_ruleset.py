@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from portctl.net import ANYWHERE, FAMILIES, Address, Addresses, Family, Ranges
 from portctl.ruleset import (
@@ -60,6 +60,8 @@ from portctl.space.dimensions import (
 from portctl.space.lists import Lists
 
 Cube = dict[Dimension, Ranges]
+ToTarget = Callable[[Address | None, int | None], Body]
+"""The body that stands for being turned to an address (None: kept, or this host's) and a port (None: kept)."""
 
 YES, NO = Ranges.single(1), Ranges.single(0)
 STARTING_FLAGS = Ranges.of((f, f) for f in range(256) if f & (FIN | SYN | RST | ACK) == SYN)
@@ -82,6 +84,17 @@ def of_ruleset(lists: Lists, ruleset: Ruleset) -> dict[tuple[Direction, bool], B
         found[direction, False] = lists.body(plain)
         found[direction, True] = lists.body(turned)
     return found
+
+
+def targets_of_ruleset(lists: Lists, ruleset: Ruleset, to: ToTarget) -> dict[Direction, Body]:
+    """Where a policy's translations turn the packets of each direction to; the rules are left out."""
+    lines = [
+        lists.line(cube, [Act("become", body=to(item.target, item.target_port))])
+        for item in ruleset.translations
+        for cube in translation_cubes(item)
+    ]
+    turning, nowhere = lists.body(lines), lists.body([])
+    return {d: nowhere if d is Direction.OUTBOUND else turning for d in Direction}
 
 
 def _translated(lists: Lists, ruleset: Ruleset) -> Iterator[Line]:

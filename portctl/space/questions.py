@@ -142,8 +142,9 @@ def reach(side: Side, query: Query, at: datetime | None = None) -> list[Outcome]
     return [outcome for outcome in explain(side, query, at) if outcome.verdict in ("accept", "depends")]
 
 
-def explain_text(side: Side, outcomes: Iterable[Outcome]) -> str:
-    """For a person: each verdict with what decides it."""
+def explain_text(side: Side, outcomes: Iterable[Outcome], live: bool = False) -> str:
+    """For a person: each verdict with what decides it. `live`: the side is a host, whose counters say something even
+    when they are 0; a text that nobody has loaded has met no packets."""
     lines = []
     for outcome in outcomes:
         lines.append(f"{outcome.verdict}: {box_text(outcome.box, side.groups)}")
@@ -151,18 +152,18 @@ def explain_text(side: Side, outcomes: Iterable[Outcome]) -> str:
             lines += [f"  depends on {line}" for line in outcome.depends]
         else:
             lines.append(f"  decided by {outcome.reason.name}")
-            lines += _where(outcome.reason)
+            lines += _where(outcome.reason, live)
         lines.append(f"  such as {packet_text(outcome.example)}")
     return "".join(f"{line}\n" for line in lines) or "no packet is meant\n"
 
 
-def _where(reason: Reason) -> Iterator[str]:
+def _where(reason: Reason, live: bool) -> Iterator[str]:
     if reason.place:
         yield f"  {reason.place.file}:{reason.place.line}: {reason.place.text.strip()}"
     elif reason.line:
         yield f"  {reason.line}"
-    if reason.packets is not None:
-        yield f"  {reason.packets} packets so far"
+    if reason.packets is not None and (live or reason.packets):
+        yield f"  {reason.packets} {'packet' if reason.packets == 1 else 'packets'} so far"
 
 
 def reach_text(outcomes: Iterable[Outcome], groups: Groups, asked: Literal["who", "what"]) -> str:

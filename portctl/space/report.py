@@ -1,36 +1,37 @@
-"""A `Difference` as text for a person, Markdown for a review, JSON and SARIF for programs. All end with a line end.
+"""A `Difference` as text for a person, Markdown for a review, JSON for programs. All end with a line end.
 
 JSON: {"version": 1, "old": title, "new": title, "relation": word, "internet": bool, "complete": bool,
-"changes": [change], "other": [change]}. A change has `kind`, `direction`, `ports` (text), `protocols` and `port_ranges`
-([[first, last]], or null: all), `sources`, `destinations` (networks), `among`, `conditions` (words), `entry`, `line`,
-`where` (null, or `file`, `line`, `column`), `internet`, `example` (words), `depends` (lines).
+"changes": [change], "other": [change], "besides": [text]}. A change has `kind`, `direction`, `ports` (text),
+`protocols` and `port_ranges` ([[first, last]], or null: all), `sources`, `destinations` (networks), `among`,
+`conditions` (words), `entry`, `line`, `where` (null, or `file`, `line`, `column`), `internet`, `example` (words),
+`depends` (lines), `to` and `was` (where a forward leads, and led where that changes; null: it does not).
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
-from portctl.net import ANYWHERE, FAMILIES, Addresses, Ranges, network_texts
-from portctl.ruleset import Direction
-from portctl.space.boxes import one_family
-from portctl.space.difference import Change, Difference
+from portctl.net import FAMILIES, Addresses, Ranges, network_texts
+from portctl.space.changes import Change
+from portctl.space.difference import Difference
 from portctl.space.dimensions import PORT, PROTOCOL
-from portctl.space.internet import is_internet
 from portctl.space.packets import packet_text
-from portctl.space.sides import Reason
-from portctl.space.words import Groups, addresses_text, words
+from portctl.space.sentences import Sentence, groups_of, sentences
+from portctl.space.words import words
 
 VERSION = 1
 MOST_OTHER = 8
 """So many lines about other packets are printed; JSON has them all."""
+MOST_LINES = 400
+"""So many lines of a text diff go into Markdown: a review takes 65,536 characters."""
 
 RELATIONS = {
     "same": "no difference",
     "text only": "the texts differ, the meaning does not",
+    "besides": "nothing opens or closes; what changes is named below",
     "answers": "nothing opens or closes; what is denied is answered differently",
     "widened": "widened: more is reachable",
     "narrowed": "narrowed: less is reachable",
@@ -39,115 +40,106 @@ RELATIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """Changes that say the same of several ports, as one."""
-
-    head: str
-    """`newly open to the Internet`."""
-    whats: tuple[str, ...]
-    conditions: tuple[str, ...]
-    reasons: tuple[Reason, ...]
-    internet: bool
-    depends: tuple[str, ...]
-
-    def text(self) -> str:
-        parts = [", ".join(filter(None, self.whats)), ", ".join(self.conditions)]
-        line = f"{self.head}: {'; '.join(filter(None, parts))}"
-        if self.depends:
-            line += f"; depends on {'; '.join(self.depends)}"
-        return line
-
-    def entries(self) -> str:
-        return ", ".join(dict.fromkeys(reason.name for reason in self.reasons))
+_WIDEST_FIRST = ("widened", "both", "uncertain", "narrowed", "answers", "besides", "text only", "same")
 
 
-def sentences(changes: Iterable[Change], groups: Groups) -> list[Sentence]:
-    """Changes in words, in their order, those of one head and condition together."""
-    found: dict[Sentence, list[tuple[str, Reason]]] = {}
-    for change in changes:
-        said = words(change.box, groups)
-        what = "" if change.among.startswith("some ") else said.what
-        conditions = (change.among, *said.conditions) if change.among else said.conditions
-        internet = change.internet and "open" in change.kind
-        key = Sentence(_head(change, groups), (), conditions, (), internet, change.depends)
-        found.setdefault(key, []).append((what, change.reason))
-    return [
-        replace(
-            key,
-            whats=tuple(dict.fromkeys(what for what, _ in members)),
-            reasons=tuple(dict.fromkeys(reason for _, reason in members)),
-        )
-        for key, members in found.items()
-    ]
+def order(difference: Difference) -> tuple[bool, int, str]:
+    """What to read first: what opens more to the Internet, then whatever opens."""
+    return not difference.opens_internet, _WIDEST_FIRST.index(difference.relation), difference.new.title
 
 
-def _head(change: Change, groups: Groups) -> str:
-    maybe, opens = change.kind.startswith("may"), change.kind.endswith("open") or change.kind == "opened"
-    box = change.box
-    if box.direction is Direction.OUTBOUND:
-        said = f"this host may {'newly' if opens else 'no longer'} reach {addresses_text(box.destination, groups)}"
-    elif box.direction is Direction.FORWARDED:
-        way = f"from {addresses_text(box.source, groups)} to {addresses_text(box.destination, groups)}"
-        said = f"{'newly' if opens else 'no longer'} forwarded {way}"
-    else:
-        who = "the Internet" if box.source == ANYWHERE else addresses_text(box.source, groups)
-        if box.source != ANYWHERE and is_internet(box.source):
-            who = f"the Internet ({who})"
-        said = f"{'newly' if opens else 'no longer'} open to {who}{_at(box.destination, one_family(box), groups)}"
-    return f"perhaps {said}" if maybe else said
+def text(*differences: Difference) -> str:
+    """For a person: the words, then the texts' differences. A file that belongs to several is shown once."""
+    shown: set[tuple[str, str]] = set()
+    return "\n".join("\n".join([in_words(each), *_new_diffs(each, shown)]) for each in differences)
 
 
-def _at(destination: Addresses, family: Any, groups: Groups) -> str:
-    if destination == ANYWHERE or (family and destination.is_every(family)):
-        return ""
-    return f" at {addresses_text(destination, groups)}"
+def _new_diffs(difference: Difference, shown: set[tuple[str, str]]) -> list[str]:
+    found = [pair for pair in text_diffs(difference).items() if not pair[0] or pair not in shown]
+    shown.update(found)
+    return [diff for _, diff in found]
 
 
-def _groups(difference: Difference) -> Groups:
-    """The names of both sides, the new one's first."""
-    known = dict(difference.new.groups)
-    return (*difference.new.groups, *((n, a) for n, a in difference.old.groups if n not in known))
-
-
-def text(difference: Difference) -> str:
-    """For a person."""
+def in_words(difference: Difference) -> str:
+    """What opens, what closes and what changes besides."""
     lines = [f"{difference.old.title} -> {difference.new.title}: {RELATIONS[difference.relation]}"]
-    groups = _groups(difference)
+    groups = groups_of(difference)
     for sentence in sentences(difference.changes, groups):
         lines.append(f"  {sentence.text()}  [{sentence.entries()}]")
+    lines += [f"  {line}" for line in difference.besides]
     other = sentences(difference.other, groups)
     if other:
-        lines.append("  beside ordinary new connections:")
-        lines += [f"    {sentence.text()}  [{sentence.entries()}]" for sentence in other[:MOST_OTHER]]
-        if len(other) > MOST_OTHER:
-            lines.append(f"    and {len(other) - MOST_OTHER} more")
+        shown = sentences(_worth_a_line(difference), groups)[:MOST_OTHER]
+        if shown:
+            lines.append("  beside ordinary new connections:")
+            lines += [f"    {sentence.text()}  [{sentence.entries()}]" for sentence in shown]
+        if more := len(other) - len(shown):
+            lines.append(f"  and {more} more of packets that are seldom seen (--format json)")
     if difference.too_many:
         lines.append("  and more than can be listed")
     return "\n".join(lines) + "\n"
 
 
-def text_diff(difference: Difference) -> str:
-    """The texts of both sides, as a unified diff; empty where they are equal."""
+def _worth_a_line(difference: Difference) -> list[Change]:
+    """Other packets of which ordinary traffic has some, unless it is plain that they are blocked now or no longer."""
+    old, new = difference.old.besides.blocked, difference.new.besides.blocked
+    plain = (new - old, old - new)
+    kept = [
+        c for c in difference.other if not any(of and (c.box.source <= of or c.box.destination <= of) for of in plain)
+    ]
+    usual = [c for c in kept if not c.rare]
+    return usual if usual or difference.changes or difference.besides else kept
+
+
+def text_diffs(difference: Difference) -> dict[str, str]:
+    """The unified diff of each file of both sides that differs, by its name; that of the sides themselves by "".
+    None where the two are written in different languages."""
     old, new = difference.old, difference.new
-    lines = difflib.unified_diff(old.text.splitlines(), new.text.splitlines(), old.title, new.title, lineterm="")
+    if old.besides.language != new.besides.language:
+        return {}
+    before, after = dict(old.parts), dict(new.parts)
+    found = {"": _unified(old.text, new.text, old.title, new.title)}
+    for name in sorted(before.keys() & after.keys()):
+        found[name] = _unified(before[name], after[name], name, name)
+    return {name: diff for name, diff in found.items() if diff}
+
+
+def _unified(old: str, new: str, before: str, after: str) -> str:
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), before, after, lineterm="")
     return "".join(f"{line}\n" for line in lines)
 
 
-def markdown(difference: Difference) -> str:
-    """For a review: one table, the widest first, then the rest folded away."""
+def markdown(*differences: Difference) -> str:
+    """For a review: of several what each does, then of each a table, the widest first, and the rest folded away."""
+    shown: set[tuple[str, str]] = set()
+    parts = [_overview(differences)] if len(differences) > 1 else []
+    return "\n".join([*parts, *(_markdown(each, shown) for each in differences)])
+
+
+def _overview(differences: Sequence[Difference]) -> str:
+    lines = []
+    for each in differences:
+        to_internet = [s.text() for s in sentences(each.changes, groups_of(each)) if s.internet]
+        said = f"**{_cell('; '.join(to_internet))}**" if to_internet else RELATIONS[each.relation]
+        lines.append(f"- {_cell(each.new.title)}: {said}\n")
+    return "".join(lines)
+
+
+def _markdown(difference: Difference, shown: set[tuple[str, str]]) -> str:
     title = f"### {_cell(difference.old.title)} → {_cell(difference.new.title)}"
     parts = [title, f"**{RELATIONS[difference.relation]}**"]
-    groups = _groups(difference)
+    groups = groups_of(difference)
     if rows := sentences(difference.changes, groups):
         parts.append(_table(rows))
+    if difference.besides:
+        parts.append("\n".join(f"- {_cell(line)}" for line in difference.besides))
     if rows := sentences(difference.other, groups):
         summary = f"<details><summary>{len(rows)} beside ordinary new connections</summary>"
         parts.append(f"{summary}\n\n{_table(rows)}\n\n</details>")
     if difference.too_many:
         parts.append("There is more than can be listed.")
-    if changed := text_diff(difference):
-        parts.append(f"<details><summary>text</summary>\n\n{_fenced(changed)}\n\n</details>")
+    if changed := "".join(_new_diffs(difference, shown)):
+        parts.append(f"<details><summary>text</summary>\n\n{_fenced(_shortened(changed))}\n\n</details>")
     return "\n\n".join(parts) + "\n"
 
 
@@ -164,7 +156,13 @@ def _cell(said: str) -> str:
     """Text that no Markdown and no HTML is made of."""
     safe = "".join(c if c.isprintable() else " " for c in said)
     safe = safe.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + c if c in "\\`*_[]|" else c for c in safe)
+    return "".join("\\" + c if c in "\\`*_[]|~" else c for c in safe)
+
+
+def _shortened(diff: str) -> str:
+    lines = diff.splitlines(keepends=True)
+    more = len(lines) - MOST_LINES
+    return diff if more <= 0 else "".join([*lines[:MOST_LINES], f"… and {more} lines more\n"])
 
 
 def _fenced(said: str) -> str:
@@ -185,6 +183,7 @@ def value(difference: Difference) -> dict[str, Any]:
         "complete": not difference.too_many,
         "changes": [_change(change) for change in difference.changes],
         "other": [_change(change) for change in difference.other],
+        "besides": list(difference.besides),
     }
 
 
@@ -211,6 +210,8 @@ def _change(change: Change) -> dict[str, Any]:
         "internet": change.internet,
         "example": packet_text(change.example),
         "depends": list(change.depends),
+        "to": None if change.to is None else str(change.to),
+        "was": None if change.was is None else str(change.was),
     }
 
 
@@ -220,39 +221,6 @@ def _pairs(ranges: Ranges | None) -> list[list[int]] | None:
 
 def _networks(addresses: Addresses) -> list[str]:
     return [text for family in FAMILIES for text in network_texts(addresses.family(family), family)]
-
-
-RULES = {
-    "opened-internet": "More of the Internet than a /8 can reach something new",
-    "opened": "Something is newly reachable",
-    "closed": "Something is no longer reachable",
-    "uncertain": "Whether something is reachable depends on lines that cannot be known",
-}
-
-
-def sarif(*differences: Difference) -> str:
-    """SARIF 2.1.0 (OASIS): one result a change, at the entry that accepts."""
-    results = [_result(change, _groups(each)) for each in differences for change in each.changes]
-    rules = [{"id": code, "shortDescription": {"text": said}} for code, said in RULES.items()]
-    driver = {"name": "portctl diff", "rules": rules}
-    run = {"tool": {"driver": driver}, "results": results}
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
-
-
-def _result(change: Change, groups: Groups) -> dict[str, Any]:
-    code = "closed" if change.kind == "closed" else "opened-internet" if change.internet else "opened"
-    if change.kind.startswith("may"):
-        code = "uncertain"
-    level = {"opened-internet": "error", "opened": "warning", "uncertain": "warning"}.get(code, "note")
-    message = sentences([change], groups)[0].text()
-    found: dict[str, Any] = {"ruleId": code, "level": level, "message": {"text": message}}
-    if change.reason.place is not None:
-        place = change.reason.place
-        region = {"startLine": place.line, "startColumn": place.column, "endColumn": place.column + place.length}
-        location = {"artifactLocation": {"uri": place.file}, "region": region}
-        found["locations"] = [{"physicalLocation": location}]
-    return found
 
 
 def failed(difference: Difference, on: str) -> bool:

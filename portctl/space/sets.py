@@ -61,6 +61,8 @@ class Space:
     steps: list[Step] = field(default_factory=list)
     numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
     """The number of each such line: equal lines of equal chains have one."""
+    targets: dict[tuple[Address | None, int | None], int] = field(default_factory=dict)
+    """The number of each place that a translation leads to, as `turning` gives them."""
 
     @property
     def diagrams(self) -> Diagrams:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 from portctl.net import Address
 from portctl.problems import Span
 from portctl.program import Answer, Program, Return, Step, evaluate
-from portctl.ruleset import Kind, Packet, Ruleset, Verdict, decide
+from portctl.ruleset import Direction, Kind, Packet, Ruleset, Verdict, decide
+from portctl.space import besides, turning
+from portctl.space.besides import Besides
 from portctl.space.sets import Partition, Space
 from portctl.space.words import Groups
 
@@ -27,6 +30,12 @@ class Reason:
     """One of the lines that every policy has."""
     packets: int | None = None
     """The line's counter, if it has one."""
+    general: bool = False
+    """It is a policy's default: it speaks of all that no entry names."""
+
+
+def _nowhere() -> Partition | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,15 @@ class Side:
     groups: Groups = ()
     text: str = ""
     """What it was made of: two sides that mean the same may differ in this."""
+    besides: Besides = field(default_factory=Besides)
+    targets: Callable[[], Partition | None] = _nowhere
+    """Where it turns packets to."""
+    entries: tuple[tuple[str, Span], ...] = ()
+    """The places of a policy's entries, by their names."""
+    file: str = ""
+    """The file it was read from, if it was one."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """The texts of further files that belong to it, by their names."""
 
 
 def of_ruleset(space: Space, ruleset: Ruleset, title: str, text: str = "") -> Side:
@@ -46,21 +64,50 @@ def of_ruleset(space: Space, ruleset: Ruleset, title: str, text: str = "") -> Si
 
     def reason(packet: Packet) -> Reason:
         rule = decide(ruleset, packet)[1]
-        return Reason(rule.name, rule.span, f"{rule.kind.value} {rule.name}", rule.kind is Kind.FIXED)
+        return Reason(
+            rule.name,
+            rule.span,
+            f"{rule.kind.value} {rule.name}",
+            rule.kind is Kind.FIXED,
+            None,
+            rule.kind is Kind.DEFAULT,
+        )
 
-    return Side(title, space.of_ruleset(ruleset), reason, ruleset.groups, text)
+    places = {r.name: r.span for d in Direction for r in ruleset.rules(d) if r.span is not None}
+    return Side(
+        title,
+        space.of_ruleset(ruleset),
+        reason,
+        ruleset.groups,
+        text,
+        besides.of_ruleset(ruleset),
+        cache(lambda: turning.of_ruleset(space, ruleset)),
+        tuple(places.items()),
+    )
 
 
 def of_program(
-    space: Space, program: Program, title: str, own_addresses: Iterable[Address] = (), text: str = ""
+    space: Space,
+    program: Program,
+    title: str,
+    own_addresses: Iterable[Address] = (),
+    text: str = "",
+    language: str = "",
 ) -> Side:
-    """A loaded or saved rule set as a side."""
+    """A loaded or saved rule set as a side. `language` names the back ends whose listings it is."""
     own = tuple(own_addresses)
 
     def reason(packet: Packet) -> Reason:
         return step_reason(deciding(evaluate(program, packet, own)))
 
-    return Side(title, space.of_program(program, own), reason, (), text)
+    return Side(
+        title,
+        space.of_program(program, own),
+        reason,
+        text=text,
+        besides=besides.of_program(program, language),
+        targets=cache(lambda: turning.of_program(space, program, own)),
+    )
 
 
 def deciding(answer: Answer) -> Step | None:

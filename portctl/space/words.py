@@ -92,17 +92,19 @@ def _terms(addresses: Addresses, groups: Groups) -> list[str]:
     """A set as groups it holds whole, or nearly, and networks; at most `MOST_TERMS` + 1 of them."""
     rest, names = addresses, []
     halves = [(f"{name} (IPv{f})", g.only(f)) for name, g in groups if g.v4 and g.v6 for f in FAMILIES]
-    for name, members in sorted((*groups, *halves), key=lambda g: -g[1].v4.count() - g[1].v6.count()):
-        if not members or members == ANYWHERE or not members & rest:
-            continue
-        missing = members - rest
-        if not missing:
-            names.append(name)
-        elif _few(missing) and _nearly(members, missing):
-            names.append(f"{name} (but {describe(missing, FEW)})")
-        else:
-            continue
-        rest = rest - members
+    largest_first = sorted((*groups, *halves), key=lambda g: -g[1].v4.count() - g[1].v6.count())
+    for nearly in (False, True):
+        for name, members in largest_first:
+            if not members or members == ANYWHERE or not members & rest:
+                continue
+            missing = members - rest
+            if not missing:
+                names.append(name)
+            elif nearly and _few(missing) and _nearly(members, missing):
+                names.append(f"{name} (but {describe(missing, FEW)})")
+            else:
+                continue
+            rest = rest - members
     return [*sorted(names), *_network_terms(rest)]
 
 

@@ -10,7 +10,7 @@ from portctl.program import Deny, Program, Translate, evaluate
 from portctl.ruleset import STARTING, Direction, Kind, Rule, Ruleset, Verdict
 from portctl.space import Space
 from portctl.space import foreign as foreign_space
-from portctl.space.difference import Change, changes_of
+from portctl.space.changes import Change, changes_of
 from portctl.space.dimensions import IN, OUT, STATE, states
 from portctl.space.foreign import Effect
 from portctl.space.from_ruleset import rule_cubes
@@ -112,7 +112,7 @@ def _cuts(view: View, sides: _Sides, effect: Effect) -> Iterator[Finding]:
         return
     by_default = cut is default
     hit, cut = ([], cut) if by_default else _entries(view, cut)
-    changes, _ = changes_of("closed", cut, (sides.policy, sides.loaded), view.at)
+    changes, _ = changes_of("closed", cut, (sides.policy, sides.loaded), view.at, by_entry=False)
     anybody = any(map(_hits_anybody, changes))
     against = ", ".join(f"`{rule.name}`" for rule in hit[:MOST_NAMES]) or "what goes out by default"
     more = f" and {len(hit) - MOST_NAMES} more" if len(hit) > MOST_NAMES else ""
@@ -129,7 +129,7 @@ def _cuts(view: View, sides: _Sides, effect: Effect) -> Iterator[Finding]:
 
 
 def _admits(view: View, sides: _Sides, effect: Effect) -> Iterator[Finding]:
-    changes, _ = changes_of("opened", effect.packets, (sides.policy, sides.loaded), view.at)
+    changes, _ = changes_of("opened", effect.packets, (sides.policy, sides.loaded), view.at, by_entry=False)
     yield Finding(
         "foreign-rule",
         "warning",

@@ -8,8 +8,9 @@ from datetime import datetime
 
 from portctl.net import Address
 from portctl.program import Program
-from portctl.space import Space, guard, report
-from portctl.space.difference import Change
+from portctl.space import Space, guard
+from portctl.space.changes import Change
+from portctl.space.sentences import sentences
 from portctl.space.sides import of_program
 from portctl.space.words import Groups
 
@@ -26,7 +27,7 @@ def drift(wanted: Program, loaded: Program, own: Iterable[Address], groups: Grou
         *_marked("-", [c for c in found.changes if c.kind in ("closed", "may close")], groups),
     ]
     if found.other:
-        number = len(report.sentences(found.other, groups))
+        number = len(sentences(found.other, groups))
         lines.append(f"~ beside ordinary new connections: {number} more, such as packets of known ones")
     if found.too_many:
         lines.append("~ and more than can be listed")
@@ -34,6 +35,6 @@ def drift(wanted: Program, loaded: Program, own: Iterable[Address], groups: Grou
 
 
 def _marked(mark: str, changes: list[Change], groups: Groups) -> list[str]:
-    said = report.sentences(changes, groups)
+    said = sentences(changes, groups)
     lines = [f"{mark} {each.text().replace('newly ', '').replace('no longer ', '')}" for each in said[:MOST_SENTENCES]]
     return [*lines, f"{mark} and {len(said) - MOST_SENTENCES} more"] if len(said) > MOST_SENTENCES else lines
