@@ -213,8 +213,10 @@ def _one(at: Host, word: str, rest: str) -> str:
         packet = _packet(words)
     answer = judge(at, packet)
     allowed = "Permission denied" not in verdict if word == "app" else verdict.startswith("PASS")
-    if (answer.verdict is Verdict.ACCEPT) is not allowed or answer.depends_on:
-        return f"{answer.verdict.value} {answer.depends_on[:1]}"
+    if answer.depends_on:
+        return f"depends on {answer.depends_on[0].line and answer.depends_on[0].line.text}"
+    if (answer.verdict is Verdict.ACCEPT) is not allowed:
+        return answer.verdict.value
     if not allowed and "; reply" in verdict and answer.verdict is not Verdict.REJECT:
         return "no answer"
     if turned := re.search(r" as \S+ \S+ \d+ > (\S+) (\d+)", verdict):

@@ -206,6 +206,9 @@ class _Way:
             return [((), (Unknown(f"nat {instance}"),))]
         if config is None:
             return [((), (Deny(False, "nat without an instance"),))]
+        if self.way == "out" and not self.listing.one_pass and self.listing.rules[at].set != SET:
+            # The rules that follow see the source that it puts in. portctl's own do not ask for it.
+            return [((), (Unknown(f"nat {instance}: the source from here on"),))]
         found: list[tuple[tuple[Condition, ...], tuple[Action, ...]]] = []
         for conditions, action in parse_nat.translations(config, self.way, to_me=to_me):
             if isinstance(action, Translate) and not self.listing.one_pass:
