@@ -27,13 +27,13 @@ OLD_AND_NEW = ("pf-freebsd13", "pf-freebsd15")
 """The two ways to translate; the other dialects lack no more than these."""
 
 
-def unproved(name: str, ruleset: Ruleset) -> list[str] | None:
+def unproved(name: str, ruleset: Ruleset, anchor: bool = False) -> list[str] | None:
     """What is not proved, in words; None for a policy that the dialect refuses."""
-    backend = backends.load(name)
-    if has_errors(backend.gaps(ruleset, Ability())):
+    backend, ability = backends.load(name), Ability(anchor=anchor)
+    if has_errors(backend.gaps(ruleset, ability)):
         return None
-    program = backend.parse(backend.render(ruleset, Ability()))
-    found = proof.proofs(ruleset, {name: program}, {name: backend.differences(ruleset, Ability())})
+    program = backend.parse(backend.render(ruleset, ability))
+    found = proof.proofs(ruleset, {name: program}, {name: backend.differences(ruleset, ability)})
     return [f"{problem.message}: {problem.hint}" for problem in found[name].problems]
 
 
@@ -75,6 +75,12 @@ ODD: dict[str, generate.Plain] = {
         "forwards": {
             "web": {"ports": "80/tcp", "from": "any", "target": "10.0.0.1", "out": "lan", "masquerade": True},
             "alt": {"ports": "81/tcp", "from": "any", "target": "10.0.0.2:80", "masquerade": "10.0.0.9"},
+        },
+    },
+    "a limited target by one way out": {
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "forwards": {
+            "web": {"ports": "80/tcp", "from": "any", "target": "10.0.0.1", "out": "lan", "rate": "3/minute"},
         },
     },
     "live groups with long names that begin alike": {
@@ -151,3 +157,20 @@ def test_cases_and_examples_are_proved(name: str) -> None:
         assert not unproved(name, golden_cases.compiled(case).ruleset), case
     for path in EXAMPLES:
         assert not unproved(name, pipeline.compile(path, golden_cases.AT).ruleset), path
+
+
+@pytest.mark.parametrize("name", backends.DIALECTS)
+def test_rules_for_an_anchor_are_proved_and_hold_nothing_that_an_anchor_cannot(name: str) -> None:
+    for case in ("port-forward", "limits", "web-server", "forward-keep", "office-ssh"):
+        ruleset = golden_cases.compiled(golden_cases.FOLDER / case).ruleset
+        if unproved(name, ruleset, anchor=True) is None:
+            continue
+        assert unproved(name, ruleset, anchor=True) == [], case
+        text = backends.load(name).render(ruleset, Ability(anchor=True))["pf.conf"]
+        head, _, rules = text.partition("\n\n")
+        assert not [line for line in rules.splitlines() if line.startswith(("set ", "scrub", "#   ", "# anchors"))]
+        assert not [line for line in rules.splitlines() if line[:1] not in ("", "#") and wrong(line, DIALECTS[name])]
+        assert head.splitlines()[0].endswith(" for the anchor portctl. A change made here is lost; change the policy.")
+        assert '#   anchor "portctl"' in head and "#   set skip on lo0" in head
+        assert ('#   rdr-anchor "portctl"' in head) != DIALECTS[name].rules_translate
+        assert ("#   set limit src-nodes" in head) == ("max-src-" in rules)

@@ -48,8 +48,8 @@ class Machine:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def put(self, ruleset: Ruleset) -> None:
-        for name, text in bundle(backends.load("pf-freebsd15"), ruleset, Ability()).items():
+    def put(self, ruleset: Ruleset, dialect: str = "pf-freebsd15", anchor: bool = False) -> None:
+        for name, text in bundle(backends.load(dialect), ruleset, Ability(anchor=anchor)).items():
             found = re.sub("^PATH=.*", f"PATH={self.bin}:/usr/bin:/bin", text, flags=re.M)
             (self.bundle / name).write_text(found.replace("-c /dev/pf", "-e /dev/null"))
 
@@ -150,4 +150,71 @@ def test_removing_leaves_what_is_not_ours(machine: Machine, shell: str) -> None:
     said = machine.said()
     assert "-t portctl_admins -T kill" in said and "-t portctl-live-bans -T kill" in said
     assert "-t mine -T kill" not in said
+    assert not any(line.startswith(("-d", "-F")) for line in said)
+
+
+ANCHORED = PFCTL.replace(
+    'case "$*" in',
+    """case "$*" in
+"-a portctl -nf -" | "-a portctl -f -") cat >"$0$3" ;;
+"-a portctl -nf "*) cat "$4" >"$0-nf" ;;
+"-a portctl -s rules") echo 'pass in quick from <portctl_admins> to any keep state label "portctl:service:ssh"' ;;
+"-a portctl -s nat") echo 'no rdr all tag portctl_new' ;;
+"-a portctl -s Tables") printf '%s\\n' portctl_admins portctl-live-bans ;;
+"-s nat") printf '%s\\n' 'nat-anchor "portctl" all' 'rdr-anchor "portctl" all' ;;""",
+).replace("'anchor \"bans/*\" all'", "'anchor \"portctl\" all' 'anchor \"bans/*\" all'")
+"""A host whose main rule set calls the anchor."""
+
+
+@each_shell
+@pytest.mark.parametrize("dialect", ["pf-freebsd14", "pf-freebsd15"])
+def test_an_anchor_is_filled_and_the_main_rule_set_stays(machine: Machine, shell: str, dialect: str) -> None:
+    machine.tool("pfctl", ANCHORED)
+    machine.put(router(), dialect, anchor=True)
+    found = machine.run(shell, "load.sh")
+    assert (found.returncode, found.stderr) == (0, "")
+    said = [line for line in machine.said() if "-f" in line or "-nf" in line]
+    assert said == ["-a portctl -nf -", "-a portctl -f -"]
+    assert machine.given("-f") == (machine.bundle / "pf.conf").read_text()
+
+
+@each_shell
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [("'anchor \"portctl\" all' ", ""), ("'rdr-anchor \"portctl\" all'", ""), ("'nat-anchor \"portctl\" all'", "")],
+)
+def test_an_anchor_that_nobody_calls_is_not_filled(machine: Machine, shell: str, line: str, instead: str) -> None:
+    assert line in ANCHORED
+    machine.tool("pfctl", ANCHORED.replace(line, instead))
+    machine.put(router(), "pf-freebsd14", anchor=True)
+    assert machine.run(shell, "load.sh", "check").returncode == 0
+    found = machine.run(shell, "load.sh")
+    assert found.returncode == 1 and "does not call the anchor" in found.stderr
+    assert "-a portctl -f -" not in machine.said()
+
+
+@each_shell
+def test_who_decides_before_the_anchor_is_said(machine: Machine, shell: str) -> None:
+    machine.tool("pfctl", ANCHORED.replace("'anchor \"portctl\" all'", "'block drop in all' 'anchor \"portctl\" all'"))
+    machine.put(router(), anchor=True)
+    found = machine.run(shell, "load.sh")
+    assert found.returncode == 0 and "decide before it" in found.stderr
+
+
+@each_shell
+def test_an_anchor_is_saved_and_emptied(machine: Machine, shell: str, tmp_path: Path) -> None:
+    machine.tool("pfctl", ANCHORED)
+    machine.put(router(), anchor=True)
+    found = machine.run(shell, "save.sh", str(tmp_path / "saved"))
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "saved" / "pf.conf").read_text().splitlines() == [
+        "# what was loaded: written by portctl for the anchor portctl.",
+        'table <portctl_admins> const file "portctl_admins.table"',
+        "table <portctl-live-bans> persist",
+        "no rdr all tag portctl_new",
+        'pass in quick from <portctl_admins> to any keep state label "portctl:service:ssh"',
+    ]
+    assert machine.run(shell, "remove.sh").returncode == 0
+    said = machine.said()
+    assert "-a portctl -f -" in said and "-a portctl -t portctl_admins -T kill" in said
     assert not any(line.startswith(("-d", "-F")) for line in said)

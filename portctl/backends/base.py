@@ -32,6 +32,8 @@ class Ability:
     """The packet filter can compare the time of day and date."""
     version: str = ""
     """The system's version (`14.2`), for back ends whose language changed; empty: the newest that is known."""
+    anchor: bool = False
+    """pf only: the rules go into the anchor `portctl` of a main rule set that is somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)

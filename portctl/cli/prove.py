@@ -28,6 +28,7 @@ def prove(
     date: Annotated[str | None, typer.Option(help="Render for that day or moment, not for now.")] = None,
     root: Annotated[Path | None, typer.Option(help="Included files and lists stay below this folder.")] = None,
     version: Annotated[str, typer.Option("--os-version", help="The system's version, 14.2.")] = "",
+    anchor: Annotated[bool, typer.Option("--anchor", help="pf: the rules for the anchor `portctl`.")] = False,
 ) -> None:
     """Prove that the rendered rules accept, reject and drop exactly the packets that the policy says.
 
@@ -38,7 +39,7 @@ def prove(
     """
     from portctl.problems import text
 
-    found = [_prove(file, backend, date, root, version) for file in files]
+    found = [_prove(file, backend, date, root, version, anchor) for file in files]
     if form == "json":
         typer.echo(json.dumps({"version": 1, "policies": [each.value() for each in found]}, indent=2))
     else:
@@ -96,12 +97,12 @@ class Found:
         return {"file": str(self.file), "backends": said}
 
 
-def _prove(file: Path, backend: str, date: str | None, root: Path | None, version: str) -> Found:
+def _prove(file: Path, backend: str, date: str | None, root: Path | None, version: str, anchor: bool) -> Found:
     """What is proved of one policy, back end by back end. Raises `Problems`."""
     from portctl import pipeline
     from portctl.backends.base import Ability
 
-    ability = Ability(version=version)
+    ability = Ability(version=version, anchor=anchor)
     compiled = pipeline.compile(file, None if date is None else pipeline.moment(date), root)
     gaps = pipeline.sayable(compiled.ruleset, pipeline.backend_names(backend), ability)
     able = [name for name, found in gaps.items() if not found]

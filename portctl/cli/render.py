@@ -43,6 +43,9 @@ def render(
         str, typer.Option("--os-version", help="The system's version, 14.2: its packet filter's language.")
     ] = "",
     without: Annotated[list[str] | None, typer.Option("--without", help="What the host lacks: ipset, clock.")] = None,
+    anchor: Annotated[
+        bool, typer.Option("--anchor", help="pf: for the anchor `portctl` of a main rule set that is somebody else's.")
+    ] = False,
 ) -> None:
     """Print what policies become, or write bundles that sh loads on a machine without portctl.
 
@@ -63,7 +66,9 @@ def render(
     lacking = set(without or ())
     if unknown := sorted(lacking - {"ipset", "clock"}):
         raise Problems([Problem("unknown-ability", f"`--without {unknown[0]}` is nothing", None, "ipset, clock")])
-    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking, version=version)
+    if anchor and backend != "all" and backends.package(backend) != "pf":
+        raise typer.BadParameter(f"`{backend}` has no anchors: `--anchor` is for pf")
+    ability = Ability(ipset="ipset" not in lacking, clock="clock" not in lacking, version=version, anchor=anchor)
     at = None if date is None else pipeline.moment(date)
     names = backends.OFFERED if backend == "all" else (backend,)
     complete = True

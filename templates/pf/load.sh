@@ -1,7 +1,8 @@
 #!/bin/sh
 # load.sh [check]: loads the rule set lying next to it in place of the main rule set, in one transaction of the kernel;
 # a failure changes nothing. With `check` it is only read. Calls of other programs' anchors are carried over, and their
-# contents stay. Members of live groups and open connections stay, but for connections that `block` names: those are
+# contents stay. Rules for the anchor `portctl` go there instead, and the main rule set stays, which has to call it.
+# Members of live groups and open connections stay, but for connections that `block` names: those are
 # cut. Never flushes, never disables. Safe to run twice.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -27,14 +28,21 @@ command -v pfctl >/dev/null || {
     exit 1
 }
 first=
+anchor=
 IFS= read -r first <pf.conf || :
 case $first in
 '# '*': written by portctl.'*) ;;
+'# '*': written by portctl for the anchor portctl.'*) anchor=portctl ;;
 *)
     echo "$here/pf.conf was not written by portctl" >&2
     exit 1
     ;;
 esac
+
+# pfctl with the rule set that the file is for.
+pf() {
+    if [ "$anchor" ]; then pfctl -a "$anchor" "$@"; else pfctl "$@"; fi
+}
 
 # The anchors that the loaded rule set calls, by their kinds. Rules in braces are no anchors of others.
 loaded=
@@ -69,8 +77,27 @@ rules() {
     done <pf.conf
 }
 
-rules | pfctl -nf - >/dev/null
+rules | pf -nf - >/dev/null
 [ "${1-}" != check ] || exit 0
+
+# Whether the main rule set calls the anchor, for each kind of rules that are in it.
+called() {
+    anchors anchor | grep -q '^anchor "portctl" all' || return 1
+    for kind in nat rdr; do
+        ! grep -q "^\(no \)\{0,1\}$kind " pf.conf || anchors $kind-anchor | grep -q "^$kind-anchor \"portctl\" all" || return 1
+    done
+}
+if [ "$anchor" ]; then
+    called || {
+        echo "the main rule set does not call the anchor: write into /etc/pf.conf what the head of $PWD/pf.conf says," >&2
+        echo "and load that first" >&2
+        exit 1
+    }
+    case $(printf '%s\n' "$loaded" | grep '^\(anchor\|pass\|block\|match\|antispoof\) ' | head -n 1) in
+    'anchor "portctl" all'*) ;;
+    *) echo "rules of the main rule set before the call of the anchor decide before it" >&2 ;;
+    esac
+fi
 
 # FreeBSD takes so many networks of a table, and no more. Some versions ask for the number when the module is loaded.
 largest=0
@@ -89,7 +116,7 @@ if [ "$(sysctl -n net.pf.request_maxcount 2>/dev/null || echo "$largest")" -lt "
         exit 1
     }
 fi
-rules | pfctl -f - >/dev/null
+rules | pf -f - >/dev/null
 pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
 
 # Connections that a rule of `block` names pass by their states until those are gone.
@@ -149,7 +176,7 @@ awk '{ print $3; print $5 }' "$work/states" | sort -u >"$work/addresses"
 [ -s "$work/addresses" ] || exit 0
 
 awk '$3 != "-" { print $3 } $4 != "-" { print $4 }' "$work/blocks" | sort -u | while read -r table; do
-    pfctl -v -t "$table" -T test -f "$work/addresses" 2>/dev/null | awk -v table="$table" '{ print table, $NF }' || :
+    pf -v -t "$table" -T test -f "$work/addresses" 2>/dev/null | awk -v table="$table" '{ print table, $NF }' || :
 done >"$work/members"
 
 awk '

@@ -1,5 +1,5 @@
 #!/bin/sh
-# remove.sh: takes portctl's rule set and tables out of the kernel. In its place comes the host's own /etc/pf.conf, if
+# remove.sh: takes portctl's rule set and tables out of the kernel, and what is in the anchor `portctl`. In its place comes the host's own /etc/pf.conf, if
 # there is one that portctl did not write; else no rules but the calls of others' anchors. Open connections stay.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -7,6 +7,12 @@ LC_ALL=C
 export PATH LC_ALL
 
 [ -c /dev/pf ] || exit 0
+if pfctl -a portctl -s rules 2>/dev/null | grep -q 'label "portctl:\|tag portctl_'; then
+    : | pfctl -a portctl -f - >/dev/null
+    pfctl -a portctl -s Tables 2>/dev/null | while read -r table; do
+        pfctl -a portctl -t "$table" -T kill >/dev/null 2>&1 || :
+    done
+fi
 rules=$(pfctl -s rules 2>/dev/null)
 printf '%s\n' "$rules" | grep -q 'label "portctl:\|tag portctl_' || exit 0
 

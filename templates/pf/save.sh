@@ -1,6 +1,6 @@
 #!/bin/sh
-# save.sh DIR: writes into DIR a bundle that brings back the main rule set that is loaded now: `sh DIR/load.sh`. Contents
-# of anchors and of live groups, and open connections, are not part of it.
+# save.sh DIR: writes into DIR a bundle that brings back the main rule set that is loaded now: `sh DIR/load.sh`; beside
+# rules for the anchor `portctl`, what is in that anchor. Contents of other anchors and of live groups, and open connections, are not part of it.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -11,6 +11,13 @@ case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
     echo "usage: $0 DIR" >&2
     exit 2
 }
+first=
+anchor=
+[ ! -r "$here/pf.conf" ] || IFS= read -r first <"$here/pf.conf" || :
+case $first in '# '*': written by portctl for the anchor portctl.'*) anchor=portctl ;; esac
+pf() {
+    if [ "$anchor" ]; then pfctl -a "$anchor" "$@"; else pfctl "$@"; fi
+}
 mkdir -p -- "$1"
 if [ "$(cd -- "$here" && pwd -P)" != "$(cd -- "$1" && pwd -P)" ]; then
     cp -- "$here/load.sh" "$here/save.sh" "$here/remove.sh" "$1/"
@@ -18,9 +25,7 @@ fi
 cd -- "$1"
 rm -f -- *.table
 
-saved() {
-    echo '# what was loaded: written by portctl.'
-    [ -c /dev/pf ] || return 0
+options() {
     pfctl -vs Interfaces 2>/dev/null | sed -n 's/^\([^ ]*\) (skip)$/set skip on \1/p'
     echo 'set block-policy drop'
     echo 'set ruleset-optimization none'
@@ -28,15 +33,21 @@ saved() {
         pfctl -s memory 2>/dev/null | sed -n "s/^$what  *hard limit  *\\([0-9]*\\)\$/set limit $what \\1/p"
     done
     pfctl -s timeouts 2>/dev/null | sed -n 's/^\([a-z.]*\)  *\([0-9]*\)s$/set timeout \1 \2/p'
-    pfctl -s rules >rules.listed 2>/dev/null
     if ! grep -q '^scrub ' rules.listed && echo 'set reassemble yes' | pfctl -nf - >/dev/null 2>&1; then
         echo 'set reassemble yes'
     fi
-    pfctl -s Tables 2>/dev/null | while read -r table; do
+}
+
+saved() {
+    echo "# what was loaded: written by portctl${anchor:+ for the anchor portctl}."
+    [ -c /dev/pf ] || return 0
+    pf -s rules >rules.listed 2>/dev/null || :
+    [ "$anchor" ] || options
+    pf -s Tables 2>/dev/null | while read -r table; do
         case $table in
         portctl-live-*) echo "table <$table> persist" ;;
         *)
-            pfctl -t "$table" -T show | sed 's/^ *//' >"$table.table"
+            pf -t "$table" -T show | sed 's/^ *//' >"$table.table"
             kind=persist
             case $table in portctl_*) kind=const ;; esac
             echo "table <$table> $kind file \"$table.table\""
@@ -44,14 +55,14 @@ saved() {
         esac
     done
     grep '^scrub' rules.listed || :
-    pfctl -s nat 2>/dev/null || :
-    pfctl -s dummynet 2>/dev/null || :
+    pf -s nat 2>/dev/null || :
+    [ "$anchor" ] || pfctl -s dummynet 2>/dev/null || :
     grep -v '^scrub' rules.listed || :
     rm -f rules.listed
 }
 
 saved >pf.conf.new
-pfctl -nf pf.conf.new >/dev/null || {
+pf -nf pf.conf.new >/dev/null || {
     echo "what is loaded cannot be read back: it would not be restored" >&2
     exit 1
 }

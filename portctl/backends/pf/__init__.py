@@ -3,6 +3,9 @@
 `dialects` says what each system's pf lacks, `render` writes pf.conf, `parse` reads pfctl's listings. Anchors of others
 that the loaded rule set calls are called by the new one too (`load.sh` carries the calls over), after `block`.
 
+With `Ability.anchor` they are rules for the anchor `portctl` of a main rule set that is somebody else's. An anchor has
+no options: rules pass the loopback interface, and the file's head says what the main rule set has to say.
+
 Names: tables are `portctl_GROUP`, or `portctl_ENTRY` for what an entry itself lists, and `portctl-live-GROUP`; labels
 are `portctl:KIND:ENTRY`; the tags are listed in `inward`.
 """
@@ -45,7 +48,7 @@ class Pf:
         return differences(ruleset, self.dialect(ability))
 
     def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:
-        return render.render(ruleset, self.dialect(ability))
+        return render.render(ruleset, self.dialect(ability), ability.anchor)
 
     def scripts(self) -> dict[str, str]:
         return {name: templating.text(f"pf/{name}") for name in SCRIPTS}

@@ -139,7 +139,9 @@ def _limited_targets(ruleset: Ruleset) -> Iterator[Difference]:
     items = [item for item in ruleset.translations if item.name in limited]
     where = tuple(Region((*asked, over), (Direction.INBOUND,)) for item in items for asked in _asked(item))
     if where:
-        yield Difference("limits of targets", "pf: limits", where, wanted=ACCEPTED, got=DROPPED)
+        yield Difference(
+            "limits of targets", "pf: limits", where, wanted=frozenset((Verdict.ACCEPT, Verdict.REJECT)), got=DROPPED
+        )
 
 
 def _other_ways_out(ruleset: Ruleset) -> Iterator[Difference]:

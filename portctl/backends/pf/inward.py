@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from portctl.backends.pf import turning
 from portctl.backends.pf.lines import (
+    ALLOW_OPTS,
     ANY_SIDE,
     Ends,
     File,
@@ -50,6 +51,7 @@ def local(file: File) -> tuple[Ends, ...]:
 def write(file: File) -> None:
     """Fills `file.inward` and, for pf that translates before it filters, `file.translations`."""
     lines = file.inward
+    lines += over_loopback(file, "in")
     lines += [f"pass in from <{table}> to any no state{label('live', name)}" for name, table in renamed(file.ruleset)]
     before, blocks, after = parted(file.ruleset.inbound)
     turning.write(file)
@@ -76,6 +78,14 @@ def write(file: File) -> None:
         elif rule.kind is Kind.DEFAULT:
             lines += refusing(file, rule, Way("in", tagged=HERE), ANY_SIDE)
     through(file)
+
+
+def over_loopback(file: File, direction: str) -> list[str]:
+    """What passes on the loopback interface, where no option skips it."""
+    if not file.anchor:
+        return []
+    named = label(Kind.FIXED.value, "loopback")
+    return [f"pass {direction} quick on lo0 from any to any no state{ALLOW_OPTS}{named}"]
 
 
 def renamed(ruleset: Ruleset) -> list[tuple[str, str]]:

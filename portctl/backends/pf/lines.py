@@ -36,6 +36,8 @@ class File:
     ruleset: Ruleset
     dialect: Dialect
     tables: Tables
+    anchor: bool = False
+    """It is for the anchor `portctl`, not the main rule set."""
     translations: list[str] = field(default_factory=list)
     inward: list[str] = field(default_factory=list)
     outward: list[str] = field(default_factory=list)

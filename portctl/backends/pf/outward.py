@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from portctl.backends.pf.inward import HERE, beyond, classes
+from portctl.backends.pf.inward import HERE, beyond, classes, over_loopback
 from portctl.backends.pf.lines import (
     ALLOW_OPTS,
     ANY_SIDE,
@@ -29,7 +29,7 @@ from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, Flow, Flows, Kind, Masquer
 def write(file: File) -> None:
     """Fills `file.outward`, and `file.translations` for pf that translates before it filters."""
     lines = file.outward
-    lines += leaving(file)
+    lines += [*over_loopback(file, "out"), *leaving(file)]
     rules = file.ruleset.outbound
     blocks = [index for index, rule in enumerate(rules) if rule.kind is Kind.BLOCK]
     others = blocks[-1] + 1 if blocks else next(i for i, rule in enumerate(rules) if rule.kind is not Kind.FIXED)

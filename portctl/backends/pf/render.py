@@ -20,25 +20,32 @@ SOURCES = 65_536
 """Sources that the language wants each limit to hold. pf has room for 10,000 in all, and drops who finds none."""
 
 
-def render(ruleset: Ruleset, dialect: Dialect) -> dict[str, str]:
-    """The files by name: `pf.conf`, and a file for each large table."""
-    file = File(ruleset, dialect, Tables({addresses: name for name, addresses in ruleset.groups}))
+def render(ruleset: Ruleset, dialect: Dialect, anchor: bool = False) -> dict[str, str]:
+    """The files by name: `pf.conf`, and a file for each large table. `anchor`: for the anchor `portctl`."""
+    file = File(ruleset, dialect, Tables({addresses: name for name, addresses in ruleset.groups}), anchor)
     inward.write(file)
     outward.write(file)
     lines, extra, total = tables(file)
     limited = {(rule.kind, rule.name) for direction in Direction for rule in ruleset.rules(direction) if rule.limited}
     text = templating.render(
         "pf/pf.conf.j2",
+        anchor=anchor,
+        translates=dialect.rules_translate,
         policy=shortened(ruleset.name, LONGEST_LABEL),
         reassemble=dialect.reassemble,
         limit=total * 2 + MANY if total > MANY else 0,
         sources=SOURCES * len(limited),
         tables=lines,
         translations=file.translations,
-        inward=list(dict.fromkeys(file.inward)),
-        outward=list(dict.fromkeys(file.outward)),
+        inward=listed(file, file.inward),
+        outward=listed(file, file.outward),
     )
     return {"pf.conf": text, **extra}
+
+
+def listed(file: File, lines: list[str]) -> list[str]:
+    """Each line once. An anchor calls no anchors of others."""
+    return [line for line in dict.fromkeys(lines) if not (file.anchor and line.startswith("#"))]
 
 
 def tables(file: File) -> tuple[list[str], dict[str, str], int]:

@@ -37,6 +37,7 @@ def write(file: File) -> None:
     `rdr` rules come first, one that turns nothing sets it: pf_match_translation tags for those too.
     """
     if not file.dialect.rules_translate:
+        file.translations += ["no rdr on lo0 from any to any"] if file.anchor else []
         for item in file.ruleset.translations:
             file.translations += redirecting(file, item)
         file.translations.append(f"no rdr from any to any tag {NEW}")
