@@ -143,6 +143,12 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         if (!(word[2] in there)) print line >fresh
         else if (there[word[2]] != ordered(line)) print line >changed
     }
+    # Entries of one table, several in a line: each line costs ipfw two calls of the kernel. A line may have 1,023 bytes.
+    function flush() {
+        if (held) print "table " table " add" entries
+        held = 0
+        entries = ""
+    }
     FILENAME != rules { there[$2] = ordered($0); next }
     # What is translated for any address of this host: once for each that it has.
     $1 == "#me" {
@@ -160,24 +166,31 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         instance(line)
         next
     }
-    # A long table lies in a file of its own. A line may have 1,023 bytes.
+    # A long table lies in a file of its own.
     $1 == "#file" {
+        flush()
         name = substr($2, 10)
-        line = ""
-        for (n = 0; (getline address <(here "/" name ".table")) > 0; ) {
+        table = new name
+        while ((getline address <(here "/" name ".table")) > 0) {
             if (address == "") continue
-            line = line " " address " 0"
-            if (++n % 16) continue
-            print "table " new name " add" line
-            line = ""
+            entries = entries " " address " 0"
+            if (++held == 16) flush()
         }
-        if (line != "") print "table " new name " add" line
         close(here "/" name ".table")
         next
     }
     /^#/ || $1 == "disable" { next }
     $1 == "nat" { instance($0); next }
+    $1 == "table" && $3 == "add" {
+        sub(/^portctl0_/, new, $2)
+        if (held == 16 || $2 != table) flush()
+        table = $2
+        entries = entries " " $4 " " (NF > 4 ? $5 : 0)
+        held++
+        next
+    }
     {
+        flush()
         text = $0
         comment = ""
         if (at = index(text, " // ")) {
@@ -187,7 +200,8 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         gsub(/portctl0_/, new, text)
         if ($1 == "add") sub(" set " live " ", " set " next_set " ", text)
         print text comment
-    }' fresh="$scratch/fresh" changed="$scratch/changed" rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
+    }
+    END { flush() }' fresh="$scratch/fresh" changed="$scratch/changed" rules="$rules" "$scratch/nat" rules="$rules" "$rules" >"$scratch/rules" || fail "the rules cannot be prepared"
 : >>"$scratch/fresh"
 : >>"$scratch/changed"
 configure "$scratch/fresh"
