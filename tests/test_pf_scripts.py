@@ -194,6 +194,13 @@ def test_an_anchor_that_nobody_calls_is_not_filled(machine: Machine, shell: str,
 
 
 @each_shell
+def test_a_main_rule_set_of_ours_calls_no_anchor_of_ours(machine: Machine, shell: str) -> None:
+    machine.tool("pfctl", ANCHORED)
+    assert machine.run(shell, "load.sh").returncode == 0
+    assert 'anchor "bans/*" in all' in machine.given("-f") and '"portctl"' not in machine.given("-f")
+
+
+@each_shell
 def test_who_decides_before_the_anchor_is_said(machine: Machine, shell: str) -> None:
     machine.tool("pfctl", ANCHORED.replace("'anchor \"portctl\" all'", "'block drop in all' 'anchor \"portctl\" all'"))
     machine.put(router(), anchor=True)

@@ -144,3 +144,13 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     write_folder(folder, {"load.sh": "new\n"}, {"rules.nft", "load.sh"})
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"load.sh": "new\n"}
     assert [path.name for path in tmp_path.iterdir()] == ["nftables"]
+
+
+def test_rules_for_an_anchor_are_asked_for_by_name(policy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    said = run(str(policy), "--backend", "pf-openbsd", "--anchor", "--output", str(folder), "--date", "2026-07-01")
+    assert said.exit_code == 0, said.stderr
+    text = (folder / "pf-openbsd" / "pf.conf").read_text()
+    assert text.startswith("# test: written by portctl for the anchor portctl.") and "\nset " not in text
+    said = run(str(policy), "--backend", "nftables", "--anchor")
+    assert said.exit_code == 2 and "`nftables` has no anchors" in said.stderr.replace("\n", " ")

@@ -44,7 +44,7 @@ pf() {
     if [ "$anchor" ]; then pfctl -a "$anchor" "$@"; else pfctl "$@"; fi
 }
 
-# The anchors that the loaded rule set calls, by their kinds. Rules in braces are no anchors of others.
+# The anchors that the loaded rule set calls, by their kinds. Rules in braces are no anchors of others, nor is our own.
 loaded=
 [ ! -c /dev/pf ] || loaded=$(
     pfctl -s nat 2>/dev/null || :
@@ -52,7 +52,8 @@ loaded=
     pfctl -s rules 2>/dev/null || :
 )
 anchors() {
-    printf '%s\n' "$loaded" | grep "^$1 \"[^_\"]" | grep -v '{$' | sed 's/ fragment reassemble$//' || :
+    printf '%s\n' "$loaded" | grep "^$1 \"[^_\"]" | grep -v '{$\|^[a-z-]* "portctl" ' |
+        sed 's/ fragment reassemble$//' || :
 }
 
 # Calls for one direction: those that name it, and those that name none.
@@ -82,9 +83,10 @@ rules | pf -nf - >/dev/null
 
 # Whether the main rule set calls the anchor, for each kind of rules that are in it.
 called() {
-    anchors anchor | grep -q '^anchor "portctl" all' || return 1
+    printf '%s\n' "$loaded" | grep -q '^anchor "portctl" all' || return 1
     for kind in nat rdr; do
-        ! grep -q "^\(no \)\{0,1\}$kind " pf.conf || anchors $kind-anchor | grep -q "^$kind-anchor \"portctl\" all" || return 1
+        ! grep -q "^\(no \)\{0,1\}$kind " pf.conf ||
+            printf '%s\n' "$loaded" | grep -q "^$kind-anchor \"portctl\" all" || return 1
     done
 }
 if [ "$anchor" ]; then
