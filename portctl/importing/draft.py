@@ -24,6 +24,7 @@ from portctl.importing.prepare import (
     without_translation,
 )
 from portctl.importing.separation import separated
+from portctl.importing.starts import of_starts
 from portctl.importing.world import NOBODY, World, cover, exotic, families_of, world
 from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
 from portctl.program import Answer, Field, Line, Program, Step, Translate, evaluate
@@ -129,7 +130,7 @@ def draft(inputs: Inputs, effort: Effort | None = None) -> Draft:
 
 
 def _work(space: Space, all_of: World, program: Program, effort: Effort) -> _Work:
-    partition = space.of_program(program)
+    partition = space.of_program(of_starts(program))
     admitted = partition.accepted()
     return _Work(space, all_of, program, partition, all_of.of(admitted), all_of.of(admitted, over=True), effort)
 
@@ -217,7 +218,7 @@ def _hidden_target(work: _Work, wanted: Translate) -> Translate | None:
 def _steps(work: _Work, box: Box, packets: PacketSet) -> Evidence:
     """What the box consists of, each with the lines that decide one of its packets, in each family."""
     found: dict[Atom, dict[int, Step]] = {atom: {} for atom in atoms(box, work.world.protocols)}
-    for family in families_of(box):
+    for family in families_of(box) if work.effort.finds() else ():
         half = replace(box, source=box.source.only(family), destination=box.destination.only(family))
         base = example(set_of(work.space, half) & packets)
         for atom in list(found)[:MOST_EVIDENCE] if base is not None else ():

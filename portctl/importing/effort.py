@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 from portctl.program import Program
 
-MOST_WORK = 2_000_000
-"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 20 seconds."""
-MOST_READ = 60_000_000
-"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 15 seconds."""
+MOST_WORK = 1_000_000
+"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 10 seconds."""
+MOST_READ = 30_000_000
+"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 8 seconds."""
+
+FINDING = 15_000
+"""What it takes to find a packet of a box is as much as reading so many lines."""
 
 
 @dataclass(slots=True)
@@ -36,6 +39,11 @@ class Effort:
         self.work -= done - self.mark
         self.mark = done
         return self.work < 0
+
+    def finds(self) -> bool:
+        """Whether a packet of one more box may still be sought; that counts as so many lines read."""
+        self.read -= FINDING
+        return self.read >= 0
 
     def reads(self, program: Program) -> bool:
         """Whether a packet may still be sent through all lines of a program; then they count as read."""

@@ -16,12 +16,14 @@ from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
 from portctl.importing.naming import Names
 from portctl.importing.naming import name as give_names
+from portctl.importing.starts import of_starts
 from portctl.importing.world import World, plain
 from portctl.importing.write import Text, comment_lines, write
 from portctl.net import Address
 from portctl.problems import Problem, Problems
+from portctl.program import evaluate
 from portctl.resolve import resolve
-from portctl.ruleset import Ruleset
+from portctl.ruleset import Packet, Ruleset
 from portctl.space import sides
 from portctl.space.boxes import TooMany, boxes, set_of
 from portctl.space.changes import Change, Way
@@ -106,7 +108,7 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
     """The policy against the input, without what tools keep, for every connection that a policy speaks of."""
     space = found.world.space
     addresses = tuple(own)
-    old = sides.of_program(space, found.prepared.given, "the input", addresses)
+    old = _input(found, addresses)
     new = sides.of_ruleset(space, ruleset, name, text)
     changes: list[Change] = []
     said = found.turned or space.nothing()
@@ -123,6 +125,16 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
     changes.sort(key=_order)
     kinds = {change.kind for change in changes}
     return Difference(old, new, _relation(kinds) if not many else "both", tuple(changes), (), (), many)
+
+
+def _input(found: Draft, own: tuple[Address, ...]) -> sides.Side:
+    """The input as a side, of which nothing is asked but the first packets of connections."""
+    given = found.prepared.given
+
+    def reason(packet: Packet) -> sides.Reason:
+        return sides.step_reason(sides.deciding(evaluate(given, packet, own)))
+
+    return sides.Side("the input", found.world.space.of_program(of_starts(given), own), reason)
 
 
 def _order(change: Change) -> tuple[object, ...]:

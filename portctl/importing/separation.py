@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from portctl.importing.prepare import coded
+from portctl.importing.starts import of_starts
 from portctl.importing.world import World
 from portctl.program import Program, Translate
 from portctl.space.sets import PacketSet, Space
@@ -25,7 +26,7 @@ def separated(
     taken = space.nothing()
     for digit in range(digits):
         signs = {each: bool(number >> digit & 1) for number, each in enumerate(wanted)}
-        partition = space.of_program(coded(program, signs, kinds))
+        partition = space.of_program(of_starts(coded(program, signs, kinds)))
         ones.append(world.of(partition.rejected()))
         if digit == 0:
             taken = ones[0] | world.of(partition.dropped())

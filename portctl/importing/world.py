@@ -299,7 +299,7 @@ def as_cut(wanted: PacketSet, allowed: PacketSet) -> list[Box]:
     return found
 
 
-MOST_OPENED = 2000
+MOST_OPENED = 600
 """For so many boxes it is asked whether they may be open at every interface."""
 
 

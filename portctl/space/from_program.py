@@ -76,6 +76,7 @@ class Maker:
     _made: dict[tuple[int, View, Rest], Body] = field(default_factory=dict)
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
     _asking: dict[int, tuple[ProgramLine, ...]] = field(default_factory=dict)
+    _together: dict[int, int] = field(default_factory=dict)
     _marked: bool = False
 
     def __post_init__(self) -> None:
@@ -230,12 +231,19 @@ class Maker:
     def _number(self, step: At) -> int:
         chain, line = step
         many = self._unknown_lines(chain)
-        together = len(many) > MOST_NAMED and _is_unknown(line)
-        key = (chain.family, chain.table, chain.name, many if together else line)
+        if len(many) <= MOST_NAMED or not _is_unknown(line):
+            return self._numbered((chain.family, chain.table, chain.name, line), chain, line)
+        found = self._together.get(id(chain))
+        if found is None:
+            key = (chain.family, chain.table, chain.name, many)
+            found = self._together[id(chain)] = self._numbered(key, chain, _one_of(many))
+        return found
+
+    def _numbered(self, key: tuple[object, ...], chain: Chain, line: ProgramLine) -> int:
         found = self.numbers.get(key)
         if found is None:
             found = self.numbers[key] = len(self.steps)
-            self.steps.append(Step(chain, _one_of(many) if together else line))
+            self.steps.append(Step(chain, line))
         return found
 
     def _unknown_lines(self, chain: Chain) -> tuple[ProgramLine, ...]:
