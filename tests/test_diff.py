@@ -272,3 +272,24 @@ def test_a_text_that_nobody_has_loaded_has_met_no_packets() -> None:
     asked = ("new.yaml", "--from", "198.51.100.9", "--to", "22/tcp")
     said = run(*asked, command="explain")
     assert said.exit_code == 0 and "nftables:" in said.stdout and "so far" not in said.stdout
+
+
+def test_a_hardware_address_makes_no_listing_one_of_ipv6(here: Path) -> None:
+    (here / "old.rules").write_text(SAVED)
+    mac = "-A INPUT -p tcp -m tcp --dport 25 -m mac --mac-source 00:16:3E:00:00:01 -j ACCEPT\nCOMMIT"
+    (here / "new.rules").write_text(SAVED.replace("COMMIT", mac))
+    said = run("old.rules", "new.rules")
+    assert "rules of IPv4 alone" in said.stdout + said.stderr
+    assert "perhaps newly open" in said.stdout
+
+
+def test_a_listing_for_people_is_compared_like_a_save(here: Path) -> None:
+    head = " pkts bytes target     prot opt in     out     source               destination\n"
+    (here / "old.rules").write_text(SAVED)
+    (here / "listed").write_text(
+        f"Chain INPUT (policy DROP 0 packets, 0 bytes)\n{head}"
+        " 3 180 ACCEPT     tcp  --  *      *       0.0.0.0/0            0.0.0.0/0            tcp dpt:22\n"
+        f"\nChain FORWARD (policy ACCEPT 0 packets, 0 bytes)\n{head}"
+        f"\nChain OUTPUT (policy ACCEPT 0 packets, 0 bytes)\n{head}"
+    )
+    assert "text only" in run("old.rules", "listed").stdout or run("old.rules", "listed").exit_code == 0

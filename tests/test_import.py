@@ -183,6 +183,59 @@ def test_a_listing_for_people_is_refused_with_the_command_to_use() -> None:
         importing.from_texts({"listing": listing})
 
 
+HEAD = " pkts bytes target     prot opt in     out     source               destination\n"
+ANY = "0.0.0.0/0            0.0.0.0/0           "
+
+
+def listed(*lines: str, policy: str = "DROP") -> str:
+    return f"Chain INPUT (policy {policy} 0 packets, 0 bytes)\n{HEAD}" + "".join(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("printed", "saved"),
+    [
+        (f" 3 180 ACCEPT     tcp  --  *      *       {ANY} tcp dpt:22 state NEW", "-p tcp -m tcp --dport 22 -j ACCEPT"),
+        (f"1K  2M ACCEPT     17   --  eth0   *       {ANY} udp dpts:60000:61000 /* mosh */",
+         "-i eth0 -p udp -m udp --dport 60000:61000 -j ACCEPT"),
+        (" 0   0 ACCEPT     6    --  !eth1  *      !10.0.0.0/8   0.0.0.0/0  multiport dports 80,443",
+         "! -s 10.0.0.0/8 ! -i eth1 -p tcp -m multiport --dports 80,443 -j ACCEPT"),
+        (f" 0   0 ACCEPT     icmp --  *      *       {ANY} icmptype 8", "-p icmp -m icmp --icmp-type 8 -j ACCEPT"),
+        (" 0   0 ACCEPT     tcp  --  any    any     anywhere   anywhere  tcp dpt:ssh",
+         "-p tcp -m tcp --dport 22 -j ACCEPT"),
+        (f" 0   0 ACCEPT     tcp  --  *      *       {ANY} source IP range 10.0.0.5-10.0.0.9 tcp dpt:25",
+         "-p tcp -m iprange --src-range 10.0.0.5-10.0.0.9 -m tcp --dport 25 -j ACCEPT"),
+        (f" 0   0 ACCEPT     tcp  --  *      *       {ANY} tcp dpt:99 flags:0x17/0x02",
+         "-p tcp -m tcp --dport 99 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"),
+    ],
+)  # fmt: skip
+def test_a_listing_with_interfaces_is_read_like_a_save(printed: str, saved: str) -> None:
+    kept = importing.from_texts({"x": f"*filter\n:INPUT DROP [0:0]\n-A INPUT {saved}\nCOMMIT\n"})
+    found = importing.from_texts({"x": listed(printed)})
+    without = [line for line in found.text.splitlines() if not line.startswith("#")]
+    assert without == [line for line in kept.text.splitlines() if not line.startswith("#")] or "mosh" in printed
+    assert found.equal == kept.equal
+
+
+def test_a_listing_of_several_tables_keeps_the_place_of_every_line() -> None:
+    nat = (
+        f"\nChain PREROUTING (policy ACCEPT 0 packets, 0 bytes)\n{HEAD}"
+        f" 0 0 DNAT  tcp  --  eth0  *  {ANY} tcp dpt:8080 to:10.0.0.5:80\n"
+    )
+    rules = listed(f" 0 0 mine  all  --  *  *  {ANY} [goto]", f" 0 0  all  --  *  *  {ANY}")
+    own = f"\nChain mine (1 references)\n{HEAD} 9 9 ACCEPT  tcp  --  *  *  {ANY} tcp dpt:22 owner GID match 5\n"
+    found = importing.from_texts({"x": rules + own + nat})
+    said = {entry.line: (entry.status, entry.text) for entry in found.account.entries}
+    assert list(said) == list(range(1, len((rules + own + nat).splitlines()) + 1))
+    assert said[3][0] == "modelled" and "mine" in said[3][1]
+    assert said[8][0] == "refused" and "GID" in said[8][1]
+    assert said[12][0] == "modelled" and "to:10.0.0.5" in said[12][1]
+
+
+def test_a_listing_line_that_is_none_is_accounted_for() -> None:
+    found = importing.from_texts({"x": listed("what is this")})
+    assert [entry.status for entry in found.account.entries] == ["modelled", "modelled", "refused"]
+
+
 @pytest.mark.parametrize("text", ["hello\nworld\n", "{not json", '{"nftables": 3}', "\x00\x01\x02"])
 def test_what_is_no_rule_set_is_refused(text: str) -> None:
     with pytest.raises(Problems):
@@ -207,6 +260,14 @@ def test_what_follows_a_missing_commit_is_accounted_for() -> None:
         {"x": "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\n\ngarbage here\n-A\n"}, "test"
     )
     assert [e.status for e in found.account.entries] == ["modelled"] * 4 + ["refused"] * 2
+
+
+def test_nothing_is_proved_where_a_line_that_may_be_a_rule_was_not_read() -> None:
+    rules = "iptables -P INPUT DROP\niptables -A INPUT -p tcp --dport 22 -j ACCEPT\n"
+    assert importing.from_texts({"fw.sh": rules}).equal
+    found = importing.from_texts({"fw.sh": f"{rules}iptables -R INPUT 1 -j DROP\n"})
+    assert status(found, "-R INPUT")[0] == "refused"
+    assert not found.equal
 
 
 def test_nothing_at_all_is_a_host_that_admits_everything() -> None:

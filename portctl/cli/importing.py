@@ -129,6 +129,8 @@ def _say(found: Imported) -> None:
         say.append(text(problem))
     if found.equal:
         say.append("proved: the policy admits exactly what the input admits")
+    elif found.unread and found.difference is not None and found.difference.relation == "same":
+        say.append(f"the policy admits exactly what was read; not read: {found.unread} lines that may be rules")
     elif found.difference is not None:
         say.append("the policy does not admit exactly what the input admits:")
         listed = report.in_words(found.difference).splitlines()[1:]

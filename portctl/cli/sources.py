@@ -179,10 +179,12 @@ Listings = dict[str, dict[str, str]]
 def _listings(texts: Mapping[str, str]) -> Listings:
     """The files that are listings, by the back end that knows them. None at all: {}."""
     from portctl import backends
+    from portctl.importing import listings as people
 
     found: Listings = {}
     strange: list[Problem] = []
-    for path, text in texts.items():
+    for path, given in texts.items():
+        text = people.as_save(path, given) if people.is_listing(given) else given
         claims = [(name, claim) for name in backends.LANGUAGES if (claim := backends.load(name).claims(text))]
         if not claims:
             strange.append(Problem("bad-file", f"`{path}` is no listing of rules that portctl knows"))

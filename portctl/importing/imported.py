@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,11 +46,14 @@ class Imported:
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     ruleset: Ruleset | None = None
+    unread: int = 0
+    """Lines that may be rules and could not be read: what they do is not in the policy."""
 
     @property
     def equal(self) -> bool:
         """Proved: the policy admits exactly what the input admits."""
-        return self.difference is not None and self.difference.relation == "same" and not self.problems
+        same = self.difference is not None and self.difference.relation == "same"
+        return same and not self.problems and not self.unread
 
 
 def bring(
@@ -72,7 +76,17 @@ def bring(
         ruleset, _ = resolve(policy.validate(document.read(text, name)), datetime.now(UTC), Files(Path()))
     except Problems as wrong:
         return Imported(text, account(found, named), None, notes, wrong.problems)
-    return Imported(text, account(found, named), compare(found, ruleset, name, text, own), notes, (), ruleset)
+    difference = compare(found, ruleset, name, text, own)
+    return Imported(text, account(found, named), difference, notes, (), ruleset, _unread(inputs))
+
+
+_MAY_BE_RULE = re.compile(r"tables\b|(?:^|\s)--?[A-Za-z]")
+
+
+def _unread(inputs: Inputs) -> int:
+    """The lines of iptables that were not read and have its options."""
+    asked = [line for line in inputs.program.foreign if _MAY_BE_RULE.search(line)]
+    return len(asked) if any(source.listing.startswith("rules.v") for source in inputs.sources) else 0
 
 
 def _notes(found: Draft, alike: bool) -> Iterator[str]:

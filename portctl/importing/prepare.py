@@ -240,7 +240,7 @@ def _ready(chain: Chain, line: Line, left_out: dict[Key, str], assumed: dict[Key
         left_out[key(chain, line)] = f"what `{_short(strange[0])}` does is not known"
         kept = tuple(a for a in line.actions if not isinstance(a, Unknown))
         return None if asked else replace(line, actions=kept)
-    what = _short(str(asked[0].value)) if asked[0].field is Field.UNKNOWN else f"before {asked[0].value}"
+    what = _question(str(asked[0].value)) if asked[0].field is Field.UNKNOWN else f"before {asked[0].value}"
     denies = any(isinstance(a, Deny) for a in acts)
     if denies and any(_negated_sender(c) for c in asked):
         assumed[key(chain, line)] = f"`{what}` cannot be asked: taken as denying everybody that the rest of it names"
@@ -267,6 +267,13 @@ def _without_unknown_entries(chain: Chain, line: Line, left_out: dict[Key, str])
             action = Lookup(kept)
         actions.append(action)
     return replace(line, actions=tuple(actions))
+
+
+def _question(text: str) -> str:
+    """What a match asks, without the values that it asks for: lines that ask alike have one reason."""
+    words = text.split()
+    options = [word for word in words[1:] if word == "!" or word.startswith("--")]
+    return _short(" ".join([words[0], *options])) if " --" in text else _short(text)
 
 
 def _short(text: str) -> str:
