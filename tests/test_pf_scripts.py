@@ -120,6 +120,18 @@ def test_more_networks_than_a_call_takes_raise_the_limit(machine: Machine, shell
 
 
 @each_shell
+def test_no_limit_is_lowered_below_what_may_be_in_use(machine: Machine, shell: str) -> None:
+    machine.tool("pfctl", PFCTL.replace("   65536'", "   900000'").replace("   200000'", "   700000'"))
+    assert machine.run(shell, "load.sh").returncode == 0
+    text = machine.given("-f")
+    head, _, rest = text.partition("\n\n")
+    assert head.endswith("set reassemble yes\nset limit table-entries 700000\nset limit src-nodes 900000")
+    assert "set limit" not in rest
+    assert machine.run(shell, "remove.sh").returncode == 0
+    assert "set limit table-entries 700000\nset limit src-nodes 900000\n" in machine.given("-f")
+
+
+@each_shell
 def test_what_was_loaded_is_saved_as_a_bundle(machine: Machine, shell: str, tmp_path: Path) -> None:
     found = machine.run(shell, "save.sh", str(tmp_path / "saved"))
     assert found.returncode == 0, found.stderr

@@ -51,6 +51,8 @@ loaded=
     pfctl -s dummynet 2>/dev/null || :
     pfctl -s rules 2>/dev/null || :
 )
+memory=
+[ ! -c /dev/pf ] || memory=$(pfctl -s memory 2>/dev/null || :)
 anchors() {
     printf '%s\n' "$loaded" | grep "^$1 \"[^_\"]" | grep -v '{$\|^[a-z-]* "portctl" ' |
         sed 's/ fragment reassemble$//' || :
@@ -61,8 +63,27 @@ directed() {
     anchors anchor | grep -v "^anchor \"[^\"]*\" $2 " | sed "/^anchor \"[^\"]*\" $1 /!s/^\(anchor \"[^\"]*\"\) /\1 $1 /" || :
 }
 
+# No load lowers a limit: a pf refuses one below what is in use (EBUSY of DIOCSETLIMIT).
+limits() {
+    for what in table-entries:200000 src-nodes:10000; do
+        usual=${what#*:}
+        what=${what%:*}
+        now=$(printf '%s\n' "$memory" | sed -n "s/^$what  *hard limit  *\([0-9]*\)\$/\1/p")
+        wanted=$(sed -n "s/^set limit $what \([0-9]*\)\$/\1/p" pf.conf)
+        [ "${now:-0}" -le "${wanted:-$usual}" ] || echo "set limit $what $now"
+    done
+}
+
 rules() {
+    head=yes
     while IFS= read -r line || [ -n "$line" ]; do
+        case $head$line in
+        yes'#'* | yes'set '*) ;;
+        yes*)
+            [ "$anchor" ] || limits
+            head=
+            ;;
+        esac
         printf '%s\n' "$line"
         case $line in
         '# anchors of others: scrub') anchors scrub-anchor ;;
