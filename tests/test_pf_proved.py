@@ -83,6 +83,20 @@ ODD: dict[str, generate.Plain] = {
             "web": {"ports": "80/tcp", "from": "any", "target": "10.0.0.1", "out": "lan", "rate": "3/minute"},
         },
     },
+    "a new source of one family, packets of both": {
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "forwards": {
+            "lan": {
+                "ports": ["https", "ping"],
+                "from": ["10.0.0.0/8", "2001:db8:1::/48"],
+                "in": "lan",
+                "to": "any",
+                "out": "wan",
+                "masquerade": "192.0.2.9",
+            },
+            "six": {"ports": "80/tcp", "from": "any", "target": "10.0.0.7", "masquerade": "2001:db8::9"},
+        },
+    },
     "live groups with long names that begin alike": {
         "addresses": {
             "a-live-group-with-a-long-name-1": {"live": True},

@@ -87,9 +87,12 @@ def leave(file: File, rule: Rule, marks: list[str], ends: list[Ends]) -> list[st
     """One forward on its way out, with its limits and the translation of its source."""
     flows = None if rule.original is not None else rule.flows
     masquerade = next((m for m in file.ruleset.masquerades if m.name == rule.name), None)
+    ways = [Way("out", rule.out_interfaces, mark) for mark in marks]
     if masquerade is None:
-        return passing_ways(rule, [Way("out", rule.out_interfaces, mark) for mark in marks], flows, ends)
+        return passing_ways(rule, ways, flows, ends)
     lines: list[str] = []
+    for family in kept(file, rule, masquerade):
+        lines += passing_ways(rule, ways, flows, bound(ends, family))
     if file.dialect.rules_translate:
         for patterns, family, address in sources(rule, masquerade):
             ways = [Way("out", patterns, mark) for mark in marks]
@@ -103,7 +106,15 @@ def leave(file: File, rule: Rule, marks: list[str], ends: list[Ends]) -> list[st
             for _, text in matches(without_types(flows), bound(ends, family))
         ]
     asked = flows if asks_types(flows) else None
-    return passing(rule, Way("out", rule.out_interfaces, turned), asked, ANY_SIDE)
+    return [*lines, *passing(rule, Way("out", rule.out_interfaces, turned), asked, ANY_SIDE)]
+
+
+def kept(file: File, rule: Rule, masquerade: Masquerade) -> list[Family]:
+    """The families in which an entry's packets keep their source: the address that takes its place is of another."""
+    if masquerade.address is None:
+        return []
+    target = next((item.families() for item in file.ruleset.translations if item.name == rule.name), FAMILIES)
+    return [family for family in target if family != masquerade.address.version]
 
 
 def asks_types(flows: Flows) -> bool:
