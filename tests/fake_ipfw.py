@@ -73,6 +73,7 @@ class Fake:
             counted = " 0 0" if words[0] == "-a" else ""
             for number, place, body in sorted(self.state["rules"], key=lambda rule: rule[0]):
                 body = body.replace(" 41 from ", " ipv6 from ")  # by its name in /etc/protocols
+                body = body.replace(" ext6hdr ah", " extension header: authentication header")
                 print(f"{'# DISABLED ' if place in self.state['off'] else ''}{number:05}{counted} set {place} {body}")
             print(f"65535{counted} set 31 deny ip from any to any")
         elif words[0] == "add":
@@ -80,6 +81,8 @@ class Fake:
                 return
             assert words[2] == "set"
             body = line.split(" ", 4)[4].replace(" ipv6 from ", " ip6 from ")
+            if " extension " in body.partition(" // ")[0]:
+                self.fail(64, "unrecognised option")
             for name in re.findall(r"table\(([^),]+)", body.partition(" // ")[0]):
                 self.state["tables"].setdefault(name, ["addr", "legacy", {}])
             self.state["rules"].append([int(words[1]), int(words[3]), body.rstrip()])

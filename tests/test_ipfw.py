@@ -241,7 +241,7 @@ def test_every_named_difference_is_in_the_document() -> None:
 
 
 CONDITION = re.compile(
-    r"\{ [^}]* \}|(?:recv|xmit|via|uid|tcpflags|icmptypes|icmp6types|tagged|flow) \S+|lookup dst-port \S+"
+    r"\{ [^}]* \}|(?:recv|xmit|via|uid|tcpflags|icmptypes|icmp6types|ext6hdr|tagged|flow) \S+|lookup dst-port \S+"
     r"|in|out|frag|layer2|(?:keep-state|record-state) \S+|(?:set-limit|limit) src-addr \d+ \S+"
 )
 RULE = re.compile(

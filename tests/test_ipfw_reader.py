@@ -163,3 +163,21 @@ def test_a_block_asks_for_the_port_that_serves() -> None:
     ):
         packet = replace(start, port=port, source=ip_address(source))
         assert decide(ruleset, packet)[0] is wanted is evaluate(loaded, packet).verdict
+
+
+def test_ah_is_a_header_of_ipv6() -> None:
+    """The kernel goes on to the protocol behind it, so that no rule for protocol 51 holds."""
+    both = Addresses.of("198.51.100.5", "2001:db8::5")
+    written = text(one(starts("x", Flow(51), source=both)))
+    assert re.search(r" allow 51 from table\(\S+\) to any in record-state", written)
+    assert re.search(r" allow ip6 from table\(\S+\) to any in ext6hdr ah record-state", written)
+    assert " ext6hdr " not in text(one(starts("x", Flow(51), source=PEER)))
+    assert " 51 from " not in text(one(starts("x", Flow(51), source=Addresses.of("2001:db8::5"))))
+    packet = Packet(Direction.INBOUND, 51, ip_address("2001:db8::5"), ip_address("2001:db8::1"), 0)
+    for listing in (
+        {"rules": "add 100 allow 51 from any to any in\nadd 200 deny ip from any to any\n"},
+        {"list": "00100 allow ah from any to any in\n65535 deny ip from any to any\n"},
+    ):
+        assert evaluate(ipfw.parse(listing), packet).verdict is Verdict.DROP
+    listed = "00100 allow ip6 from any to any in extension header: authentication header record-state :a // x\n"
+    assert evaluate(ipfw.parse({"list": listed + "65535 deny ip from any to any\n"}), packet).verdict is Verdict.ACCEPT

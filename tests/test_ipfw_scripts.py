@@ -310,18 +310,21 @@ def test_the_scripts_are_plain_sh(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_name_of_protocol_41_is_not_saved(machine: Machine) -> None:
-    """`ipfw list` prints `ipv6`, which in a file is every packet of IPv6."""
+def test_what_is_listed_in_other_words_is_saved_in_those_of_a_file(machine: Machine) -> None:
+    """`ipfw list` prints protocol 41 as `ipv6`, which in a file is every packet of IPv6."""
     from portctl.net import Addresses
     from portctl.ruleset import Flow
 
-    folder = machine.put("a", one(starts("sit", Flow(41), source=Addresses.of("198.51.100.5"))))
+    folder = machine.put(
+        "a", one(starts("sit", Flow(41), Flow(51), source=Addresses.of("198.51.100.5", "2001:db8::5")))
+    )
     assert machine.load(folder).returncode == 0
     before = machine.loaded()
     saved = machine.folder / "saved"
     assert machine.run(folder / "save.sh", str(saved)).returncode == 0
     assert machine.load(saved).returncode == 0
     assert machine.loaded() == before and any(" 41 from " in body for _, _, body in before)
+    assert any(" ext6hdr ah " in body for _, _, body in before)
 
 
 def test_there_is_room_for_the_sources_that_are_counted(machine: Machine) -> None:

@@ -78,6 +78,7 @@ if [ -s "$scratch/rules" ]; then
         gsub(/portctl1_/, "portctl0_", text)
         # The name of protocol 41 is in a file another word for `ip6`, every packet of IPv6.
         sub(/ ipv6 from /, " 41 from ", text)
+        sub(/ extension header: authentication header/, " ext6hdr ah", text)
         print text comment
     }' >"$target.new" || exit 1
 else

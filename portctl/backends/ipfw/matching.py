@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from portctl.backends.ipfw import words
 from portctl.backends.ipfw.layout import Layout
@@ -41,7 +41,10 @@ def bodies(
         if flow.protocol in (ICMP, ICMPV6):
             yield _body(layout, rule, way, flow.protocol, "", "", words.types(flow), more)
         elif flow.protocol not in PROTOCOLS_WITH_PORTS:
-            yield _body(layout, rule, way, flow.protocol, "", "", "", more)
+            if flow.protocol != words.AUTHENTICATION or 4 in rule.families():
+                yield _body(layout, rule, way, flow.protocol, "", "", "", more)
+            if flow.protocol == words.AUTHENTICATION and 6 in rule.families():
+                yield replace(_body(layout, rule, way, None, "", "", "ext6hdr ah", more, word="ip6"), protocol=51)
         else:
             for source, target in words.port_lists(flow):
                 yield _body(layout, rule, way, flow.protocol, source, target, flags, more)

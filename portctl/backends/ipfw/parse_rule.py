@@ -28,6 +28,7 @@ _PLAIN = ("frag", "ipoptions", "tcpoptions", "iplen", "iptos", "gid", "jail", "d
           "defer-action", "defer-immediate-action", "src-mac", "dst-mac", "mac-type")  # fmt: skip
 _ALONE = ("sockarg", "diverted", "diverted-loopback", "diverted-output", "verrevpath", "versrcreach",
           "antispoof", "ipsec", "bridged", "defer-action", "defer-immediate-action")  # fmt: skip
+_AH = 51
 NEVER = Condition(Field.CONCATENATION, ())
 
 
@@ -164,6 +165,8 @@ class Reader:
         number = int(word) if word.isdigit() else _PROTOCOLS.get(word)
         if number is None:
             return [Condition(Field.UNKNOWN, word)]
+        if number == _AH:
+            return _authenticated(4)
         found = [Condition(Field.PROTOCOL, Ranges.single(number))]
         return [*found, _family(4 if number == ICMP else 6)] if number in (ICMP, ICMPV6) else found
 
@@ -233,13 +236,23 @@ class Reader:
             table = self.listing.table(name)
             ways = list(flows(table, value.removeprefix("tag=") if value else None)) if ":" in table.kind else []
             return [either(ways)]
-        if word == "extension":
-            text = " ".join([word, *self.tokens[self.at :]])
-            self.at = len(self.tokens)
-            return [Condition(Field.UNKNOWN, text)]
+        if word in ("ext6hdr", "extension"):
+            return self._extension(word)
         text = word
         if word in _PLAIN and word not in _ALONE:
             text = f"{word} {self.next()}"
+        return [Condition(Field.UNKNOWN, text)]
+
+    def _extension(self, word: str) -> list[Condition]:
+        """A header on the way to the protocol, as it is written or as it is listed."""
+        for ah in (["ah"], ["header:", "authentication", "header"]):
+            if self.tokens[self.at : self.at + len(ah)] == ah:
+                self.at += len(ah)
+                return _authenticated(6)
+        if word == "ext6hdr":
+            return [Condition(Field.UNKNOWN, f"{word} {self.next()}")]
+        text = " ".join([word, *self.tokens[self.at :]])
+        self.at = len(self.tokens)
         return [Condition(Field.UNKNOWN, text)]
 
     def _device(self, rule: Rule, word: str) -> list[Condition]:
@@ -277,6 +290,11 @@ class Reader:
             rule.limit = " ".join(words)
         if self.peek().startswith(":"):
             rule.name = self.next()[1:]
+
+
+def _authenticated(family: Family) -> list[Condition]:
+    """AH is a protocol of IPv4; in IPv6 a header that is looked through, which `ext6hdr` finds."""
+    return [Condition(Field.PROTOCOL, Ranges.single(_AH)), _family(family)]
 
 
 def _family(family: Family) -> Condition:

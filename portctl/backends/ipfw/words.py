@@ -18,6 +18,8 @@ MOST_PORTS = 30
 LONGEST_COMMENT = 80
 """Bytes; ipfw takes 83."""
 IPV6_ENCAPSULATED = 41
+AUTHENTICATION = 51
+"""AH, which ipfw looks through in IPv6: there it is a header on the way to a protocol."""
 
 _UNSAFE = re.compile(r"[#\x00-\x20\x7f-\x9f\u2028\u2029]+")
 
