@@ -75,7 +75,7 @@ class Lists:
         if self.listed is not None and FAMILY in cube:
             cube = self._listed(cube, self.listed)
         pairs = tuple((d, self.part(r)) for d, r in sorted(cube.items()))
-        return self._line(pairs, tuple(acts), marks, unknown)
+        return self._line(pairs, _reached(acts), marks, unknown)
 
     @staticmethod
     def _listed(cube: Mapping[Dimension, Ranges], listed: Listed) -> Mapping[Dimension, Ranges]:
@@ -354,6 +354,16 @@ class Lists:
 
 MOST_INLINE = 64
 """Longer bodies are not copied into those that run them."""
+
+
+def _reached(acts: Iterable[Act]) -> tuple[Act, ...]:
+    """The acts up to the first that stops."""
+    found: list[Act] = []
+    for act in acts:
+        found.append(act)
+        if act_stops(act):
+            break
+    return tuple(found)
 
 
 K = TypeVar("K")
