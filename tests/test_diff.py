@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from portctl import backends, cli
+from portctl.cli import light
 from portctl.hosts import process
 
 OLD = """\
@@ -293,3 +294,22 @@ def test_a_listing_for_people_is_compared_like_a_save(here: Path) -> None:
         f"\nChain OUTPUT (policy ACCEPT 0 packets, 0 bytes)\n{head}"
     )
     assert "text only" in run("old.rules", "listed").stdout or run("old.rules", "listed").exit_code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_the_fast_way_and_the_usual_one_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["old.yaml", "new.yaml"],
+        ["old.yaml", "new.yaml", "--format=json", "--fail-on", "internet"],
+        ["new.yaml", "old.yaml", "--fail-on", "widened", "--date", "2026-11-01"],
+    ):
+        status = light.run(["diff", *words])
+        usual = run(*words)
+        assert (status, capsys.readouterr().out) == (usual.exit_code, usual.stdout)
+    for unclear in (
+        ["old.yaml"],
+        ["old.yaml", "new.yaml", "--format", "xml"],
+        ["--help"],
+        ["old.yaml", "new.yaml", "-x"],
+    ):
+        assert light.run(["diff", *unclear]) is None

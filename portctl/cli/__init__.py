@@ -72,10 +72,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     gc.disable()  # a command is short and its values form no loops; looking for them costs a sixth of a large policy
     try:
-        if arguments[:1] == ["check"]:
+        if arguments[:1] in (["check"], ["diff"]):
             from portctl.cli import light
 
-            if (status := light.check(arguments[1:])) is not None:
+            if (status := light.run(arguments)) is not None:
                 raise SystemExit(status)
         build(arguments)()
     except Problems as problems:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from portctl.cli import comparing
 from portctl.cli.where import HERE, OnHost
-
-if TYPE_CHECKING:
-    from portctl.cli.sources import Source
-    from portctl.hosts.git import Then
-    from portctl.problems import Problems
-    from portctl.space.difference import Difference
 
 Format = Literal["text", "markdown", "json", "sarif"]
 FailOn = Literal["any", "widened", "internet"]
-AS_BEFORE, DIFFERENT, WRONG = 0, 1, 2
-SUFFIXES = (".yaml", ".yml")
 
 
 def register(app: typer.Typer) -> None:
@@ -56,121 +45,8 @@ def diff(
     Exit status: 0 nothing does (or not what --fail-on asks for), 1 something does, 2 the input is wrong, 3 the host
     or git could not be asked.
     """
-    from portctl import pipeline
-    from portctl.space import report
-
-    at = datetime.now(UTC) if date is None else pipeline.moment(date)
-    wrong: list[Problems] = []
     if host != HERE and (git is not None or "host" not in (files or ())):
         raise typer.BadParameter("--host says which machine `host` is: name `host` as one of both")
-    if git is not None:
-        found = sorted(_since(git, [Path(name) for name in files or ["."]], at, root, wrong), key=report.order)
-    elif len(files or ()) == 2:
-        from portctl.cli import sources
-
-        old, new = (sources.read(name, at, root, host) for name in files or ())
-        found = [_differ(old, new, at)]
-    else:
+    if git is None and len(files or ()) != 2:
         raise typer.BadParameter("name what was and what shall be, or --git REV and policies")
-    typer.echo(_text(found, form, git is not None), nl=False)
-    for problems in wrong:
-        typer.echo(f"{problems}\n", err=True)
-    failed = any(report.failed(each, fail_on) for each in found)
-    raise typer.Exit(WRONG if wrong else DIFFERENT if failed else AS_BEFORE)
-
-
-def _differ(old: Source, new: Source, at: datetime) -> Difference:
-    from portctl.space import Space
-    from portctl.space.difference import differ
-
-    space = Space()
-    both = tuple(family for family in old.families if family in new.families)
-    if len(both) == 1:
-        typer.echo(f"Compared are the rules of IPv{both[0]} alone: one side says nothing of the other.", err=True)
-    return differ(old.side(space), new.side(space), at, both)
-
-
-def _since(
-    revision: str, asked: list[Path], at: datetime, root: Path | None, wrong: list[Problems]
-) -> Iterator[Difference]:
-    """Each policy with what it was in a revision; those that are as they were are left out."""
-    from portctl.command import HostError
-    from portctl.hosts import git
-    from portctl.problems import Problems
-
-    places = [path if path.is_dir() else path.parent for path in asked]
-    tree = git.top(next((place for place in places if place.is_dir()), Path()))
-    if outside := [path for path in asked if not path.resolve().is_relative_to(tree.resolve())]:
-        raise HostError(f"{outside[0]} is not in the repository {tree}")
-    with tempfile.TemporaryDirectory(prefix="portctl-diff-") as made:
-        then = git.check_out(tree, revision, [root or tree, *places], Path(made))
-        for name in _policies(asked, then):
-            try:
-                found = _one(name, then, revision, at, root)
-            except Problems as problems:
-                wrong.append(problems)
-                continue
-            if found.relation != "same":
-                yield found
-
-
-def _policies(asked: list[Path], then: Then) -> list[str]:
-    """The policies among what was named, now or then, relative to the tree."""
-    from portctl.cli import sources
-    from portctl.hosts import git
-
-    names: dict[str, None] = {}
-    for path in asked:
-        relative = path.resolve().relative_to(then.top.resolve())
-        if not path.is_dir() and not (then.folder / relative).is_dir():
-            names[str(relative)] = None
-            continue
-        before = [each for each in sorted((then.folder / relative).rglob("*")) if each.is_file()]
-        now = [each for each in git.files(then.top, path) if each.is_file()] if path.is_dir() else []
-        for each, base in (*((e, then.top) for e in now), *((e, then.folder) for e in before)):
-            if each.suffix in SUFFIXES and sources.POLICY.search(each.read_text(encoding="utf-8", errors="replace")):
-                names[str(each.relative_to(base))] = None
-    return sorted(names)
-
-
-def _one(name: str, then: Then, revision: str, at: datetime, root: Path | None) -> Difference:
-    """A policy compared with what it was. One that is not there opens nothing."""
-    from portctl.cli import sources
-
-    now, before = then.top / name, then.folder / name
-    top = then.top.resolve()
-    shown = str(now.resolve().relative_to(Path.cwd())) if now.resolve().is_relative_to(Path.cwd()) else name
-    old_root = None if root is None else then.folder / root.resolve().relative_to(top)
-    old = new = None
-    if before.is_file():
-        old = sources.policy(before, at, old_root, f"{shown} ({revision})", str(then.folder))
-    if now.is_file():
-        new = sources.policy(Path(shown) if Path(shown).is_file() else now, at, root, shown)
-    old, new = (
-        old or sources.nothing(f"{shown} (not in {revision})", _there(new)),
-        new or sources.nothing(f"{shown} (taken away)", _there(old)),
-    )
-    return _differ(old, new, at)
-
-
-def _there(source: Source | None) -> Source:
-    assert source is not None, "a policy is there now, or was then"
-    return source
-
-
-def _text(found: list[Difference], form: Format, several: bool) -> str:
-    from portctl.space import report
-
-    if form == "json":
-        if not several:
-            return report.as_json(found[0])
-        return json.dumps({"version": report.VERSION, "differences": [report.value(d) for d in found]}, indent=2) + "\n"
-    if form == "sarif":
-        from portctl.space import sarif
-
-        return sarif.sarif(*found)
-    if not found:
-        return "no difference\n"
-    if form == "markdown":
-        return report.markdown(*found)
-    return report.text(*found)
+    raise typer.Exit(comparing.run(files or [], git, form, fail_on, date, root, host))

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portctl.cli.where import HERE
+from portctl.hosts.target import HERE
 from portctl.net import FAMILIES, Address, Family
 from portctl.problems import Problem, Problems, Span
 from portctl.program import Program

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from portctl.hosts.target import HERE as HERE
+
 if TYPE_CHECKING:
     from portctl.command import Host
 
@@ -21,7 +23,6 @@ OnHost = Annotated[
         "netns://name, or local.",
     ),
 ]
-HERE = "local"
 _CONTAINERS = ("docker", "podman")
 CONNECT_SECONDS = 30.0
 """For one try to come in anew, while the guard waits."""

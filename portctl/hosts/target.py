@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from portctl.problems import Problem, Problems
 
+HERE = "local"
 Kind = Literal["local", "ssh", "docker", "podman", "vagrant", "netns"]
 FORMS = {
     "ssh": "ssh://[USER@]HOST[:PORT]",
