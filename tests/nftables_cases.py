@@ -384,3 +384,7 @@ def _random_translation(number: int, random: Random) -> Translation:
         f"t{number}", flows, random.choice(_POOL), random.choice([None, OFFICE, ANYWHERE]),
         random.choice([(), ("eth0",)]), target, random.choice([None, 80]), random.choice([None, END]),
     )  # fmt: skip
+
+
+def forwarding(*rules: Rule, **more: object) -> Ruleset:
+    return one(fixed("known", states=State.ESTABLISHED), *rules, direction=Direction.FORWARDED, **more)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from portctl.expectations.corners import corner_packets
 from portctl.pipeline import Compiled
 from portctl.problems import has_errors
 from portctl.program import Program, evaluate
-from portctl.ruleset import Packet, decide
+from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from tests import golden_cases, packets
 from tests.differences import forced
 
@@ -25,6 +25,17 @@ each_backend = pytest.mark.parametrize("backend", backends.EVERY)
 @cache
 def compiled(case: Path) -> Compiled:
     return golden_cases.compiled(case)
+
+
+Judged = tuple[tuple[Packet, Verdict, Rule], ...]
+
+
+@cache
+def judged(case: Path) -> Judged:
+    """Packets, those written by hand first, with what the policy says of each: the same for every back end."""
+    ruleset = compiled(case).ruleset
+    by_hand = [line.packet for line in packets.read(case / "packets.txt")]
+    return tuple((packet, *decide(ruleset, packet)) for packet in by_hand + corner_packets(ruleset, 700))
 
 
 @each_case
@@ -67,18 +78,16 @@ def test_rendered_rules_mean_what_the_policy_means(case: Path, backend: str) -> 
         return
     program = module.parse(module.render(ruleset, Ability()))
     assert not program.foreign
-    by_hand = [line.packet for line in packets.read(case / "packets.txt")]
-    assert not disagreements(backend, compiled(case), program, by_hand + corner_packets(ruleset, 700))
+    assert not disagreements(backend, ruleset, program, judged(case))
 
 
-def disagreements(backend: str, policy: Compiled, program: Program, sent: list[Packet], most: int = 5) -> list[str]:
+def disagreements(backend: str, ruleset: Ruleset, program: Program, sent: Judged, most: int = 5) -> list[str]:
     """Packets on which loaded rules and the policy differ, in words, the first few."""
     wrong: list[str] = []
-    for packet in sent:
-        verdict, rule = decide(policy.ruleset, packet)
+    for packet, verdict, rule in sent:
         answer = evaluate(program, packet)
         differs = answer.verdict is not verdict or answer.depends_on
-        if differs and not forced(backend, policy.ruleset, packet, rule, answer):
+        if differs and not forced(backend, ruleset, packet, rule, answer):
             step = answer.decided
             line = "" if step is None else f" by {step.chain.name}: {step.line.text if step.line else 'policy'}"
             wrong.append(f"{packet}: {verdict.value} by {rule.name}, but {answer.verdict.value}{line}")

@@ -6,12 +6,14 @@ address and those just outside, ports likewise, another family, state, flag, int
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from heapq import nsmallest
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from random import Random
+from typing import Any
 
 from portctl.net import ANYWHERE, FAMILIES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.ruleset import (
@@ -47,7 +49,8 @@ _BROADCAST = Addresses.of("255.255.255.255", "0.0.0.0", "::")
 def corner_packets(ruleset: Ruleset, most: int = 2000) -> list[Packet]:
     """At most `most` packets, the same ones for the same rule set, taken from all rules alike."""
     chance = Random(sha256(ruleset.name.encode()).digest())
-    streams = [(_around(ruleset, base, chance), share) for base, share in _bases(ruleset).items()]
+    known = _corners(ruleset)
+    streams = [(_around(known, base, chance), share) for base, share in _bases(ruleset).items()]
     found: dict[Packet, None] = {}
     while streams and len(found) < most * 4 // 5:
         streams = [(stream, share) for stream, share in streams if _take(stream, share, found)]
@@ -156,27 +159,56 @@ def _device(patterns: tuple[str, ...]) -> str:
     return f"{patterns[0][:-1]}0" if patterns[0].endswith("*") else patterns[0]
 
 
-def _around(ruleset: Ruleset, base: Packet, chance: Random) -> Iterator[Packet]:
+Change = dict[str, Any]
+"""Fields of a packet, each with another value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Corners:
+    """Where the rules of a rule set begin and end, worked out once for all packets."""
+
+    ruleset: Ruleset
+    ports: Mapping[int, list[int]]
+    """By protocol: the first and last port of each range, and those just outside."""
+    source_ports: Mapping[int, list[int]]
+    sources: Mapping[Family, list[int]]
+    destinations: Mapping[Family, list[int]]
+
+
+def _corners(ruleset: Ruleset) -> _Corners:
+    ports, source_ports, sources, destinations = {}, {}, {}, {}
+    for protocol in (*PROTOCOLS_WITH_PORTS, ICMP, ICMPV6):
+        named, first = _named(ruleset, protocol), 1 if protocol in PROTOCOLS_WITH_PORTS else 0
+        ports[protocol] = _edges((flow.ports for flow in named), first, 65535)
+        source_ports[protocol] = _edges((flow.source_ports for flow in named), 1, 65535)[:12]
+    for family in FAMILIES:
+        whole = (1 << (32 if family == 4 else 128)) - 1
+        here, there = _sides(ruleset, family)
+        sources[family], destinations[family] = _edges(here, 1, whole), _edges(there, 1, whole)
+    return _Corners(ruleset, ports, source_ports, sources, destinations)
+
+
+def _around(known: _Corners, base: Packet, chance: Random) -> Iterator[Packet]:
     """A packet, and what differs from it in one respect: one of each respect in turn."""
     yield base
-    ways = [list(vary(ruleset, base)) for vary in (_states, _port_corners, _addresses, _devices, _source_ports, _rest)]
+    ways = [list(vary(known, base)) for vary in (_states, _port_corners, _addresses, _devices, _source_ports, _rest)]
     for way in ways:
         chance.shuffle(way)
     while ways := [way for way in ways if way]:
         for way in ways:
-            yield way.pop()
+            yield replace(base, **way.pop())
 
 
-def _states(_ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+def _states(_known: _Corners, base: Packet) -> Iterator[Change]:
     if base.original is None:
-        yield from (replace(base, state=state) for state in State)
-        yield replace(base, state=State.ESTABLISHED, reply=True)
-        yield replace(base, state=State.RELATED, reply=True)
+        yield from ({"state": state} for state in State)
+        yield dict(state=State.ESTABLISHED, reply=True)
+        yield dict(state=State.RELATED, reply=True)
     if base.protocol == TCP:
         for flags in _FLAGS:
-            yield replace(base, flags=flags)
+            yield dict(flags=flags)
         if base.original is None:
-            yield replace(base, flags=ACK, state=State.UNTRACKED)
+            yield dict(flags=ACK, state=State.UNTRACKED)
 
 
 def _edges(ranges: Iterable[Ranges], low: int, high: int) -> list[int]:
@@ -196,40 +228,38 @@ def _named(ruleset: Ruleset, protocol: int) -> list[Flow]:
     return [flow for flow in (*dict.fromkeys(flows), *targets) if flow.protocol == protocol or flow in targets]
 
 
-def _port_corners(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+def _port_corners(known: _Corners, base: Packet) -> Iterator[Change]:
     if base.protocol not in (*PROTOCOLS_WITH_PORTS, ICMP, ICMPV6):
         return
-    first = 1 if base.protocol in PROTOCOLS_WITH_PORTS else 0
-    ports = _edges((flow.ports for flow in _named(ruleset, base.protocol)), first, 65535)
-    nearest = sorted(ports, key=lambda port: abs(port - base.port))
-    for port in nearest[:40]:
+    for port in _nearest(known.ports[base.protocol], base.port):
         if base.original is None:
-            yield replace(base, port=port)
+            yield dict(port=port)
         elif base.protocol in PROTOCOLS_WITH_PORTS:
-            yield replace(base, original=(base.original[0], port))
+            yield dict(original=(base.original[0], port))
 
 
-def _source_ports(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+def _source_ports(known: _Corners, base: Packet) -> Iterator[Change]:
     if base.protocol in PROTOCOLS_WITH_PORTS:
-        for port in _edges((flow.source_ports for flow in _named(ruleset, base.protocol)), 1, 65535)[:12]:
-            yield replace(base, source_port=port)
+        for port in known.source_ports[base.protocol]:
+            yield dict(source_port=port)
 
 
-def _addresses(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+def _addresses(known: _Corners, base: Packet) -> Iterator[Change]:
     family: Family = base.source.version
-    sources, destinations = _sides(ruleset, family)
-    whole = (1 << (32 if family == 4 else 128)) - 1
-    edges = sorted(_edges(sources, 1, whole), key=lambda number: abs(number - int(base.source)))
-    for number in edges[:40]:
-        yield replace(base, source=_address(number, family))
-    edges = sorted(_edges(destinations, 1, whole), key=lambda number: abs(number - int(base.destination)))
-    for number in edges[:40]:
-        yield replace(base, destination=_address(number, family))
+    for number in _nearest(known.sources[family], int(base.source)):
+        yield dict(source=_address(number, family))
+    for number in _nearest(known.destinations[family], int(base.destination)):
+        yield dict(destination=_address(number, family))
     for other in FAMILIES:
         if other != family:
             here, there = _usual(base.direction, other)
             if base.protocol not in (ICMP, ICMPV6) and base.original is None:
-                yield replace(base, source=here, destination=there)
+                yield dict(source=here, destination=there)
+
+
+def _nearest(numbers: list[int], to: int) -> list[int]:
+    """Some of them, the nearest first."""
+    return nsmallest(40, numbers, key=lambda number: abs(number - to))
 
 
 def _sides(ruleset: Ruleset, family: Family) -> tuple[list[Ranges], list[Ranges]]:
@@ -247,7 +277,8 @@ def _sides(ruleset: Ruleset, family: Family) -> tuple[list[Ranges], list[Ranges]
     return [s.family(family) for s in sources], [d.family(family) for d in destinations]
 
 
-def _devices(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
+def _devices(known: _Corners, base: Packet) -> Iterator[Change]:
+    ruleset = known.ruleset
     patterns = [name for _, names in ruleset.interface_groups for name in names]
     names = dict.fromkeys(
         [LOOPBACK, "eth0", "zz9", *(_device((p,)) for p in patterns), *(f"{p.rstrip('*')}x" for p in patterns)]
@@ -256,24 +287,25 @@ def _devices(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
         if len(name) > 15:
             continue
         if base.direction is not Direction.OUTBOUND:
-            yield replace(base, interface=name)
+            yield dict(interface=name)
         if base.direction is not Direction.INBOUND:
-            yield replace(base, out_interface=name)
+            yield dict(out_interface=name)
 
 
-def _rest(ruleset: Ruleset, base: Packet) -> Iterator[Packet]:
-    yield replace(base, over_limit=True)
-    yield replace(base, hop_limit=255 if base.hop_limit != 255 else 254)
+def _rest(known: _Corners, base: Packet) -> Iterator[Change]:
+    ruleset = known.ruleset
+    yield dict(over_limit=True)
+    yield dict(hop_limit=255 if base.hop_limit != 255 else 254)
     for name in ruleset.live:
-        yield replace(base, live_source=frozenset({name}))
-        yield replace(base, live_destination=frozenset({name}))
+        yield dict(live_source=frozenset({name}))
+        yield dict(live_destination=frozenset({name}))
     if base.direction is Direction.OUTBOUND:
         for user in sorted({rule.user for rule in ruleset.outbound if rule.user} | {"nobody"}):
-            yield replace(base, user=user)
+            yield dict(user=user)
     for rule in (*ruleset.inbound, *ruleset.outbound, *ruleset.forwarded):
         if rule.until is not None:
-            yield replace(base, at=rule.until)
-            yield replace(base, at=rule.until.replace(year=rule.until.year - 1))
+            yield dict(at=rule.until)
+            yield dict(at=rule.until.replace(year=rule.until.year - 1))
 
 
 def _mixtures(packets: list[Packet], chance: Random) -> Iterator[Packet]:
