@@ -554,6 +554,7 @@ def user_rule() -> Rule:
         (one(starts("x", tcp(22), max_connections=65535)), "limit above"),
         (one(starts("x", tcp(22), user="root")), "user"),
         (one(user_rule(), direction=Direction.OUTBOUND), "TCP and UDP"),
+        (one(starts("x", tcp(22), user="010"), direction=Direction.OUTBOUND), "user called"),  # octal for ipfw
         (one(starts("x", tcp(22), interfaces=("em0 or",))), "interface"),
         (one(starts("x", Flow(1, Ranges((8 * 256, 8 * 256 + 1))))), "codes"),
         (one(starts("x", Flow(1, icmp(42)))), "above 31"),

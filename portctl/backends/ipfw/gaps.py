@@ -34,7 +34,7 @@ LONGEST_CONFIG = 900
 """Bytes of a `nat` line; ipfw reads lines of 1,024."""
 _UNUSED = "write `::/96` as a whole, or leave them out: no host has one"
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\*?|\*")
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*\$?|[0-9]{1,10}")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*\$?|0|[1-9][0-9]{0,9}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
