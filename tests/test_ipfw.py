@@ -556,6 +556,7 @@ def user_rule() -> Rule:
         (one(user_rule(), direction=Direction.OUTBOUND), "TCP and UDP"),
         (one(starts("x", tcp(22), user="010"), direction=Direction.OUTBOUND), "user called"),  # octal for ipfw
         (one(starts("x", tcp(22), interfaces=("em0 or",))), "interface"),
+        (one(starts("x", tcp(22), interfaces=("any",))), "interface"),
         (one(starts("x", Flow(1, Ranges((8 * 256, 8 * 256 + 1))))), "codes"),
         (one(starts("x", Flow(1, icmp(42)))), "above 31"),
         (replace(one(starts("x", tcp(22))), published_governed=True), "published"),

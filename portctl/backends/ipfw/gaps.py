@@ -113,7 +113,9 @@ def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
 
 def _interfaces(names: tuple[str, ...], span: Span | None) -> Iterator[Problem]:
     for name in names:
-        if name != LOOPBACK and not (_INTERFACE.fullmatch(name) and len(name.rstrip("*")) <= INTERFACE_LENGTH):
+        # `recv any` asks nothing.
+        fits = _INTERFACE.fullmatch(name) and len(name.rstrip("*")) <= INTERFACE_LENGTH and name != "any"
+        if name != LOOPBACK and not fits:
             yield _gap(f"an interface called {name!r}", span, f"at most {INTERFACE_LENGTH} letters, digits and . _ -")
 
 
