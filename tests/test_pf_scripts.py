@@ -120,6 +120,25 @@ def test_more_networks_than_a_call_takes_raise_the_limit(machine: Machine, shell
 
 
 @each_shell
+@pytest.mark.parametrize("options_alone", [True, False])
+def test_a_higher_limit_of_tables_comes_before_them(machine: Machine, shell: str, options_alone: bool) -> None:
+    if not options_alone:
+        machine.tool("pfctl", PFCTL.replace('case "$*" in', 'case "$*" in\n"-O -f -") exit 1 ;;', 1))
+    machine.tool(
+        "pfctl", (machine.bin / "pfctl").read_text().replace('"-f -")', '"-f -" | "-O -f -" | "-f higher.conf")')
+    )
+    conf = machine.bundle / "pf.conf"
+    conf.write_text(conf.read_text().replace("set limit src-", "set limit table-entries 900000\nset limit src-", 1))
+    found = machine.run(shell, "load.sh")
+    assert (found.returncode, found.stderr) == (0, "")
+    said = [line for line in machine.said() if line in ("-O -f -", "-f higher.conf", "-f -", "-e")]
+    assert said == ["-O -f -", *([] if options_alone else ["-f higher.conf"]), "-f -", "-e"]
+    machine.tool("pfctl", (machine.bin / "pfctl").read_text().replace("   200000'", "   900000'"))
+    assert machine.run(shell, "load.sh").returncode == 0
+    assert machine.said().count("-O -f -") == 1, "it is high enough"
+
+
+@each_shell
 def test_no_limit_is_lowered_below_what_may_be_in_use(machine: Machine, shell: str) -> None:
     machine.tool("pfctl", PFCTL.replace("   65536'", "   900000'").replace("   200000'", "   700000'"))
     assert machine.run(shell, "load.sh").returncode == 0

@@ -139,14 +139,26 @@ if [ "$(sysctl -n net.pf.request_maxcount 2>/dev/null || echo "$largest")" -lt "
         exit 1
     }
 fi
-rules | pf -f - >/dev/null
-pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
-
-# Connections that a rule of `block` names pass by their states until those are gone.
 work=$(mktemp -d "${TMPDIR:-/tmp}/portctl.XXXXXX")
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
+# A table is filled while the file is read, limits are set when it has been (pfctl_rules): a higher one has to come first,
+# with the options alone, or, where pfctl has no -O, with the rules that are loaded.
+higher() {
+    wanted=$(sed -n 's/^set limit table-entries \([0-9]*\)$/\1/p' pf.conf)
+    now=$(pfctl -s memory 2>/dev/null | sed -n 's/^table-entries  *hard limit  *\([0-9]*\)$/\1/p')
+    [ "${now:-0}" -lt "${wanted:-0}" ] || return 0
+    ! rules | grep '^set ' | pfctl -O -f - >/dev/null 2>&1 || return 0
+    sh ./save.sh "$work/now" >/dev/null 2>&1 || return 0
+    sed "s/^set limit table-entries .*/set limit table-entries $wanted/" "$work/now/pf.conf" >"$work/now/higher.conf"
+    (cd -- "$work/now" && pfctl -f higher.conf >/dev/null 2>&1) || :
+}
+[ "$anchor" ] || higher
+rules | pf -f - >/dev/null
+pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
+
+# Connections that a rule of `block` names pass by their states until those are gone.
 # direction protocol source destination ports family, "-" for any. States do not tell their interface, so an entry that
 # names one cuts nothing.
 awk '

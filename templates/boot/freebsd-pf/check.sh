@@ -26,4 +26,7 @@ most=$(cat /boot/loader.conf /boot/loader.conf.local 2>/dev/null |
     sed -n 's/^[[:space:]]*net\.pf\.request_maxcount="\{0,1\}\([0-9]*\).*/\1/p' | tail -n 1)
 [ "$largest" -le "${most:-65535}" ] ||
     say "a table of $largest networks: pf takes ${most:-65535}, as long as net.pf.request_maxcount in /boot/loader.conf says no more"
+total=$(find "$boot/" -name '*.table' ! -path '*/minimal/*' -exec cat {} + 2>/dev/null | wc -l)
+[ "$((total))" -le 200000 ] ||
+    say "$((total)) networks in tables: pf has room for 200000 until its rules are loaded once; load them by /etc/portctl/boot/boot.sh"
 exit $wrong

@@ -14,4 +14,7 @@ set_to=$(sed -n 's/^[[:space:]]*pf=["'"'"']\{0,1\}\([A-Za-z]*\).*/\1/p' /etc/rc.
 [ "$set_to" != NO ] || say "pf=NO in rc.conf(8): the boot would load nothing"
 cmp -s /etc/pf.conf /etc/portctl/boot/current/boot.conf || say "/etc/pf.conf is not what was confirmed"
 pfctl -nf /etc/pf.conf >/dev/null 2>&1 || say "pfctl does not take /etc/pf.conf"
+total=$(find /etc/portctl/boot/current/ -name '*.table' ! -path '*/minimal/*' -exec cat {} + 2>/dev/null | wc -l)
+[ "$((total))" -le 200000 ] ||
+    say "$((total)) networks in tables: pf has room for 200000 until its rules are loaded once; load them by /etc/portctl/boot/boot.sh"
 exit $wrong
