@@ -203,7 +203,7 @@ def test_what_is_not_understood_is_kept_as_unknown(text: str) -> None:
         ("-j MARK --set-xmark 0x1/0x3", SetMark(3, 1)),
         ("-j MARK --or-mark 0x4", SetMark(4, 4)),
         ("-j MARK --and-mark 0xfffffffb", SetMark(4, 0)),
-        ("-j CONNMARK --restore-mark", Unknown("CONNMARK -j --restore-mark")),
+        ("-j CONNMARK --restore-mark", Note("CONNMARK -j --restore-mark")),
         ("-p tcp -j DNAT --to-destination 10.0.0.5:80", Translate("destination", ip_address("10.0.0.5"), 80)),
         ("-p tcp -j DNAT --to-destination :80", Translate("destination", None, 80)),
         ("-p tcp -j REDIRECT --to-ports 80", Translate("redirect", None, 80)),

@@ -459,6 +459,10 @@ def _forwarded(work: _Work, prepared: Prepared, found: list[Found], ways: list[D
             if each.box.values(IN) is None or each.box.values(IN) != each.box.values(OUT):
                 found.append(each)
                 rest = rest - set_of(work.space, each.box)
+                if hiding.kind == "source" and hiding.address is None:
+                    work.notes.append(
+                        "of several source addresses a policy cannot choose: `masquerade: true` is written"
+                    )
     if not kept:
         found += _admitted(work, "forwards", rest, here | work.world.beside)
         yield "forward", _default(work, Direction.FORWARDED)

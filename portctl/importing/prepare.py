@@ -28,6 +28,7 @@ from portctl.program import (
     Translate,
     Unknown,
 )
+from portctl.space.tracking import NEVER
 
 Key = tuple[int | None, str, str, int]
 """A line: family, table, chain, number. Number 0: the chain itself."""
@@ -201,6 +202,8 @@ _BROADCAST = re.compile(r"addrtype (?:! )?--(src|dst)-type (\S+)|fib (saddr|dadd
 def _never(line: Line, hooks: frozenset[str]) -> str | None:
     """Why a line that asks for a kind of address holds for no connection: nobody is called from a broadcast address,
     and what is called here is an address of this host."""
+    if NEVER in line.conditions:
+        return "connections are not tracked yet where it stands: it never holds"
     for condition in line.conditions:
         found = _BROADCAST.search(str(condition.value)) if condition.field is Field.UNKNOWN else None
         if found is None or "!" in found[0] or condition.negated:

@@ -55,7 +55,16 @@ def read_rule(words: list[str], context: Context) -> Read:
     conditions = [condition for option in base for condition in _base(option, context)]
     for segment in modules:
         conditions += _match(segment, context)
-    return Read(tuple(conditions), _actions(target, context), name)
+    return Read(tuple(conditions), _actions(target, context, _ports(conditions)), name)
+
+
+def _ports(conditions: list[Condition]) -> Ranges | None:
+    """The destination ports that a rule asks for; None: any."""
+    found: Ranges | None = None
+    for condition in conditions:
+        if condition.field is Field.PORT and isinstance(condition.value, Ranges) and not condition.negated:
+            found = condition.value if found is None else found & condition.value
+    return found
 
 
 def _unknown(text: str) -> list[Condition]:
@@ -375,8 +384,8 @@ _READERS: dict[str, Callable[[Segment, Context], Found]] = {
 }  # fmt: skip
 
 
-def _actions(target: Segment | None, context: Context) -> tuple[Action, ...]:
+def _actions(target: Segment | None, context: Context, ports: Ranges | None) -> tuple[Action, ...]:
     if target is None:
         return ()
     options = {option.name: option.values for option in target.options[1:]}
-    return read_target(target.name, target.options[0].name == "-g", options, target.text(), context.chains)
+    return read_target(target.name, target.options[0].name == "-g", options, target.text(), context.chains, ports)

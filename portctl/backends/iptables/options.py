@@ -73,7 +73,7 @@ def read_segments(words: list[str]) -> tuple[list[Option], list[Segment], Segmen
         if word == "!":
             negated = True
             continue
-        kind = _BASE.get(word)
+        kind = None if word == "--proto" and current is not None and current.name == "policy" else _BASE.get(word)
         values, position = _values(words, position, word, kind)
         if values and values[0] == "!":
             negated, values = True, values[1:]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from portctl.backends.iptables.ipsets import read_sets
 from portctl.backends.iptables.matches import Context, read_rule
 from portctl.backends.iptables.options import split_words
 from portctl.net import Family
-from portctl.program import Accept, Chain, Deny, Hook, HookName, Jump, Line, Program
+from portctl.program import Accept, Chain, Deny, Field, Hook, HookName, Jump, Line, Note, Program, Unknown
+from portctl.space.tracking import before_tracking
 
 OPEN_CHAIN = "PORTCTL-OPEN"
 OWN_PREFIX = "PORTCTL-"
@@ -65,7 +66,7 @@ def parse(listings: Mapping[str, str]) -> Program:
         chains += reader.chains()
         foreign += reader.foreign
     live = tuple(sorted((names.get(name, name), members) for name, members in sets.live.items()))
-    return Program(tuple(chains), tuple(foreign), live)
+    return before_tracking(Program(tuple(chains), tuple(foreign), live))
 
 
 def _users(text: str) -> dict[str, tuple[str, ...]]:
@@ -76,6 +77,17 @@ def _users(text: str) -> dict[str, tuple[str, ...]]:
         if len(parts) > 2 and parts[2].isdigit():
             found[parts[2]] = (*found.get(parts[2], ()), parts[0])
     return found
+
+
+_MARKING = ("MARK ", "CONNMARK ", "HMARK ")
+
+
+def _without_marks(line: Line) -> Line:
+    """A line of rules in which no mark decides anything: what sets marks that are not known changes nothing."""
+    if not any(isinstance(action, Unknown) for action in line.actions):
+        return line
+    actions = (Note(a.text) if isinstance(a, Unknown) and a.text.startswith(_MARKING) else a for a in line.actions)
+    return replace(line, actions=tuple(actions))
 
 
 @dataclass(slots=True)
@@ -119,6 +131,8 @@ class _Reader:
         return True
 
     def chains(self) -> list[Chain]:
+        if not self.asks_marks():
+            self.lines = {place: [_without_marks(line) for line in lines] for place, lines in self.lines.items()}
         names = list(self.lines)
         own = any(name.startswith(OWN_PREFIX) for _, name in names)
         rendered = own and not any((table, c) in self.policies for table, _ in names for c in HOOKS)
@@ -133,6 +147,19 @@ class _Reader:
         if own and ("filter", OPEN_CHAIN) not in self.lines:
             found.append(Chain("filter", OPEN_CHAIN, (), None, self.family, True))
         return found
+
+    def asks_marks(self) -> bool:
+        """Whether marks may decide anything: in `mangle` they do only where something there denies."""
+        lines = [(table, line) for (table, _), listed in self.lines.items() for line in listed]
+        strange = any(
+            isinstance(a, Deny) or (isinstance(a, Unknown) and not a.text.startswith(_MARKING))
+            for table, line in lines
+            if table == "mangle"
+            for a in line.actions
+        )
+        strange = strange or any(self.policies.get(("mangle", hook)) == "DROP" for hook in HOOKS)
+        asked = [table for table, line in lines if any(c.field is Field.MARK for c in line.conditions)]
+        return any(table != "mangle" or strange for table in asked)
 
     def hook(self, table: str, name: str) -> Hook | None:
         if name not in HOOKS or table not in TABLE_PRIORITIES:

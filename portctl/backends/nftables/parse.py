@@ -15,6 +15,7 @@ from portctl.backends.nftables.listed import Listed, values
 from portctl.backends.nftables.parse_rule import Scope, line_of
 from portctl.net import Family
 from portctl.program import Accept, Chain, Deny, Hook, HookName, Line, Program
+from portctl.space.tracking import before_tracking
 
 OWN = "inet portctl"
 _HANDLE = re.compile(r" # handle \d+$")
@@ -68,7 +69,7 @@ def parse(listings: Mapping[str, str]) -> Program:
             foreign += [f"table {table.title}: flowtable {b.name}" for b in table.blocks if b.kind == "flowtable"]
             if scope.own:
                 live += _live(sets)
-    return Program(tuple(chains), tuple(foreign), tuple(live))
+    return before_tracking(Program(tuple(chains), tuple(foreign), tuple(live)))
 
 
 def _tables(text: str, foreign: list[str]) -> Iterator[_Table]:

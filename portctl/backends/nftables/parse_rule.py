@@ -270,6 +270,7 @@ _STATEMENTS: dict[str, Callable[[_Rule], None]] = {
     "drop": _simple(Deny()),
     "return": _simple(Return()),
     "continue": _simple(Note("continue")),
+    "notrack": _simple(Note("notrack")),
     "counter": _counter,
     "comment": _comment,
     "jump": _jump,

@@ -1,0 +1,133 @@
+"""Rules that others wrote are read as the kernel runs them, where that is not what they seem to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from portctl import importing
+from portctl.backends import iptables, nftables
+from portctl.program import Chain, Program, Translate, Unknown, evaluate
+from portctl.ruleset import Direction, Packet, State, Verdict
+from portctl.space.sets import Space
+
+PACKET = Packet(
+    Direction.INBOUND, 6, ip_address("198.51.100.7"), ip_address("192.0.2.1"), 50000, 22, "eth0", "", local=True
+)
+
+
+def saved(table: str, *lines: str, others: str = "") -> Program:
+    heads = {"filter": ":INPUT ACCEPT [0:0]", "nat": ":POSTROUTING ACCEPT [0:0]"}
+    head = heads.get(table, "") + "\n:PREROUTING ACCEPT [0:0]"
+    if table == "filter":
+        head = heads[table]
+    return iptables.parse({"rules.v4": f"*{table}\n{head}\n" + "\n".join(lines) + f"\nCOMMIT\n{others}"})
+
+
+def both(program: Program, packet: Packet) -> Verdict:
+    """The verdict, on which one packet's way and the packet space agree."""
+    answer = evaluate(program, packet)
+    assert Space().of_program(program).at(packet).verdicts == {answer.verdict}
+    return answer.verdict
+
+
+# Each was tried in a kernel (6.18): a ping through a veth pair, with iptables-legacy, iptables-nft and nft.
+BEFORE_TRACKING = [
+    ("--ctstate NEW", "ct state new", False),
+    ("--ctstate INVALID", "ct state invalid", True),
+    ("--ctstate UNTRACKED", "ct state untracked", False),
+    ("--ctstate ESTABLISHED", "ct state established", False),
+    ("--ctstate NEW,INVALID", "ct state invalid,new", True),
+    ("! --ctstate NEW", "ct state != new", True),
+    ("--ctdir ORIGINAL", "ct direction original", False),
+    ("! --ctorigdst 10.9.0.1", "ct original ip daddr != 10.9.0.1", False),
+]
+
+
+@pytest.mark.parametrize(("iptables_words", "nft_words", "holds"), BEFORE_TRACKING)
+@pytest.mark.parametrize("state", [State.NEW, State.ESTABLISHED])
+def test_before_connections_are_tracked_nothing_is_known_of_them(
+    iptables_words: str, nft_words: str, holds: bool, state: State
+) -> None:
+    wanted = Verdict.DROP if holds else Verdict.ACCEPT
+    packet = replace(PACKET, state=state)
+    assert both(saved("raw", f"-A PREROUTING -m conntrack {iptables_words} -j DROP"), packet) is wanted
+    chain = "type filter hook prerouting priority raw; policy accept;"
+    text = f"table ip t {{\n\tchain c {{\n\t\t{chain}\n\t\t{nft_words} drop\n\t}}\n}}\n"
+    assert both(nftables.parse({"ruleset": text}), packet) is wanted
+
+
+def test_after_that_the_state_is_known() -> None:
+    packet = replace(PACKET, state=State.ESTABLISHED)
+    rule = "-A PREROUTING -m conntrack --ctstate INVALID -j DROP"
+    assert both(saved("mangle", rule), packet) is Verdict.ACCEPT
+    assert both(saved("raw", rule), packet) is Verdict.DROP
+
+
+def test_a_chain_that_is_asked_before_and_after_tracking_is_not_guessed() -> None:
+    text = (
+        "table ip t {\n\tchain both {\n\t\tct state new drop\n\t}\n"
+        "\tchain early {\n\t\ttype filter hook prerouting priority raw; policy accept;\n\t\tjump both\n\t}\n"
+        "\tchain late {\n\t\ttype filter hook input priority filter; policy accept;\n\t\tjump both\n\t}\n}\n"
+    )
+    assert evaluate(nftables.parse({"ruleset": text}), PACKET).depends_on
+
+
+def test_what_an_input_asks_before_tracking_is_accounted_for() -> None:
+    rules = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m state --state NEW -j DROP\nCOMMIT\n"
+    found = importing.from_texts(
+        {"x": rules + "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"}
+    )
+    assert "ssh: {ports: ssh, from: any}" in found.text and found.equal
+    assert next(e.reason for e in found.account.entries if "NEW" in e.text).startswith(
+        "connections are not tracked yet"
+    )
+
+
+def _only(program: Program) -> tuple[object, ...]:
+    chains: list[Chain] = [chain for chain in program.chains if chain.lines]
+    return chains[0].lines[0].actions
+
+
+@pytest.mark.parametrize(
+    ("rule", "port"),
+    [
+        ("-p tcp -m tcp --dport 80:90 -j DNAT --to-destination 10.0.0.5:80-90", None),
+        ("-p tcp -m tcp --dport 82 -j DNAT --to-destination 10.0.0.5:80-90", None),
+        ("-p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.5:8080-8080", 8080),
+    ],
+)
+def test_a_port_in_the_range_of_a_translation_is_kept(rule: str, port: int | None) -> None:
+    assert _only(saved("nat", f"-A PREROUTING {rule}")) == (Translate("destination", ip_address("10.0.0.5"), port),)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-p tcp -m tcp --dport 80:90 -j DNAT --to-destination 10.0.0.5:180-190",
+        "-p tcp -m tcp --dport 80:91 -j DNAT --to-destination 10.0.0.5:80-90",
+        "-p tcp -m tcp ! --dport 80 -j DNAT --to-destination 10.0.0.5:80-90",
+        "-p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.5-10.0.0.9",
+    ],
+)
+def test_a_choice_of_places_is_not_guessed(rule: str) -> None:
+    assert isinstance(_only(saved("nat", f"-A PREROUTING {rule}"))[0], Unknown)
+
+
+def test_a_pool_of_source_addresses_denies_nothing() -> None:
+    rule = "-A POSTROUTING -o eth0 -j SNAT --to-source 192.0.2.8-192.0.2.15"
+    assert _only(saved("nat", rule)) == (Translate("source"),)
+
+
+def test_the_protocol_of_a_tunnel_is_not_that_of_the_packet() -> None:
+    program = saved("filter", "-A INPUT -m policy --dir in --pol ipsec --proto esp -j DROP")
+    assert evaluate(program, PACKET).depends_on
+
+
+def test_marks_that_nothing_asks_for_change_nothing() -> None:
+    restore = "-A PREROUTING -j CONNMARK --restore-mark"
+    assert not evaluate(saved("mangle", restore), PACKET).depends_on
+    asked = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m mark --mark 0x1 -j DROP\nCOMMIT\n"
+    assert evaluate(saved("mangle", restore, others=asked), PACKET).depends_on
