@@ -97,6 +97,13 @@ ODD: dict[str, generate.Plain] = {
             "six": {"ports": "80/tcp", "from": "any", "target": "10.0.0.7", "masquerade": "2001:db8::9"},
         },
     },
+    "a limited target in place of a host behind, and a way there without": {
+        "services": {"ssh": {"ports": "ssh", "from": "any"}},
+        "forwards": {
+            "web": {"ports": "80/tcp", "from": "any", "to": "10.0.0.9", "target": "10.0.0.1", "max_connections": 5},
+            "way": {"ports": "80/tcp", "from": "any", "to": "10.0.0.0/8"},
+        },
+    },
     "live groups with long names that begin alike": {
         "addresses": {
             "a-live-group-with-a-long-name-1": {"live": True},

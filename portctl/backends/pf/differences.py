@@ -137,7 +137,8 @@ def _limited_targets(ruleset: Ruleset) -> Iterator[Difference]:
     rules = (*ruleset.forwarded, *ruleset.inbound)
     limited = {rule.name for rule in rules if rule.kind is Kind.FORWARD and rule.limited}
     items = [item for item in ruleset.translations if item.name in limited]
-    where = tuple(Region((*asked, over), (Direction.INBOUND,)) for item in items for asked in _asked(item))
+    ways = (Direction.INBOUND, *PASSING)
+    where = tuple(Region((*asked, over), ways) for item in items for asked in _asked(item))
     if where:
         yield Difference(
             "limits of targets", "pf: limits", where, wanted=frozenset((Verdict.ACCEPT, Verdict.REJECT)), got=DROPPED
