@@ -241,8 +241,8 @@ def test_every_named_difference_is_in_the_document() -> None:
 
 
 CONDITION = re.compile(
-    r"\{ [^}]* \}|(?:recv|xmit|via|uid|tcpflags|icmptypes|icmp6types|ext6hdr|tagged|flow) \S+|lookup dst-port \S+"
-    r"|in|out|frag|layer2|(?:keep-state|record-state) \S+|(?:set-limit|limit) src-addr \d+ \S+"
+    r"\{ [^}]* \}|(?:not )?(?:recv|xmit|via|uid|tcpflags|icmptypes|icmp6types|ext6hdr|tagged|flow) \S+"
+    r"|lookup dst-port \S+|in|out|frag|layer2|(?:keep-state|record-state) \S+|(?:set-limit|limit) src-addr \d+ \S+"
 )
 RULE = re.compile(
     r"(?P<head>add \d+ set 20 (?:.*?) )(?P<protocol>\S+) from (?P<source>\S+) (?:(?P<sport>[\d,-]+) )?"

@@ -114,7 +114,9 @@ def test_what_the_host_sends_to_its_own_address_of_ipv6_comes_back() -> None:
     )
     number = int(rules[marked].split(" tag ")[1].split()[0])
     assert number & 0x800, "a tag without MTAG_PERSISTENT is taken away in the loopback interface"
-    (taken,) = (k for k, line in enumerate(rules) if f"allow ip6 from any to me6 in tagged {number} " in line)
+    (taken,) = (
+        k for k, line in enumerate(rules) if f"allow ip6 from any to me6 in not recv lo* tagged {number} " in line
+    )
     (loopback,) = (k for k, line in enumerate(rules) if "allow ip from any to any via lo0" in line)
     assert marked < loopback and taken < min(k for k, line in enumerate(rules) if " skipto " in line)
     own = ip_address("2001:db8::10")

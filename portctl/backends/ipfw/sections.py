@@ -67,8 +67,9 @@ def _head(layout: Layout) -> None:
     loopback = words.comment("portctl:fixed:loopback")
     layout.add(head, f"count tag {LOOPED_TAG}", "ip6 from any to any out via lo0")
     layout.add(head, "allow", "ip from any to any via lo0", loopback)
-    # What goes to an own address of IPv6 leaves by lo0, and comes in by the interface that has the address.
-    layout.add(head, "allow", f"ip6 from any to me6 in tagged {LOOPED_TAG}", loopback)
+    # What goes to an own address of IPv6 leaves by lo0, and comes in by the interface that has the address. That of a
+    # clone of lo0 (a jail's) is judged.
+    layout.add(head, "allow", f"ip6 from any to me6 in not recv lo* tagged {LOOPED_TAG}", loopback)
     layout.add(head, f"skipto @{THROUGH_OUT.name}@", f"ip from any to any out tagged {FORWARDED_TAG}")
     layout.add(head, f"skipto @{OUTBOUND.name}@", "ip from any to any out")
     layout.add(head, "reass", "ip4 from any to any in")
