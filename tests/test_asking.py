@@ -93,3 +93,14 @@ def test_what_cannot_be_read_is_refused(text: str, code: str) -> None:
         spoken.target(text)
     with pytest.raises(Problems, match="unknown-group"):
         spoken.addresses("offices", [("office", ANYWHERE)])
+
+
+def test_what_somebody_reaches_is_told_entry_by_entry(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    api = "  api: {ports: [8443/tcp, 8444/tcp], from: any}\n  ping: {ports: ping, from: any}\nblock:"
+    path.write_text(POLICY.replace("block:", api))
+    said = run("reach", str(path), "--from", "198.51.100.7").stdout.splitlines()
+    assert "22/tcp (ssh)  [ssh]" in said
+    assert "80/tcp (http), 443/tcp (https)  [web]" in said
+    assert "8443-8444/tcp  [api]" in said
+    assert "icmp echo-request  [ping]" in said

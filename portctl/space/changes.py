@@ -6,14 +6,14 @@ of members of a live group, untracked, …) says which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from portctl.net import Addresses, Ranges
-from portctl.ruleset import ACK, PROTOCOLS_WITH_PORTS, Direction, Packet, State
-from portctl.space.boxes import Box, TooMany, boxes, one_family, set_of
+from portctl.net import Addresses
+from portctl.ruleset import ACK, Direction, Packet, State
+from portctl.space.boxes import Box, TooMany, boxes
 from portctl.space.dimensions import (
     DESTINATION,
     FLAGS,
@@ -21,8 +21,6 @@ from portctl.space.dimensions import (
     LIVE_DESTINATION,
     LIVE_SOURCE,
     OVER,
-    PORT,
-    PROTOCOL,
     PUBLISHED,
     REPLY,
     SOURCE,
@@ -30,10 +28,9 @@ from portctl.space.dimensions import (
     STATES,
     TIME,
     WAYS,
-    Dimension,
     moment_text,
 )
-from portctl.space.examples import example
+from portctl.space.entries import divided, one_of
 from portctl.space.internet import is_internet, width
 from portctl.space.ordinary import Values, martians, ordinary, usual
 from portctl.space.sets import PacketSet
@@ -84,10 +81,6 @@ _RARE = (
     "some TCP that does not start a connection",
     "some other packets",
 )
-MOST_DIVIDED = 64
-"""So many boxes are divided by the entries that accept; the rest name one of theirs."""
-MOST_RANGES = 24
-"""A box of more ranges of ports is not divided."""
 
 
 def changes_of(
@@ -101,9 +94,7 @@ def changes_of(
     for among, part in _sorts(packets, at):
         try:
             listed = boxes(part)
-            few = listed[: MOST_DIVIDED if by_entry else 0]
-            divided = _of_both_families([piece for box in few for piece in _by_reason(box, packets, accepting)])
-            pieces = (*divided, *listed[len(few) :])
+            pieces = divided(listed, packets, accepting) if by_entry else listed
             found += [_change(kind, piece, packets, accepting, sides, among) for piece in pieces]
         except TooMany:
             too_many = True
@@ -112,86 +103,13 @@ def changes_of(
 
 def _change(kind: Way, box: Box, packets: PacketSet, accepting: Side, sides: tuple[Side, Side], among: str) -> Change:
     """A box of a set with an example that the accepting side confirms, and its reason."""
-    packet = _one_of(box, packets)
+    packet = one_of(box, packets)
     depends: tuple[str, ...] = ()
     if kind in ("may open", "may close"):
         steps = [step for side in sides for step in side.partition.depends(packet)]
         depends = tuple(dict.fromkeys(step_text(step) for step in steps))
     to = None if among else target_of(accepting.targets(), packet)
     return Change(kind, tidy(box), accepting.reason(packet), packet, depends, among, to)
-
-
-def _one_of(box: Box, packets: PacketSet) -> Packet:
-    packet = example(set_of(packets.space, box) & packets)
-    assert packet is not None
-    return packet
-
-
-# ---- one box, several entries
-
-
-def _by_reason(box: Box, packets: PacketSet, accepting: Side) -> list[tuple[str, Box]]:
-    """A box by the name of what accepts its ports, as far as a look at both ends of each range of them tells."""
-    protocols, ports = box.values(PROTOCOL), box.values(PORT)
-    numbers = [n for n in PROTOCOLS_WITH_PORTS if protocols is not None and n in protocols]
-    few = ports is not None and len(ports.bounds) <= 2 * MOST_RANGES
-    if protocols is None or ports is None or len(numbers) != protocols.count() or not few:
-        return [(accepting.reason(_one_of(box, packets)).name, box)]
-    pieces: dict[str, dict[int, Ranges]] = {}
-    for number in numbers:
-
-        def reason(port: int, number: int = number) -> str:
-            one = {PROTOCOL: Ranges.single(number), PORT: Ranges.single(port)}
-            return accepting.reason(_one_of(_with(box, one), packets)).name
-
-        for first, last in ports.pairs():
-            for name, part in _alike(first, last, reason):
-                of = pieces.setdefault(name, {})
-                of[number] = of.get(number, Ranges()) | part
-    if len(pieces) == 1:
-        return [(name, box) for name in pieces]
-    return [(name, part) for name, of in pieces.items() for part in _of_protocols(box, of)]
-
-
-def _of_both_families(named: list[tuple[str, Box]]) -> list[Box]:
-    """Boxes of IPv4 and of IPv6 that one entry accepts and that ask the same otherwise are one."""
-    found: list[Box] = []
-    waiting: dict[tuple[object, ...], int] = {}
-    for name, box in named:
-        family = one_family(box)
-        if family is None or box.original is not None:
-            found.append(box)
-            continue
-        at = waiting.pop((name, box.direction, box.asked, 10 - family), None)
-        if at is None:
-            waiting[name, box.direction, box.asked, family] = len(found)
-            found.append(box)
-        else:
-            other = found[at]
-            places = (other.source | box.source, other.destination | box.destination)
-            found[at] = replace(other, source=places[0], destination=places[1])
-    return found
-
-
-def _alike(first: int, last: int, reason: Callable[[int], str]) -> Iterator[tuple[str, Ranges]]:
-    """A range of ports in parts whose two ends are accepted for one reason."""
-    name = reason(first)
-    if first == last or reason(last) == name:
-        yield name, Ranges((first, last + 1))
-        return
-    middle = (first + last) // 2
-    yield from _alike(first, middle, reason)
-    yield from _alike(middle + 1, last, reason)
-
-
-def _of_protocols(box: Box, of: dict[int, Ranges]) -> Iterator[Box]:
-    """The box with some ports of each protocol; protocols that have the same are together."""
-    for ports in dict.fromkeys(of.values()):
-        yield _with(box, {PROTOCOL: Ranges.of((n, n) for n, mine in of.items() if mine == ports), PORT: ports})
-
-
-def _with(box: Box, values: dict[Dimension, Ranges]) -> Box:
-    return replace(box, asked=tuple((d, values.get(d, ranges)) for d, ranges in box.asked))
 
 
 # ---- which packets

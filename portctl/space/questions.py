@@ -13,7 +13,7 @@ from typing import Literal
 
 from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, Addresses, Family, Ranges
 from portctl.ruleset import Direction, Expect, Expectation, Flows, Packet
-from portctl.space.boxes import Box, boxes, set_of
+from portctl.space.boxes import Box, boxes
 from portctl.space.conditions import Cube
 from portctl.space.dimensions import (
     DESTINATION,
@@ -29,6 +29,7 @@ from portctl.space.dimensions import (
     family_set,
     policy_interfaces,
 )
+from portctl.space.entries import divided, one_of
 from portctl.space.examples import example
 from portctl.space.from_ruleset import flow_cubes, joined
 from portctl.space.internet import width
@@ -121,9 +122,9 @@ def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcom
 
 
 def _outcomes(side: Side, verdict: Verdicts, such: PacketSet, now: PacketSet) -> Iterator[Outcome]:
-    for box in boxes(now):
-        packet = example(set_of(such.space, box) & such)
-        assert packet is not None
+    listed = boxes(now)
+    for box in divided(listed, such, side) if verdict == "accept" else listed:
+        packet = one_of(box, such)
         depends = tuple(dict.fromkeys(step_text(step) for step in side.partition.depends(packet)))
         yield Outcome(verdict, tidy(box), side.reason(packet), packet, depends)
 
