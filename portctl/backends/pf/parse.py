@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -130,7 +131,14 @@ def _definition(text: str) -> bool:
     return len(words) > 2 and words[1] == "=" and words[0][:1].isalpha()
 
 
+_PLAIN_TABLE = re.compile(r"table <([\w:.-]+)>(?: (?:const|persist|counters))* \{([0-9a-fA-F:./, ]*)\}")
+"""A table of addresses and networks alone, which may be many."""
+
+
 def _table(found: Found, text: str, files: Mapping[str, str]) -> None:
+    if (plain := _PLAIN_TABLE.fullmatch(text)) is not None:
+        found.members.setdefault(plain[1].partition(":")[0], []).extend(plain[2].replace(",", " ").split())
+        return
     words = tokens(text)
     name = words[1][1:-1].partition(":")[0]
     members = found.members.setdefault(name, [])

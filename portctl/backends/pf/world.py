@@ -10,7 +10,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 from portctl.backends.pf.names import PORTS
 from portctl.backends.pf.words import CLONED
-from portctl.net import BITS, Addresses, Family, Ranges
+from portctl.net import Addresses, Family, Ranges
 
 LIVE = "portctl-live-"
 NOWHERE = Addresses()
@@ -141,12 +141,17 @@ def contents(texts: Iterable[str]) -> Addresses:
         for _, out, network in sorted(negated):
             found = found - Addresses.of(network) if out else found | Addresses.of(network)
         return found
+    v4, v6 = plus[4], plus[6]
     for text in texts:
         bare, _, length = text.partition("/")
-        family: Family = 6 if ":" in bare else 4
-        free = BITS[family] - int(length) if length else 0
-        low = _number(bare.partition("%")[0], family) >> free << free
-        plus[family].append((low, low + (1 << free) - 1))
+        if ":" in bare:
+            free = 128 - int(length) if length else 0
+            low = _number(bare.partition("%")[0], 6) >> free << free
+            v6.append((low, low + (1 << free) - 1))
+        else:
+            free = 32 - int(length) if length else 0
+            low = _number(bare, 4) >> free << free
+            v4.append((low, low + (1 << free) - 1))
     return Addresses(Ranges.of(plus[4]), Ranges.of(plus[6]))
 
 
