@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -131,3 +132,37 @@ def test_marks_that_nothing_asks_for_change_nothing() -> None:
     assert not evaluate(saved("mangle", restore), PACKET).depends_on
     asked = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m mark --mark 0x1 -j DROP\nCOMMIT\n"
     assert evaluate(saved("mangle", restore, others=asked), PACKET).depends_on
+
+
+NFT_NAT = (
+    "table ip nat {{\n\tchain pre {{\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n"
+    '\t\tiifname "eth0" {}\n\t}}\n}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "targets"),
+    [
+        ("dnat to tcp dport map { 80 : 10.0.0.5, 443 : 10.0.0.6 }", {80: ("10.0.0.5", None), 443: ("10.0.0.6", None)}),
+        ("dnat ip to tcp dport map { 8080 : 10.0.0.7 . 80 }", {8080: ("10.0.0.7", 80)}),
+        ("tcp dport 90-99 dnat to 10.0.0.9:90-99", {90: ("10.0.0.9", None), 99: ("10.0.0.9", None)}),
+        ("tcp dport { 5050, 8080} dnat 10.0.0.4", {5050: ("10.0.0.4", None)}),
+    ],
+)
+def test_translations_of_nft_go_where_they_say(rule: str, targets: dict[int, tuple[str, int | None]]) -> None:
+    program = nftables.parse({"ruleset": NFT_NAT.format(rule)})
+    for port, (address, to) in targets.items():
+        answer = evaluate(program, replace(PACKET, port=port))
+        assert answer.packet is not None and not answer.depends_on
+        assert (str(answer.packet.destination), answer.packet.port) == (address, to or port)
+    missed = evaluate(program, replace(PACKET, port=7))
+    assert missed.packet == replace(PACKET, port=7) and not missed.depends_on
+
+
+def test_a_statement_of_json_that_is_not_known_may_do_anything() -> None:
+    rule = {"family": "ip", "table": "t", "chain": "c", "handle": 3, "expr": [{"strange": {"of": "kind"}}]}
+    chain = {"family": "ip", "table": "t", "name": "c", "handle": 2, "type": "filter", "hook": "input", "prio": 0}
+    listed = [{"table": {"family": "ip", "name": "t", "handle": 1}}, {"chain": {**chain, "policy": "drop"}}]
+    found = importing.from_texts({"x": json.dumps({"nftables": [*listed, {"rule": rule}]})})
+    assert [entry.status for entry in found.account.entries if "strange" in entry.text] == ["refused"]
+    assert not found.equal

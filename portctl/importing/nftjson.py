@@ -117,12 +117,13 @@ def _statement(value: dict[str, Any]) -> str:
         return f"json {json.dumps(value)}"
     kind, body = next(iter(value.items()))
     maker = _STATEMENTS.get(kind)
-    if maker is None:
-        return f"json {json.dumps(value)[:500]}"
     try:
-        return maker(body)
+        if maker is not None:
+            return maker(body)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return f"json {json.dumps(value)[:500]}"
+        pass
+    asks = kind in ("match", "limit") or (kind == "xt" and isinstance(body, dict) and body.get("type") == "match")
+    return f"{'' if asks else 'statement '}json {json.dumps(value)[:500]}"
 
 
 def _match(body: dict[str, Any]) -> str:
@@ -194,6 +195,11 @@ def _map(body: dict[str, Any]) -> str:
     return f"{key} vmap {{ {', '.join(_element(each) for each in data['set'])} }}"
 
 
+def _data_map(body: dict[str, Any]) -> str:
+    """Of a translation: `tcp dport map { 80 : 10.0.0.5 }`."""
+    return _map(body).replace(" vmap ", " map ", 1)
+
+
 def _mangle(body: dict[str, Any]) -> str:
     return f"{_expression(body['key'])} set {_expression(body['value'])}"
 
@@ -253,6 +259,7 @@ _EXPRESSIONS: dict[str, Callable[[Any], str]] = {
     "meta": _meta,
     "ct": _ct,
     "fib": _fib,
+    "map": _data_map,
     "prefix": lambda body: f"{_expression(body['addr'])}/{int(body['len'])}",
     "range": lambda body: f"{_expression(body[0])}-{_expression(body[1])}",
     "set": lambda body: "{ " + ", ".join(map(_element, body if isinstance(body, list) else [body])) + " }",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from portctl.backends.nftables.listed import Listed, values
-from portctl.backends.nftables.parse_rule import Scope, line_of
+from portctl.backends.nftables.parse_rule import Scope, apart, line_of
 from portctl.net import Family
 from portctl.program import Accept, Chain, Deny, Hook, HookName, Line, Program
 from portctl.space.tracking import before_tracking
@@ -135,7 +135,7 @@ def _chain(table: _Table, block: _Block, scope: Scope, foreign: list[str]) -> Ch
             if hook is None:
                 foreign.append(f"table {table.title}: {text}")
         elif not (text.startswith('comment "') and not lines):
-            lines.append(line_of(text, number, scope))
+            lines += apart(line_of(text, number, scope))
     family = _FAMILIES[table.family]
     return Chain(table.title, block.name, tuple(lines), hook, family, own=scope.own)
 

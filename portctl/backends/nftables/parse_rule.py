@@ -6,14 +6,14 @@ What the parser cannot read is one `UNKNOWN` condition, from where it begins to 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from portctl.backends.nftables.listed import Listed, Unreadable, plain
 from portctl.backends.nftables.parse_match import Scope, match
 from portctl.backends.nftables.tokens import Cursor, tokens
-from portctl.net import Address, Family
+from portctl.net import Address, Family, Ranges
 from portctl.program import (
     Accept,
     Action,
@@ -30,7 +30,7 @@ from portctl.program import (
     Unknown,
 )
 
-__all__ = ["Listed", "Scope", "line_of"]
+__all__ = ["Listed", "Scope", "apart", "line_of"]
 
 _ACTIONS = """accept drop return continue jump goto reject log counter comment dnat snat masquerade redirect queue
  notrack tproxy synproxy dup fwd flow add update delete quota""".split()  # noqa: SIM905 - a list of words reads better
@@ -70,7 +70,7 @@ def _unknown(rule: _Rule) -> None:
     while cursor.peek() and cursor.peek() not in _ACTIONS:
         words.append(cursor.take())
     text = " ".join(words)
-    if acts or " set " in text or text.startswith("xt target"):
+    if acts or " set " in text or text.startswith(("xt target", "statement ")):
         rule.actions.append(Unknown(text))
     else:
         rule.conditions.append(Condition(Field.UNKNOWN, text))
@@ -199,11 +199,15 @@ def _translate(kind: str) -> Callable[[_Rule], None]:
         address, port = None, None
         if cursor.peek() in ("ip", "ip6"):
             cursor.take()
-        if cursor.skip("to"):
+        said = cursor.skip("to")  # nft before 0.8 printed none
+        if said and kind == "destination" and _map_at(cursor) is not None:
+            _by_map(rule)
+            return
+        if said or _ENDPOINT.match(cursor.peek()):
             text = cursor.take()
             if cursor.peek() in ("map", ".", ","):
                 raise Unreadable(text)
-            address, port = _endpoint(text)
+            address, port = _pool(text) if kind == "source" else _endpoint(_kept(text, rule.conditions))
         while cursor.peek() in ("random", "fully-random", "persistent", ","):
             cursor.take()
         if kind == "destination" or kind == "redirect":
@@ -212,6 +216,71 @@ def _translate(kind: str) -> Callable[[_Rule], None]:
             rule.actions.append(Translate("source" if kind == "source" else "masquerade", address, port))
 
     return read
+
+
+_ENDPOINT = re.compile(r"\d+\.\d+\.\d+\.\d+|\[|[0-9a-fA-F]*:")
+
+
+def _map_at(cursor: Cursor) -> int | None:
+    """How far away the map of a translation stands, if it asks one."""
+    rest = cursor.rest()
+    return rest.index("map") if "map" in rest and not set(_ACTIONS) & set(rest[: rest.index("map")]) else None
+
+
+def _by_map(rule: _Rule) -> None:
+    """`tcp dport map { 80 : 10.0.0.5, 443 : 10.0.0.6 . 8443 }`: a look-up whose answers are places."""
+    words = list(rule.cursor.words)
+    at = _map_at(rule.cursor)
+    assert at is not None
+    words[rule.cursor.position + at] = "vmap"
+    cursor = Cursor(words, rule.cursor.position)
+    conditions, lookup = match(cursor, rule.scope, _target)
+    if lookup is None:
+        raise Unreadable("map")
+    rule.cursor.position = cursor.position
+    rule.conditions += conditions
+    rule.actions.append(Lookup(lookup))
+
+
+def _target(text: str) -> Action:
+    """A place as it stands in a map."""
+    address, _, port = text.partition(" . ")
+    try:
+        return Translate("destination", ip_address(address.strip()), int(port) if port else None)
+    except ValueError:
+        return Unknown(f"dnat to {text}")
+
+
+def apart(line: Line) -> list[Line]:
+    """A rule that translates by a map as a rule for each of its answers: no two can hold for one packet."""
+    last = line.actions[-1] if line.actions else None
+    if not isinstance(last, Lookup) or not any(isinstance(found, Translate) for _, found in last.entries):
+        return [line]
+    first = line.actions[:-1]
+    return [
+        replace(line, conditions=(*line.conditions, *conditions), actions=(*first, found))
+        for conditions, found in last.entries
+    ]
+
+
+def _kept(text: str, conditions: Iterable[Condition]) -> str:
+    """`10.0.0.5:80-90` without the ports, if the rule asks for ports of that range alone: a packet then keeps its own
+    (`get_unique_tuple` in nf_nat_core.c)."""
+    found = re.fullmatch(r"(.+):(\d+)-(\d+)", text)
+    if found is None:
+        return text
+    wanted = Ranges.of([(int(found[2]), int(found[3]))])
+    asked = (c.value for c in conditions if c.field is Field.PORT and not c.negated and isinstance(c.value, Ranges))
+    return found[1] if any(not ports - wanted for ports in asked) else text
+
+
+def _pool(text: str) -> tuple[Address | None, int | None]:
+    """A source to take; of several it is not known which, and its ports ask nothing."""
+    first, dash, _ = text.partition("-")
+    if not dash:
+        return _endpoint(text)
+    address, _ = _endpoint(first)
+    return (address, None) if ":" in text and "-" not in text.rsplit(":", 1)[0] else (None, None)
 
 
 def _endpoint(text: str) -> tuple[Address | None, int | None]:
