@@ -1,5 +1,7 @@
 """`make vagrant`: virtual machines, for real. Brings them up with Vagrant, applies policies/web.yaml to each over ssh,
-looks at them from inside and from outside, cuts each off and sees it come back, reboots it, looks again, destroys it.
+looks at them from inside and from outside, cuts each off and sees it come back, takes portctl away and sees that
+nothing is left. Debian's machine then gets portctl itself, and the policy is applied there. Each is rebooted, looked at
+again, and destroyed.
 
 All of it happens in a room (`portctl.hosts.namespaces`): libvirtd, its bridge and DHCP server, QEMU, Vagrant's state.
 The machine's own network is never touched, and when this process ends, however it ends, the kernel ends the room with
@@ -8,6 +10,7 @@ everything in it.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import shlex
@@ -15,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +33,8 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parent
 KEPT = TOP / ".vagrant-box"
 TOOLS = ("vagrant", "virsh", "libvirtd", "qemu-system-x86_64", "qemu-img", "dnsmasq", "mmdebstrap", "mke2fs", "ssh")
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""This machine's own: the box is made of the same Debian, and has the same."""
 PUBLIC = {"rocky": "rockylinux/9", "freebsd": "generic/freebsd14", "openbsd": "generic/openbsd7"}
 OUTSIDERS = ("192.0.2.40", "203.0.113.9", "203.0.113.130")
 """From which the tests knock: the monitoring of policies/web.yaml, a stranger, and one whom it blocks."""
@@ -64,6 +70,54 @@ virsh version
 """Arguments: addresses to knock from. Everything that is removed here is removed in memory, in the room alone."""
 
 
+OWN = "/etc/sysctl.d/50-own.conf"
+BEFORE = f"""\
+set -e
+echo 'net.ipv4.tcp_syncookies = 2' >{OWN}
+sysctl -q -p {OWN}
+"""
+"""What the machine has of its own, other than the policy wants it."""
+STATE = r"""
+nft list ruleset
+iptables-save | grep -v '^[#*:C]'
+ip6tables-save | grep -v '^[#*:C]'
+ipset list -n
+systemctl list-units --all --plain --no-legend 'portctl*'
+systemctl list-unit-files --no-legend
+find /etc /var/lib /opt /run/portctl ! -path '*/__pycache__*' ! -path '/etc/.*.portctl*' ! -path '/var/lib/systemd/*' \
+	-printf '%y %m %u %p %l\n' 2>&1 | sort
+find /etc -type f ! -name ld.so.cache | sort | xargs sha256sum
+sysctl -a 2>/dev/null | grep '^net\.' | grep -v 'conntrack\|netfilter\|random\|secret\|fastopen_key\|flush'
+"""
+"""Rules, sets, units, files (their names, owners, rights, contents), settings."""
+ON_IT = """\
+set -e
+mkdir /opt/portctl
+tar -C /opt/portctl -xzf -
+printf '#!/bin/sh\nPYTHONPATH=/opt/portctl exec python3 -m portctl "$@"\n' >/usr/local/bin/portctl
+chmod 755 /usr/local/bin/portctl
+"""
+APPLY_THERE = """\
+said=/run/portctl-there
+: >$said
+ssh "$1" "cd /opt/portctl && sudo portctl apply policies/web.yaml --yes --confirm-within $2" >$said 2>&1 &
+applying=$!
+until grep -q '^Loading' $said; do
+	kill -0 $applying || { cat $said; exit 1; }
+	sleep 1
+done
+until ssh -o ConnectTimeout=20 "$1" sudo portctl confirm; do
+	kill -0 $applying || break
+	sleep 2
+done
+wait $applying
+ended=$?
+cat $said
+exit $ended
+"""
+"""Arguments: the machine, seconds to confirm. As a person does: applied in one session, confirmed in a new one."""
+
+
 class Failed(Exception):
     """The message is for the person."""
 
@@ -74,7 +128,8 @@ class Trial:
 
     room: Room
     box: Path | None
-    step: int = 0
+    archive: bytes | None = None
+    """portctl for the machine that is tried, where that is ours: it is applied there, too."""
 
     def environment(self) -> tuple[str, ...]:
         said = {
@@ -108,9 +163,9 @@ class Trial:
             raise Failed(f"{shlex.join(short(word) for word in argv[:6])}: {why}")
         return "".join(said)
 
-    def ask(self, *argv: str) -> str:
+    def ask(self, *argv: str, seconds: int = 60) -> str:
         """The same, quietly; empty where it fails."""
-        said = self.room.run(Command((*self.environment(), "timeout", "60", *argv)))
+        said = self.room.run(Command((*self.environment(), "timeout", str(seconds), *argv)), seconds + 10)
         return said.stdout if said.ok else ""
 
     def portctl(self, *words: str, expect: int = 0) -> str:
@@ -182,6 +237,25 @@ def public_box(name: str) -> None:
         raise Failed(f"the box {name} could not be had")
 
 
+def wheels(folder: Path) -> bytes:
+    """portctl with all that it needs, for this machine's own Python, and the policies: as an archive."""
+    shutil.rmtree(folder, ignore_errors=True)
+    asked = [SYSTEM_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    site, wheel = folder / "site", folder / "wheel"
+    meant = ["--only-binary=:all:", "--implementation=cp", f"--python-version={version}", f"--target={site}"]
+    for step in (["wheel", "--no-deps", "--no-build-isolation", "-w", str(wheel), str(TOP)], ["install", *meant]):
+        made = [str(each) for each in wheel.glob("*.whl")]
+        if not version or subprocess.run([*pip, *step, *made], check=False).returncode:
+            raise Failed(f"portctl could not be made ready for Python {version or '(no ' + SYSTEM_PYTHON + ')'}")
+    archive = folder / "portctl.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(site, ".", filter=lambda each: None if each.name.endswith("__pycache__") else each)
+        tar.add(TOP / "policies", "policies")
+    return archive.read_bytes()
+
+
 # ---- in the room
 
 
@@ -246,19 +320,79 @@ def reboot(trial: Trial, machine: str) -> None:
     trial.portctl("status", "--host", f"vagrant://{machine}")
 
 
+def state(trial: Trial, machine: str) -> list[str]:
+    """What `remove` must bring back; of other systems than our Debian nothing is compared."""
+    if trial.archive is None:
+        return []
+    found = trial.ask("ssh", machine, f"sudo sh -c {shlex.quote(STATE)}", seconds=240).splitlines()
+    if len(found) < 100:
+        raise Failed(f"the state of {machine} could not be read")
+    return found
+
+
+def remove(trial: Trial, machine: str, before: list[str]) -> None:
+    """Takes portctl away over ssh: the machine is then what it was."""
+    words = ("--host", f"ssh://{machine}", "--yes", "--confirm-within", str(CONFIRM_SECONDS))
+    trial.portctl("remove", *words)
+    now = state(trial, machine)
+    if unlike := list(difflib.unified_diff(before, now, "before", "after", n=0, lineterm="")):
+        raise Failed("\n".join(["remove leaves the machine other than it was:", *unlike[:60]]))
+    print(f"  {len(now)} lines of rules, sets, units, files and settings are as they were", flush=True)
+
+
+def install(trial: Trial, machine: str, archive: bytes) -> None:
+    trial.room.put("/run/portctl.tar.gz", archive)
+    put = f'ssh "$1" sudo sh -c {shlex.quote(shlex.quote(ON_IT))} </run/portctl.tar.gz'
+    trial.say("sh", "-c", put, "sh", machine)
+
+
+def apply_there(trial: Trial, machine: str) -> None:
+    said = trial.say("sh", "-c", APPLY_THERE, "sh", machine, str(CONFIRM_SECONDS))
+    if "Confirmed. It is in force" not in said:
+        raise Failed("apply on the machine itself did not say that it was confirmed")
+    trial.say("ssh", machine, "cd /opt/portctl && sudo portctl verify policies/web.yaml")
+
+
 def destroy(trial: Trial, machines: list[str]) -> None:
     trial.say("vagrant", "destroy", "--no-tty", "-f", *machines)
     if left := trial.ask("virsh", "list", "--all", "--name").strip():
         raise Failed(f"left behind: {left}")
 
 
+def try_out(trial: Trial, machine: str) -> None:
+    with timed(f"{machine}: up"):
+        bring_up(trial, machine)
+        if trial.archive is not None:
+            trial.say("ssh", machine, f"sudo sh -c {shlex.quote(BEFORE)}")
+        before = state(trial, machine)
+    with timed(f"{machine}: apply policies/web.yaml over ssh"):
+        apply(trial, machine)
+    with timed(f"{machine}: from inside and from outside"):
+        look(trial, machine)
+    with timed(f"{machine}: cut off"):
+        cut_off(trial, machine)
+    if trial.archive is not None:
+        with timed(f"{machine}: remove"):
+            remove(trial, machine, before)
+        with timed(f"{machine}: apply policies/web.yaml on the machine itself"):
+            install(trial, machine, trial.archive)
+            before = state(trial, machine)
+            apply_there(trial, machine)
+    with timed(f"{machine}: reboot"):
+        reboot(trial, machine)
+    with timed(f"{machine}: the same after the reboot"):
+        look(trial, machine, "tests/vagrant/test_after_reboot.py")
+    with timed(f"{machine}: remove after the reboot"):
+        remove(trial, machine, before)
+
+
 def run(machines: list[str]) -> None:
     check()
     (KEPT / "home").mkdir(parents=True, exist_ok=True)
-    box = None
+    box = archive = None
     with timed("boxes"):
         if "debian" in machines:
-            box = own_box()
+            box, archive = own_box(), wheels(KEPT / "portctl")
         for name in machines:
             if name != "debian":
                 public_box(PUBLIC[name])
@@ -267,18 +401,8 @@ def run(machines: list[str]) -> None:
         with timed("libvirt"):
             prepare(trial)
         for machine in machines:
-            with timed(f"{machine}: up"):
-                bring_up(trial, machine)
-            with timed(f"{machine}: apply policies/web.yaml over ssh"):
-                apply(trial, machine)
-            with timed(f"{machine}: from inside and from outside"):
-                look(trial, machine)
-            with timed(f"{machine}: cut off"):
-                cut_off(trial, machine)
-            with timed(f"{machine}: reboot"):
-                reboot(trial, machine)
-            with timed(f"{machine}: the same after the reboot"):
-                look(trial, machine, "tests/vagrant/test_after_reboot.py")
+            trial.archive = archive if machine == "debian" else None
+            try_out(trial, machine)
         with timed("destroy"):
             destroy(trial, machines)
 

@@ -545,6 +545,10 @@ forget() { # LOCK: once nothing of portctl's is in force: what it has written he
         complain "somebody else is at work"
         return 1
     fi
+    if [ -d /run/systemd/system ]; then # else the unit would be listed as active, and not found, until the next boot
+        systemctl stop -q portctl-boot.service 2>/dev/null
+        systemctl reset-failed -q portctl-boot.service 2>/dev/null
+    fi
     remains | while read -r each; do
         # a person may keep policies in /etc/portctl: only what is portctl's goes from there
         if [ "$each" = /etc/portctl ]; then rm -rf "$boot"; else rm -rf "$each" 2>/dev/null; fi
