@@ -234,6 +234,8 @@ def test_a_listing_of_several_tables_keeps_the_place_of_every_line() -> None:
 def test_a_listing_line_that_is_none_is_accounted_for() -> None:
     found = importing.from_texts({"x": listed("what is this")})
     assert [entry.status for entry in found.account.entries] == ["modelled", "modelled", "refused"]
+    torn = importing.from_texts({"x": listed(f" 0 0 ACCEPT  tcp  --  *  *  {ANY} tcp flags:0x0lamp/0x02")})
+    assert torn.account.entries[2].status == "refused" and not torn.equal
 
 
 @pytest.mark.parametrize("text", ["hello\nworld\n", "{not json", '{"nftables": 3}', "\x00\x01\x02"])
