@@ -282,7 +282,8 @@ def _to(found: re.Match[str]) -> str:
 _WORDS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\[goto\]"), _goto),
     (re.compile(r"/\* (.*?) \*/"), lambda found: f'-m comment --comment "{_plain(found[1])}"'),
-    (re.compile(r"(tcp|udp|sctp|dccp|udplite)((?: (?:[ds]pts?:\S+|flags:!?(?:0x[0-9A-Fa-f]+/0x[0-9A-Fa-f]+|[A-Z,]+/[A-Z,]+)(?!\S)))+)"), _ported),
+    (re.compile(r"(tcp|udp|sctp|dccp|udplite)((?: (?:[ds]pts?:\S+|"
+                r"flags:!?(?:0x[0-9A-Fa-f]+/0x[0-9A-Fa-f]+|[A-Z,]+/[A-Z,]+)(?!\S)))+)"), _ported),
     (re.compile(r"(icmp|ipv6-icmp|icmpv6)\s?(!)?type (\d+)(?: code (\d+))?\b(?!-)"), _icmp),
     (re.compile(r"(icmp|ipv6-icmp|icmpv6) (!)?([a-z]+-[a-z-]+)"), _icmp_name),
     (re.compile(r"(! )?state (\S+)"), _negatable("state", "--state")),
