@@ -197,7 +197,7 @@ def _family(name: str, body: str) -> Family:
 
 
 _PREFIX = re.compile(r"^(?:sudo\s+)?(?:\S*/)?ip6?tables(?:-legacy|-nft)?\s+(?:-w\s*\d*\s+)?")
-_TABLE = re.compile(r"\s*(?:-t|--table)\s+(\w+)\b")
+_TABLE = re.compile(r"(?:^|\s)(?:-t|--table)\s+(\w+)\b")
 _COUNTED = re.compile(r"^(\[\d+:\d+\])\s*(.*)$")
 _SET_COUNTERS = re.compile(r"\s+-c\s+(\d+)\s+(\d+)(?=\s)")
 
