@@ -205,6 +205,10 @@ def networks(ranges: Ranges, family: Family) -> Iterator[tuple[int, int]]:
     bounds = ranges.bounds
     for k in range(0, len(bounds), 2):
         first, end = bounds[k], bounds[k + 1]
+        span = end - first
+        if not (span & span - 1 or first & span - 1):  # one network, as nearly always
+            yield first, width - span.bit_length() + 1
+            continue
         while first < end:
             bits = (end - first).bit_length() - 1  # of the largest size that ends within, and that begins here
             if first and (low := (first & -first).bit_length() - 1) < bits:
