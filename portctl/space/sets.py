@@ -46,6 +46,7 @@ from portctl.space.dimensions import (
 from portctl.space.from_program import Maker
 from portctl.space.from_ruleset import of_ruleset
 from portctl.space.lists import Lists
+from portctl.space.pieces import whole
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class Space:
 
     def of_program(self, program: Program, own_addresses: Iterable[Address] = ()) -> Partition:
         """What `evaluate` says of every packet, with what it cannot know."""
-        maker = Maker(self.lists, program, frozenset(own_addresses), self.named_limits, self.steps, self.numbers)
+        maker = Maker(self.lists, whole(program), frozenset(own_addresses), self.named_limits, self.steps, self.numbers)
         return self._of(maker.of_direction)
 
     def _of(self, make: Callable[[Direction, bool], Body]) -> Partition:
