@@ -62,7 +62,7 @@ def address(value: Any) -> AddressItem:
 
 def _many(value: Any, source: bool) -> tuple[AddressItem, ...]:
     if type(value) is not list:
-        item = _one(value)
+        item: AddressItem = _one(value)
         if source and type(item) is AddressRange:
             _refuse_multicast(item, value)
         return (item,)
@@ -72,7 +72,10 @@ def _many(value: Any, source: bool) -> tuple[AddressItem, ...]:
     faults: list[Fault] = []
     for index, element in enumerate(value):
         try:
-            item = _one(element)
+            if type(element) is str and element[:1].isdigit() and "-" not in element:
+                item = AddressRange(*network(element))
+            else:
+                item = _one(element)
             if source and type(item) is AddressRange and item.first >= FIRST_MULTICAST:
                 _refuse_multicast(item, element)
             items.append(item)

@@ -55,8 +55,8 @@ def explained(policy: Partition, loaded: Partition, differences: Iterable[Differ
     met: list[tuple[Difference, PacketSet]] = []
     same = _union(left, [got[verdict] & wanted[verdict] for verdict in Verdict])
     for each, where in seen:  # what one of them alone explains is told as its own
-        alone = _union(left, [got[verdict] & _as_seen(said[verdict], [(each, where)]) for verdict in Verdict])
-        met.append((each, left & same & where & alone))
+        here = left & same & where
+        met.append((each, _union(left, [here & got[v] & said[v].fix(_values(each)) for v in Verdict] if here else [])))
         left = left - met[-1][1]
     for each, where in reversed(seen):
         met.append((each, left & same & where))
@@ -90,9 +90,14 @@ def _union(of: PacketSet, sets: Iterable[PacketSet]) -> PacketSet:
 def _as_seen(packets: PacketSet, seen: Sequence[tuple[Difference, PacketSet]]) -> PacketSet:
     """The packets that would be in the set if those that the platform cannot tell apart were as it sees them."""
     for each, where in reversed(seen):
-        values = {dimension: value_of(_changed(each.seen), dimension) for dimension in _dimensions(each.seen)}
-        packets = (packets - where) | (packets.fix(values) & where)
+        packets = (packets - where) | (packets.fix(_values(each)) & where)
     return packets
+
+
+def _values(difference: Difference) -> dict[Dimension, int]:
+    """What the platform takes the dimensions for that it cannot tell."""
+    changed = _changed(difference.seen)
+    return {dimension: value_of(changed, dimension) for dimension in _dimensions(difference.seen)}
 
 
 _NOWHERE = IPv4Address(0)

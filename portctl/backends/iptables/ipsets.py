@@ -94,8 +94,7 @@ def read_sets(text: str) -> KernelSets:
     found = KernelSets()
     members: dict[str, list[str]] = {}
     for line in text.splitlines():
-        verb, _, rest = line.partition(" ")
-        name, _, rest = rest.partition(" ")
+        verb, name, rest = (*line.split(" ", 2), "", "")[:3]
         if verb == "add" and name in members:
             members[name].append(rest)
         elif verb == "create" and rest:
@@ -117,8 +116,9 @@ def _ranges(members: list[str], family: Family) -> Ranges | None:
     pairs = []
     width = 32 if family == 4 else 128
     code = AF_INET if family == 4 else AF_INET6
+    sizes = {"": 1, **{str(length): 1 << (width - length) for length in range(width + 1)}}
     for member in members:
-        text, _, options = member.partition(" ")
+        text, _, options = member.partition(" ") if " " in member else (member, "", "")
         if "nomatch" in options:
             return None
         host, _, length = text.partition("/")
@@ -127,10 +127,9 @@ def _ranges(members: list[str], family: Family) -> Ranges | None:
                 first, _, last = host.partition("-")
                 pairs.append((int(ip_address(first)), int(ip_address(last))))
                 continue
-            number = int.from_bytes(inet_pton(code, host), "big")
-        except (OSError, ValueError):
+            size = sizes[length]
+            start = int.from_bytes(inet_pton(code, host), "big") & -size
+        except (OSError, ValueError, KeyError):
             return None
-        size = 1 << (width - int(length or width))
-        start = number & -size
         pairs.append((start, start + size - 1))
     return Ranges.of(pairs)
