@@ -58,9 +58,10 @@ def texts(folder: Path) -> None:
     one = inputs.portctl(folder, 1, 1)
     row("portctl check, 1 service", cost([*PORTCTL, "check", str(one)]), "limit 0.25 s")
     large = inputs.portctl(folder, 1000, 200)
-    for backend in ("nftables", "iptables"):
+    for backend in ("nftables", "iptables", "pf-freebsd", "pf-openbsd", "ipfw"):
         command = [*PORTCTL, "render", str(large), "--backend", backend]
         row(f"portctl render 1000 × 200, {backend}", cost(command), "limit 3 s, 400 MiB")
+    row("portctl prove 1000 × 200, all", cost([*PORTCTL, "prove", str(large), "--backend", "all"]), "limit 10 s")
     million = inputs.portctl_list(folder, 1_000_000)
     for backend in ("nftables", "iptables"):
         command = [*PORTCTL, "render", str(million), "--backend", backend]
