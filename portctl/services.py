@@ -44,8 +44,8 @@ PROTOCOLS = {
 GOVERNED = frozenset({1, 6, 17, 58, 132})
 """Protocols that are never named by number: they have ports, or lines of their own in the tables of the language."""
 
-EXTENSION_HEADERS = frozenset({0, 43, 44, 59, 60, 135, 140})
-"""Numbers of IPv6 extension headers, which are no protocols (RFC 7045), and of "no next header"."""
+EXTENSION_HEADERS = frozenset({0, 43, 44, 59, 60, 135, 139, 140, 253, 254})
+"""Numbers of IPv6 extension headers, which are no protocols (IANA's list, RFC 7045), and of "no next header"."""
 
 WELL_KNOWN, REGISTERED, DYNAMIC = (0, 1023), (1024, 49151), (49152, 65535)
 """RFC 6335, section 6."""

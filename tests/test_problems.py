@@ -30,6 +30,7 @@ NO_CASE = {
     "too-many-cases": "an argument",
     "unknown-ability": "an argument",
     "bad-input": "no policy: test_import",
+    "listing": "no policy: test_import",
     "no-file": "an argument",
     "cannot-write": "an argument",
     "too-many": "no policy: test_import",

@@ -68,7 +68,7 @@ _FILE: Json = {
 }
 _LIVE: Json = {
     "type": "object",
-    "properties": {"live": {"const": True, "description": "The members live on the host: fail2ban, `portctl block`."}},
+    "properties": {"live": {"const": True, "description": "The members live on the host: fail2ban, CrowdSec."}},
     "required": ["live"],
     "additionalProperties": False,
 }

@@ -8,7 +8,7 @@ from typing import Literal
 
 from portctl.net import ANYWHERE, FAMILIES, NOWHERE, Addresses, Family
 from portctl.policy import Entry
-from portctl.policy.items import AddressItem
+from portctl.policy.items import AddressItem, AnyAddress
 from portctl.policy.models import Egress, Forward, Service
 from portctl.problems import Span
 from portctl.resolve import scope as look
@@ -134,7 +134,8 @@ def service(scope: Scope, entry: Entry[Service], at: datetime) -> Opening:
         (),
         expired(entry, at),
     )
-    if flows is None and source == ANYWHERE and value.in_ is None:
+    everyone = source == ANYWHERE or any(isinstance(item, AnyAddress) for item in value.from_)
+    if flows is None and everyone and value.in_ is None:
         scope.report(
             "opens-everything",
             f"`{entry.name}` opens every port to everyone",
@@ -205,9 +206,12 @@ def checked(scope: Scope, opening: Opening) -> Opening:
 def _check_families(scope: Scope, opening: Opening) -> None:
     sides = [("from", opening.source), ("to", opening.destination)]
     given = [(name, side) for name, side in sides if side is not None]
-    if not all(side for _, side in given) or opening.flows == () or opening.families():
+    if not all(side for _, side in given) or opening.flows == ():
         return
     value = opening.entry.value
+    if opening.families():
+        _check_masquerade(scope, opening, value)
+        return
     words = [f"`{name}` is {_words(side.families())}" for name, side in given]
     if isinstance(value, Forward) and value.target is not None and value.target.address is not None:
         words.append(f"`target` is IPv{value.target.address.version}")
@@ -217,6 +221,20 @@ def _check_families(scope: Scope, opening: Opening) -> None:
         _place(opening),
         "add addresses of the other family, or make an entry for each",
     )
+
+
+def _check_masquerade(scope: Scope, opening: Opening, value: object) -> None:
+    """An address that no packet of the entry can take would leave all of them with their own."""
+    if not isinstance(value, Forward) or isinstance(value.masquerade, bool):
+        return
+    version = value.masquerade.version
+    if version not in opening.families():
+        scope.report(
+            "no-common-family",
+            f"`{opening.name}` matches {_words(opening.families())}, and `masquerade` is IPv{version}",
+            opening.entry.span("masquerade"),
+            "write an address of that family, or `true` for the outgoing interface's",
+        )
 
 
 def _words(families: tuple[Family, ...]) -> str:
