@@ -25,6 +25,8 @@ MOST_SOURCES, MOST_DESTINATIONS, MOST_INTERFACES, MOST_RANGES, FEW_RANGES = 160,
 ENOUGH = 4 * MOST_SOURCES
 """Addresses, of which some are nobody's."""
 _IMPOSSIBLE = LOOPBACK_ADDRESSES | MULTICAST | Addresses.of("0.0.0.0/8", "240.0.0.0/4", "::/128")
+ENOUGH_BITS = 8
+"""Leading bits that a host shares with an address of ours if both are on one network."""
 
 
 def address(number: int, family: Family) -> Address:
@@ -46,6 +48,19 @@ def interfaces(facts: Facts) -> list[str]:
     """The names of the interfaces through which strangers may come; `eth0` where none is known."""
     found = [i.name for i in facts.interfaces if i.name != "lo" and i.addresses]
     return found or [i.name for i in facts.interfaces if i.name != "lo"][:1] or ["eth0"]
+
+
+def nearest(facts: Facts, target: Address) -> str | None:
+    """The interface of which an address has the most leading bits in common with a host, at least 8: its way there, if
+    it is on a network of this host's."""
+    found = [
+        (a.max_prefixlen - (int(a) ^ int(target)).bit_length(), i.name)
+        for i in facts.interfaces
+        for a in i.addresses
+        if a.version == target.version and not a.is_loopback
+    ]
+    shared, name = max(found, key=lambda pair: pair[0], default=(0, ""))
+    return name if shared >= ENOUGH_BITS else None
 
 
 def to_listener(

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from portctl.listeners import Listener
 from portctl.net import Address
-from portctl.program import Answer, Deny, Step, evaluate
-from portctl.ruleset import Kind, Packet, Rule, Verdict, decide
+from portctl.program import Answer, Deny, Program, Step, evaluate
+from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text
 from portctl.verify.sockets import Published, Sockets, at, by_port, destinations, items, text
@@ -103,10 +103,21 @@ def _asked(
         program = view.narrow.about(view.program, protocol, port)
         policy = view.narrow.policy(view.ruleset, protocol, port)
         view.narrow.asked[key] = [
-            (packet, evaluate(program, packet, view.own), decide(policy, packet)[0] is Verdict.ACCEPT)
+            (packet, _answered(view, program, packet), decide(policy, packet)[0] is Verdict.ACCEPT)
             for packet in packets.to_listener(view, protocol, port, targets, only)
         ]
     yield from view.narrow.asked[key]
+
+
+def _answered(view: View, program: Program, packet: Packet) -> Answer:
+    """What the rules do with a packet. One that they turn to another host leaves by the interface nearest to that: an
+    engine admits what goes to its containers by their bridge, under a FORWARD policy of DROP."""
+    answer = evaluate(program, packet, view.own)
+    turned = answer.packet
+    if turned is None or turned.original is None or turned.direction is not Direction.FORWARDED:
+        return answer
+    name = packets.nearest(view.facts, turned.destination)
+    return evaluate(program, replace(packet, out_interface=name), view.own) if name else answer
 
 
 def _entry(view: View, protocol: int, port: int) -> Rule | None:
