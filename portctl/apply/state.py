@@ -103,8 +103,8 @@ def _boot(host: Host, force: history.Record) -> list[str]:
     if not at_boot or boot.SCRIPT not in dumped:
         return ["not persistent: nothing of portctl's would be loaded at the next boot"]
     parts = (force.about.backend, sysctl.NAME)  # the others did something once, and have nothing to do at boot
-    different = [
-        name for name, text in confirmed.items() if name.partition("/")[0] in parts and at_boot.get(name) != text
+    different = [  # a part that holds nothing is not among the boot files
+        name for name, text in confirmed.items() if name.partition("/")[0] in parts and at_boot.get(name, "") != text
     ]
     found = [f"not persistent: {name} of the boot files is not what was confirmed" for name in different]
     return found + [f"not persistent: {line}" for line in _checked(host)]
