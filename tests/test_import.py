@@ -204,6 +204,9 @@ def listed(*lines: str, policy: str = "DROP") -> str:
          "-p tcp -m tcp --dport 22 -j ACCEPT"),
         (f" 0   0 ACCEPT     tcp  --  *      *       {ANY} source IP range 10.0.0.5-10.0.0.9 tcp dpt:25",
          "-p tcp -m iprange --src-range 10.0.0.5-10.0.0.9 -m tcp --dport 25 -j ACCEPT"),
+        (f" 0   0 DROP       tcp  --  *      *       {ANY} tcp dpt:22 limit: above 10/sec burst 5",
+         "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-above 10/sec --hashlimit-burst 5 --hashlimit-name x"
+         " -j DROP"),
         (f" 0   0 ACCEPT     tcp  --  *      *       {ANY} tcp dpt:99 flags:0x17/0x02",
          "-p tcp -m tcp --dport 99 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"),
     ],

@@ -168,6 +168,17 @@ def test_many_lines_of_one_chain_that_cannot_be_known_are_named_together() -> No
     assert differences.differ(loose, sides.of_program(space, listing(*mine[1:]), "y")).relation == "uncertain"
 
 
+def test_a_known_line_among_many_that_nobody_can_know_is_not_overlooked() -> None:
+    macs = [
+        Line((Condition(Field.UNKNOWN, f"mac {number}"),), (Accept(),), f"-A INPUT -m mac {number} -j ACCEPT")
+        for number in range(40)
+    ]
+    end = Line((), (Deny(),), "-A INPUT -j DROP")
+    space = Space()
+    early, late = (sides.of_program(space, listing(*macs[:at], end, *macs[at:]), "x") for at in (1, len(macs)))
+    assert differences.differ(early, late).relation == "uncertain"
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 2**63))
 def test_boxes_are_the_set_and_examples_lie_in_it(seed: int) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from portctl import backends, pipeline
 from portctl.backends.base import Ability
 from portctl.net import Ranges
-from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Jump, Line, Lookup, Program
+from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Jump, Line, Lookup, Program, Return
 from portctl.space.pieces import whole
 from portctl.space.sets import Space
 
 LISTED = Ranges(tuple(bound for k in range(3000) for bound in (k << 20, (k << 20) + 256)))
 HALVES = [Ranges(LISTED.bounds[:2400]), Ranges(LISTED.bounds[2400:])]
+PLACES = [Ranges((0, 1200 << 20)), Ranges((1200 << 20, 1 << 32))]
 HOOK = Hook("input", 0, Deny())
 
 
@@ -36,8 +37,7 @@ def long_conditions(found: Program) -> list[int]:
 
 
 def by_map(second: Ranges, end: tuple[Accept | Deny, ...] = (Accept(),)) -> Program:
-    places = [Ranges((0, 1200 << 20)), Ranges((1200 << 20, 1 << 32))]
-    lookup = Lookup(tuple(((source(place),), Jump(f"piece{k}")) for k, place in enumerate(places)))
+    lookup = Lookup(tuple(((source(place),), Jump(f"piece{k}")) for k, place in enumerate(PLACES)))
     return program(
         Chain("t", "input", (Line((), (lookup,)),), HOOK),
         Chain("t", "piece0", (Line((source(HALVES[0]),), (Accept(),)),)),
@@ -54,6 +54,23 @@ def test_a_map_to_the_pieces_of_a_list_is_the_list() -> None:
 def test_pieces_with_ends_of_their_own_stay_apart() -> None:
     mixed = by_map(HALVES[1], (Deny(),))
     assert whole(mixed) == mixed
+
+
+def test_pieces_that_return_or_never_come_back_stay_as_they_are() -> None:
+    for end in (Return(), Jump("elsewhere", goto=True)):
+        lookup = Lookup(tuple(((source(p),), Jump(f"piece{k}")) for k, p in enumerate(PLACES)))
+        pieces = [Chain("t", f"piece{k}", (Line((source(half),), (end,)),)) for k, half in enumerate(HALVES)]
+        lines = (Line((), (lookup,)), Line((), (Accept(),)))
+        given = program(Chain("t", "input", lines, HOOK), *pieces, Chain("t", "elsewhere", ()))
+        assert whole(given) == given
+        assert same(given, program(Chain("t", "input", (Line((), (Accept(),)),), HOOK)))
+
+
+def test_places_that_overlap_stay_as_they_are() -> None:
+    lookup = Lookup((((source(Ranges((0, 1 << 32))),), Jump("piece1")), ((source(PLACES[0]),), Jump("piece0"))))
+    pieces = [Chain("t", f"piece{k}", (Line((source(half),), (Accept(),)),)) for k, half in enumerate(HALVES)]
+    given = program(Chain("t", "input", (Line((), (lookup,)),), HOOK), *pieces)
+    assert whole(given) == given
 
 
 def test_what_lies_outside_of_its_place_in_the_map_is_not_asked() -> None:

@@ -229,10 +229,11 @@ def _set_mark(found: re.Match[str]) -> str:
 
 def _limited(found: re.Match[str]) -> str:
     rate, burst, mode = found[2], found[3] or "5", found[4]
-    if mode is None:
+    if found[1] == "avg":
         return f"-m limit --limit {rate} --limit-burst {burst}"
     how = "above" if found[1] == "above" else "upto"
-    return f"-m hashlimit --hashlimit-{how} {rate} --hashlimit-burst {burst} --hashlimit-mode {mode} --hashlimit-name x"
+    per = f" --hashlimit-mode {mode}" if mode else ""
+    return f"-m hashlimit --hashlimit-{how} {rate} --hashlimit-burst {burst}{per} --hashlimit-name x"
 
 
 def _recent(found: re.Match[str]) -> str:

@@ -5,7 +5,7 @@ A packet that is translated on its way goes on with a body of its own, made for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -235,9 +235,22 @@ class Maker:
             return self._numbered((chain.family, chain.table, chain.name, line), chain, line)
         found = self._together.get(id(chain))
         if found is None:
-            key = (chain.family, chain.table, chain.name, many)
+            key = (chain.family, chain.table, chain.name, self._reached(chain))
             found = self._together[id(chain)] = self._numbered(key, chain, _one_of(many))
         return found
+
+    def _reached(self, chain: Chain) -> tuple[object, ...]:
+        """All lines of a chain and of those it jumps to: only where all are equal do the same packets meet them."""
+        found: dict[int, tuple[ProgramLine, ...]] = {}
+        todo = [chain]
+        while todo:
+            one = todo.pop()
+            if id(one) not in found:
+                found[id(one)] = one.lines
+                names = [name for line in one.lines for action in line.actions for name in jumped_to(action)]
+                listed = [self._chains.get((one.family, one.table, name)) for name in names]
+                todo += [each for each in listed if each is not None]
+        return tuple(found.values())
 
     def _numbered(self, key: tuple[object, ...], chain: Chain, line: ProgramLine) -> int:
         found = self.numbers.get(key)
@@ -267,6 +280,15 @@ def _one_of(lines: Sequence[ProgramLine]) -> ProgramLine:
     first, number = lines[0], len(lines)
     text = f"{first.text} (or one of {number - 1} such lines that follow in its chain)"
     return replace(first, text=text)
+
+
+def jumped_to(action: Action) -> Iterator[str]:
+    """The names of the chains that an action may lead to."""
+    if isinstance(action, Jump):
+        yield action.chain
+    elif isinstance(action, Lookup):
+        for _, found in action.entries:
+            yield from jumped_to(found)
 
 
 def _denial(action: Deny) -> Act:

@@ -35,19 +35,19 @@ def _long(condition: Condition) -> bool:
 @dataclass(slots=True)
 class _Reader:
     chains: dict[Name, Chain]
-    _made: dict[Name, Chain] = field(default_factory=dict)
-    _open: set[Name] = field(default_factory=set)
+    _made: dict[int, Chain] = field(default_factory=dict)
+    _open: set[int] = field(default_factory=set)
 
     def chain(self, chain: Chain) -> Chain:
-        name = chain.family, chain.table, chain.name
-        if name in self._open:
+        number = id(chain)
+        if number in self._open:
             return chain
-        if name not in self._made:
-            self._open.add(name)
+        if number not in self._made:
+            self._open.add(number)
             lines = [self._line(chain, line) for line in chain.lines]
-            self._made[name] = replace(chain, lines=tuple(_together(lines)))
-            self._open.discard(name)
-        return self._made[name]
+            self._made[number] = replace(chain, lines=tuple(_together(lines)))
+            self._open.discard(number)
+        return self._made[number]
 
     def _line(self, chain: Chain, line: Line) -> Line:
         """A map whose entries lead to pieces of one list, all with the same end, is a condition."""
@@ -55,6 +55,7 @@ class _Reader:
         if not isinstance(lookup, Lookup):
             return line
         pieces: list[Condition] = []
+        places: list[Condition] = []
         ends: set[tuple[Action, ...]] = set()
         for conditions, action in lookup.entries:
             target = self.chains.get((chain.family, chain.table, action.chain)) if isinstance(action, Jump) else None
@@ -63,12 +64,20 @@ class _Reader:
             found = self.chain(target).lines
             if len(found) != 1 or len(conditions) != 1 or len(found[0].conditions) != 1:
                 return line
+            places.append(conditions[0])
             pieces.append(_within(found[0].conditions[0], conditions[0]))
             ends.add(found[0].actions)
-        joined = _union(pieces) if len(ends) == 1 else None
+        if len(ends) != 1 or not _comes_back_here(*ends) or _union(places) is None:
+            return line
+        joined = _union(pieces)
         if joined is None:
             return line
         return replace(line, conditions=(*line.conditions, joined), actions=ends.pop())
+
+
+def _comes_back_here(actions: tuple[Action, ...]) -> bool:
+    """Whether some actions do in the chain that jumps what they do in the chain it jumps to, and change no packet."""
+    return all(isinstance(a, Accept | Deny) or (isinstance(a, Jump) and not a.goto) for a in actions)
 
 
 def _within(piece: Condition, place: Condition) -> Condition:
@@ -109,7 +118,7 @@ def _together(lines: Iterable[Line]) -> list[Line]:
 def _joined(one: Line, other: Line) -> Line | None:
     if one.actions != other.actions or len(one.conditions) != len(other.conditions) or not one.conditions:
         return None
-    if not all(isinstance(action, Accept | Deny | Jump) for action in one.actions):
+    if not _comes_back_here(one.actions):
         return None
     (*before, last), (*after, piece) = one.conditions, other.conditions
     if before != after or not (_alike(last, piece) and (_long(last) or _long(piece))):
