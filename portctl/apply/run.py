@@ -295,17 +295,16 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
             must(host, "undo", timeout=LOAD_SECONDS)
             return "the pending apply is taken back"
         raise Refused("too late: it has just been confirmed, or taken back")
-    known = history.records(host)
-    target = _target(known, number)
-    for record in filter(None, (target, _earlier(known, target))):
-        if history.thinned(host, record.number):
-            raise Refused(f"record {record.number} is too old: of such records only the description is kept")
-    dumped = dump(host, f"{HISTORY}/{target.number}/before")
-    bundles = history.by_part(history.below(dumped, f"{HISTORY}/{target.number}/before"))
-    if not bundles:
-        raise Refused(f"record {target.number} does not hold the state before it")
+    open_before = {r.number for r in history.records(host) if r.outcome == "pending"}
+    # The lock comes first: whoever takes it brings to its end what a dead guard left, and that may be a new record.
     held = transaction.lock(host, who, wait)
     try:
+        known = history.records(host)
+        if number is None and known and known[-1].number in open_before and known[-1].outcome == "rolled back":
+            transaction.abandon(held)
+            return "the pending apply is taken back"
+        target = _target(known, number)
+        bundles = _state_before(host, known, target)
         transaction.begin(held, bundles)
         transaction.check_and_save(held)
         # What was taken from others comes back first, the settings come last: never a moment with fewer rules.
@@ -319,6 +318,18 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
         raise
     ended = transaction.carry_out(held, Window(0, systemd=facts.init == "systemd"), lambda: None)
     return f"the state before record {target.number} is back ({ended} as record {held.number})"
+
+
+def _state_before(host: Host, known: list[history.Record], target: history.Record) -> dict[str, dict[str, str]]:
+    """The bundles that bring the state before a record back. Raises `Refused` where they are not kept."""
+    for record in filter(None, (target, _earlier(known, target))):
+        if history.thinned(host, record.number):
+            raise Refused(f"record {record.number} is too old: of such records only the description is kept")
+    dumped = dump(host, f"{HISTORY}/{target.number}/before")
+    bundles = history.by_part(history.below(dumped, f"{HISTORY}/{target.number}/before"))
+    if not bundles:
+        raise Refused(f"record {target.number} does not hold the state before it")
+    return bundles
 
 
 def _target(known: list[history.Record], number: int | None) -> history.Record:

@@ -239,3 +239,24 @@ def test_a_guard_killed_while_it_finishes_is_followed_by_another_or_by_the_next_
 
     todo = [("persisted-2", True), ("persisted-5", False), ("recorded", False)]
     side_by_side([functools.partial(at, *one) for one in todo])
+
+
+@pytest.mark.parametrize("decision", ["confirmed", "undone"])
+def test_a_rollback_after_the_guard_died_takes_back_that_apply_and_none_before_it(decision: str) -> None:
+    with worlds.machine() as machine:
+        prepared(machine, "nftables", first=False)
+        before = applying.state(machine)
+        loaded(machine, "nftables")
+        if decision == "confirmed":
+            assert applying.portctl(machine, "confirm", env=stop("decided")).status != 0
+        shoot_the_guard(machine)
+        if decision == "undone":
+            assert guard_again(machine, "undone-sysctl").status in (137, -9)
+        said = applying.portctl(machine, "rollback")
+        assert said.status == 0, said
+        assert rules(applying.state(machine)) == rules(before), said
+
+
+def rules(state: str) -> list[str]:
+    """The rules and settings of a state in whatever order; a way back keeps the bundle before it for the next boot."""
+    return sorted(state.partition("\n/etc/")[0].splitlines())
