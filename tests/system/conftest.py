@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,12 @@ def required() -> bool:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if item.nodeid.startswith(HERE):
         item.add_marker(pytest.mark.system)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard_signals() -> None:
+    """Whoever starts the tests may ignore SIGHUP (nohup does), and what they start would inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
