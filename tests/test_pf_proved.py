@@ -94,7 +94,6 @@ ODD: dict[str, generate.Plain] = {
                 "out": "wan",
                 "masquerade": "192.0.2.9",
             },
-            "six": {"ports": "80/tcp", "from": "any", "target": "10.0.0.7", "masquerade": "2001:db8::9"},
         },
     },
     "a limited target in place of a host behind, and a way there without": {
