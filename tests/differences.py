@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from portctl import backends
 from portctl.backends.base import Ability, explained
-from portctl.program import Answer
+from portctl.evaluation import Answer
 from portctl.ruleset import Packet, Rule, Ruleset
 
 

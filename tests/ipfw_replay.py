@@ -12,8 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from portctl.backends import ipfw
+from portctl.evaluation import Answer, evaluate
 from portctl.net import Addresses
-from portctl.program import Answer, Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import ACK, FIN, LOOPBACK, RST, SYN, Direction, Packet, State, Verdict
 
 OWN = Addresses.of("192.0.2.10", "10.0.0.1", "2001:db8::10", "2001:db8:1::1", "fe80::ff:fe00:10", "fe80::ff:fe00:11",

@@ -15,8 +15,9 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from portctl.backends import load
+from portctl.evaluation import Answer, evaluate
 from portctl.net import Address
-from portctl.program import Answer, Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import (
     ACK,
     FIN,

@@ -9,10 +9,11 @@ import pytest
 
 from portctl import backends, expectations
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.expectations.corners import corner_packets
 from portctl.pipeline import Compiled
 from portctl.problems import has_errors
-from portctl.program import Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from tests import golden_cases, packets
 from tests.differences import forced

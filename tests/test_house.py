@@ -13,7 +13,7 @@ PACKAGE = HOME / "portctl"
 
 FLOORS: list[set[str]] = [
     {"problems", "command", "services", "net", "__init__"},
-    {"document", "ruleset", "program", "listeners", "files"},
+    {"document", "ruleset", "program", "evaluation", "listeners", "files"},
     {"backends.base", "sysctl", "policy", "expectations", "templating", "ruletext", "space"},
     {"resolve", "backends.*"},
     {"backends", "pipeline"},
@@ -27,6 +27,8 @@ FLOORS: list[set[str]] = [
 
 WITHIN_A_FLOOR = {
     ("program", "ruleset"),
+    ("evaluation", "program"),
+    ("evaluation", "ruleset"),
     ("pipeline", "backends"),
     ("plan", "wayin"),
     ("space", "backends.base"),

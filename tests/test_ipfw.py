@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from portctl.backends import ipfw
 from portctl.backends.base import Ability, explained
 from portctl.backends.ipfw.listed import read
+from portctl.evaluation import evaluate
 from portctl.expectations.corners import corner_packets
 from portctl.net import ANYWHERE, Addresses, Ranges
 from portctl.problems import Span
-from portctl.program import Field, Program, Unknown, evaluate
+from portctl.program import Field, Program, Unknown
 from portctl.ruleset import (
     ACK,
     FIN,

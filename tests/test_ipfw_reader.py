@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from portctl.backends import ipfw
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.net import ANYWHERE, Addresses
-from portctl.program import evaluate
 from portctl.ruleset import KNOWN, TCP, Direction, Flow, Kind, Packet, Rule, Ruleset, Verdict, decide
 from portctl.space import proof
 from tests import generate, golden_cases

@@ -10,20 +10,11 @@ import pytest
 
 from portctl.backends import iptables
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.expectations.corners import corner_packets
 from portctl.net import ANYWHERE, Addresses, Ranges
 from portctl.problems import Span
-from portctl.program import (
-    Accept,
-    Chain,
-    Deny,
-    Jump,
-    Line,
-    Program,
-    Return,
-    Translate,
-    evaluate,
-)
+from portctl.program import Accept, Chain, Deny, Jump, Line, Program, Return, Translate
 from portctl.ruleset import (
     ICMP,
     ICMPV6,
@@ -244,7 +235,7 @@ def test_admitted_packets_go_on_to_the_rules_of_others() -> None:
 
 def cost(program: Program, table: str, chain: str, packet: Packet, seen: int = 0) -> int:
     """How many rules the kernel compares a packet with, from a chain on."""
-    chains = {(c.family, c.table, c.name): c for c in program.chains}
+    chains = {c.place: c for c in program.chains}
 
     def walk(name: str) -> tuple[int, bool]:
         count = 0

@@ -11,6 +11,7 @@ import pytest
 
 from portctl.backends import iptables
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.net import Addresses, Ranges
 from portctl.program import (
     Accept,
@@ -26,7 +27,6 @@ from portctl.program import (
     SetMark,
     Translate,
     Unknown,
-    evaluate,
 )
 from portctl.ruleset import (
     TCP,

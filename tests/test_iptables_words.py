@@ -15,12 +15,10 @@ from portctl.backends import iptables
 from portctl.backends.base import Ability
 from portctl.backends.iptables.leaves import rate_words
 from portctl.backends.iptables.names import chain_name, live_set
+from portctl.evaluation import evaluate
 from portctl.net import Addresses
 from portctl.problems import Span
-from portctl.program import (
-    Note,
-    evaluate,
-)
+from portctl.program import Note
 from portctl.ruleset import (
     ICMP,
     TCP,

@@ -6,9 +6,9 @@ import pytest
 
 from portctl import backends
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.expectations.corners import corner_packets
 from portctl.problems import has_errors
-from portctl.program import evaluate
 from portctl.ruleset import decide
 from tests import generate
 from tests.differences import forced

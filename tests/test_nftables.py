@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from portctl.backends import nftables
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.net import ANYWHERE, Addresses, Ranges
-from portctl.program import Field, Jump, Program, Unknown, evaluate
+from portctl.program import Field, Jump, Program, Unknown
 from portctl.ruleset import (
     ACK,
     KNOWN,

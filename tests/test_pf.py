@@ -20,9 +20,10 @@ from portctl.backends.pf.gaps import KEYWORDS
 from portctl.backends.pf.grammar import Spec
 from portctl.backends.pf.parse import Found, parse, read
 from portctl.backends.pf.words import label, shortened, tag
+from portctl.evaluation import evaluate
 from portctl.expectations.corners import corner_packets
 from portctl.net import Addresses
-from portctl.program import Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import Direction, Kind, Packet, Rule, Ruleset, Verdict
 from tests import generate, golden_cases
 

@@ -12,7 +12,8 @@ import pytest
 from portctl.backends import load
 from portctl.backends.pf.flow import walk
 from portctl.backends.pf.parse import read
-from portctl.program import Answer, Chain, Program
+from portctl.evaluation import Answer
+from portctl.program import Chain, Program
 from portctl.ruleset import ICMP, ICMPV6, TCP, UDP, Direction, Packet, Verdict
 from tests.pf_captured import FOLDER, Host, Key, cases, listings, packet
 

@@ -9,7 +9,8 @@ import pytest
 from portctl import backends
 from portctl.backends.base import Ability
 from portctl.backends.pf.meaning import NETWORK_MARK
-from portctl.program import Answer, Chain, Hook, Line, Program, SetMark, evaluate
+from portctl.evaluation import Answer, evaluate
+from portctl.program import Chain, Hook, Line, Program, SetMark
 from portctl.ruleset import TCP, Direction, Packet, Ruleset, State, Verdict
 from tests import generate
 from tests.generate import Plain

@@ -10,7 +10,8 @@ import pytest
 
 from portctl import importing
 from portctl.backends import iptables, nftables
-from portctl.program import Chain, Program, Translate, Unknown, evaluate
+from portctl.evaluation import evaluate
+from portctl.program import Chain, Program, Translate, Unknown
 from portctl.ruleset import Direction, Packet, State, Verdict
 from portctl.space.sets import Space
 

@@ -10,6 +10,7 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from portctl.evaluation import evaluate
 from portctl.net import Ranges
 from portctl.program import (
     Accept,
@@ -25,7 +26,6 @@ from portctl.program import (
     Note,
     Program,
     Unknown,
-    evaluate,
 )
 from portctl.ruleset import ICMP, LOOPBACK, TCP, UDP, Direction, Packet, Verdict, decide
 from portctl.space import Space

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from portctl import backends, pipeline
 from portctl.backends import base
 from portctl.backends.base import Ability, Difference, Region
+from portctl.evaluation import evaluate
 from portctl.net import Ranges
-from portctl.program import Condition, Deny, Field, Program, evaluate
+from portctl.program import Condition, Deny, Field, Program
 from portctl.ruleset import EVERY_STATE, TCP, Direction, Packet, Ruleset, State, Verdict, decide
 from portctl.space import Space
 from portctl.space.forced import explained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -11,8 +12,9 @@ import pytest
 
 from portctl import backends, pipeline
 from portctl.backends.base import Ability
+from portctl.evaluation import evaluate
 from portctl.net import Ranges
-from portctl.program import Condition, Line, Program, evaluate
+from portctl.program import Condition, Line, Program
 from portctl.ruleset import Ruleset, decide
 from portctl.space.proof import Proof, proofs
 
@@ -76,7 +78,7 @@ def test_a_network_that_is_missing_from_a_long_list_is_named(tmp_path: Path, nam
     assert any(str(address) in problems[0].message for address in missing)
 
 
-def holed(hole: Ranges):  # type: ignore[no-untyped-def]
+def holed(hole: Ranges) -> Callable[[Line], Line]:
     def without(line: Line) -> Line:
         return replace(line, conditions=tuple(map(narrowed, line.conditions)))
 

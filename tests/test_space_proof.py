@@ -10,7 +10,8 @@ import pytest
 
 from portctl import backends, pipeline
 from portctl.backends.base import Ability
-from portctl.program import Accept, Chain, Line, Program, evaluate
+from portctl.evaluation import evaluate
+from portctl.program import Accept, Chain, Line, Program
 from portctl.ruleset import Ruleset, decide
 from portctl.space.packets import packet_text
 from portctl.space.proof import proofs, prove

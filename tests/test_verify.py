@@ -14,25 +14,12 @@ import pytest
 
 from portctl import backends, pipeline
 from portctl.backends.base import Ability
+from portctl.evaluation import Answer, evaluate
 from portctl.listeners import Listener
 from portctl.net import Ranges
 from portctl.observe import Facts, Interface, Observed
 from portctl.observe.boot import BootState
-from portctl.program import (
-    Accept,
-    Answer,
-    Chain,
-    Condition,
-    Deny,
-    Field,
-    Hook,
-    Jump,
-    Line,
-    Note,
-    Program,
-    Translate,
-    evaluate,
-)
+from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Jump, Line, Note, Program, Translate
 from portctl.ruleset import Direction, Packet, decide
 from portctl.verify import CODES, Finding, compare, wrong
 from portctl.verify.narrow import Narrow

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from portctl.command import Command
+from portctl.evaluation import holds
 from portctl.problems import Problem
-from portctl.program import Condition, Program, holds
+from portctl.program import Condition, Program
 from portctl.ruleset import Direction, Packet, Ruleset, Verdict, decide
 
 PUBLISHED_MARK = 0x01000000

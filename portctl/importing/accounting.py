@@ -11,7 +11,7 @@ from portctl.importing.draft import Draft
 from portctl.importing.inputs import Source
 from portctl.importing.naming import Names
 from portctl.importing.prepare import Key, asks_limit, key, marks, reached, says_something
-from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Return, Translate
+from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Place, Return, Translate
 from portctl.ruleset import KNOWN, State
 
 Said = tuple[Status, str]
@@ -104,7 +104,7 @@ def _of_line(
     chain: Chain,
     line: Line,
     entries: Mapping[Key, list[str]],
-    hooks: Mapping[tuple[int | None, str, str], frozenset[str]],
+    hooks: Mapping[Place, frozenset[str]],
 ) -> Said:
     here = key(chain, line)
     prepared = draft.prepared
@@ -118,9 +118,9 @@ def _of_line(
         return "approximated", prepared.assumed[here]
     if here in draft.useless:
         return "approximated", "it translates connections that nothing admits: no forward"
-    if not hooks[chain.family, chain.table, chain.name]:
+    if not hooks[chain.place]:
         return "modelled", "nothing jumps to its chain: it is never asked"
-    if prepared.forward_owner and hooks[chain.family, chain.table, chain.name] == {"forward"} and here not in entries:
+    if prepared.forward_owner and hooks[chain.place] == {"forward"} and here not in entries:
         return "left", f"the forward path is left as {prepared.forward_owner} keeps it"
     return _by_limits(line) or _by_deed(draft, names, line, entries.get(here, ()))
 

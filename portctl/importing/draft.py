@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
+from portctl.evaluation import Answer, Step, evaluate
 from portctl.importing import limits
 from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
@@ -27,7 +28,7 @@ from portctl.importing.separation import separated
 from portctl.importing.starts import of_starts
 from portctl.importing.world import NOBODY, World, cover, exotic, families_of, world
 from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
-from portctl.program import Answer, Field, Line, Program, Step, Translate, evaluate
+from portctl.program import Field, Line, Program, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
 from portctl.space.boxes import Box, boxes, set_of
 from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, SOURCE_PORT, Dimension
@@ -151,7 +152,7 @@ def _logs(prepared: Prepared) -> bool:
     """Whether the input logs some of what comes in."""
     hooks = reached(prepared.program)
     return any(
-        "input" in hooks[chain.family, chain.table, chain.name]
+        "input" in hooks[chain.place]
         and any(getattr(a, "text", "").upper().startswith(("LOG", "NFLOG", "ULOG")) for a in line.actions)
         for chain in prepared.program.chains
         for line in chain.lines
@@ -368,7 +369,7 @@ def _candidates(work: _Work, filtered: bool) -> list[Candidate]:
     through = work.within.along(Direction.FORWARDED)
     found: list[Candidate] = []
     for chain in work.program.chains:
-        if "input" not in hooks[chain.family, chain.table, chain.name]:
+        if "input" not in hooks[chain.place]:
             continue
         for line in chain.lines:
             box = _box_of(line) if denies(work.program, chain, line) else None

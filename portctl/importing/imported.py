@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from portctl import document, policy
+from portctl.evaluation import evaluate
 from portctl.files import Files
 from portctl.importing.account import Account
 from portctl.importing.accounting import account
@@ -22,7 +23,6 @@ from portctl.importing.world import World, plain
 from portctl.importing.write import Text, comment_lines, write
 from portctl.net import Address
 from portctl.problems import Problem, Problems
-from portctl.program import evaluate
 from portctl.resolve import resolve
 from portctl.ruleset import Packet, Ruleset
 from portctl.space import sides

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from itertools import chain as joined
 from itertools import count
 
+from portctl.evaluation import Step
 from portctl.importing.draft import Atom, Draft, Found
 from portctl.importing.limits import Limit
 from portctl.importing.words import comment_name, family_name, plain_name, port_words, service_of, slug, source_ports
 from portctl.importing.world import NOBODY, families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
-from portctl.program import Field, Note, Step, Translate
+from portctl.program import Field, Note, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction
 from portctl.space.dimensions import IN, OUT, SOURCE_PORT, USER, number_name, pattern
 

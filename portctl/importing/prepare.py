@@ -22,11 +22,13 @@ from portctl.program import (
     Line,
     Lookup,
     Note,
+    Place,
     Program,
     Return,
     SetMark,
     Translate,
     Unknown,
+    jumps,
 )
 from portctl.space.tracking import NEVER
 
@@ -88,7 +90,7 @@ class Prepared:
 
 
 def key(chain: Chain, line: Line | None = None) -> Key:
-    return chain.family, chain.table, chain.name, line.number if line else 0
+    return *chain.place, line.number if line else 0
 
 
 def owner(chain: Chain) -> str | None:
@@ -110,13 +112,11 @@ def prepare(program: Program) -> Prepared:
     given: list[Chain] = []
     settled: dict[Key, str] = {}
     forward: str | None = None
-    owners: dict[tuple[int | None, str, str], str] = {
-        (c.family, c.table, c.name): tool for c in program.chains if (tool := owner(c))
-    }
-    used = _hooks_of(program)
+    owners: dict[Place, str] = {c.place: tool for c in program.chains if (tool := owner(c))}
+    used = reached(program)
     for chain in program.chains:
         tool = owner(chain)
-        hooks = used.get((chain.family, chain.table, chain.name), frozenset())
+        hooks = used.get(chain.place, frozenset())
         kept: list[Line] = []
         all_lines: list[Line] = []
         for line in chain.lines:
@@ -145,37 +145,24 @@ def prepare(program: Program) -> Prepared:
     return Prepared(ready_program, whole, owned, left_out, assumed, settled, forward)
 
 
-def _hooks_of(program: Program) -> dict[tuple[int | None, str, str], frozenset[str]]:
+def reached(program: Program) -> dict[Place, frozenset[str]]:
     """The hooks from which each chain is reached."""
-    chains = {(c.family, c.table, c.name): c for c in program.chains}
-    found: dict[tuple[int | None, str, str], set[str]] = {place: set() for place in chains}
-    todo = [(place, chain.hook.name) for place, chain in chains.items() if chain.hook]
+    chains = {chain.place: chain for chain in program.chains}
+    found: dict[Place, set[str]] = {place: set() for place in chains}
+    todo: list[tuple[Place, str]] = [(place, chain.hook.name) for place, chain in chains.items() if chain.hook]
     while todo:
         place, hook = todo.pop()
         if place not in found or hook in found[place]:
             continue
         found[place].add(hook)
         for line in chains[place].lines:
-            todo += [((place[0], place[1], name), str(hook)) for name in _jumps(line.actions)]  # type: ignore[misc]
+            todo += [((place[0], place[1], name), hook) for name in jumps(line.actions)]
     return {place: frozenset(hooks) for place, hooks in found.items()}
 
 
-reached = _hooks_of
-
-
-def _jumps(actions: Iterable[Action]) -> Iterable[str]:
-    for action in actions:
-        if isinstance(action, Jump):
-            yield action.chain
-        elif isinstance(action, Lookup):
-            yield from _jumps(found for _, found in action.entries)
-
-
-def _line_owner(
-    chain: Chain, line: Line, owners: Mapping[tuple[int | None, str, str], str], hooks: frozenset[str]
-) -> str | None:
+def _line_owner(chain: Chain, line: Line, owners: Mapping[Place, str], hooks: frozenset[str]) -> str | None:
     """Who put a line into a chain of everybody's: it jumps into their chains, or passes packets of their bridges."""
-    for name in _jumps(line.actions):
+    for name in jumps(line.actions):
         found = owners.get((chain.family, chain.table, name)) or _first(_OWNERS, name)
         if found:
             return found
@@ -290,9 +277,9 @@ TURNS = ("destination", "redirect")
 def translations(program: Program) -> dict[Translate, list[tuple[Chain, Line]]]:
     """Every translation that the nat chains before routing make, with its lines."""
     found: dict[Translate, list[tuple[Chain, Line]]] = {}
-    hooks = _hooks_of(program)
+    hooks = reached(program)
     for chain in program.chains:
-        if "prerouting" in hooks.get((chain.family, chain.table, chain.name), ()):
+        if "prerouting" in hooks.get(chain.place, ()):
             for line in chain.lines:
                 for action in line.actions:
                     if isinstance(action, Translate) and action.kind in TURNS:
@@ -360,7 +347,7 @@ def denies(program: Program, chain: Chain, line: Line) -> bool:
             return True
         if isinstance(action, Jump):
             place = (chain.family, chain.table, action.chain)
-            target = next((c for c in program.chains if (c.family, c.table, c.name) == place), None)
+            target = next((c for c in program.chains if c.place == place), None)
             return target is not None and _only_denies(target)
     return False
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 
 from portctl import services
+from portctl.evaluation import Step
 from portctl.importing.draft import Atom
 from portctl.net import Ranges
-from portctl.program import Step
 from portctl.ruleset import ICMP, ICMPV6, SCTP, TCP, UDP
 
 WORDS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from portctl.evaluation import Answer, evaluate
 from portctl.listeners import Connection
 from portctl.net import Address
 from portctl.observe import Facts, Observed
 from portctl.plan.types import Desired
-from portctl.program import Answer, Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import (
     Direction,
     Kind,

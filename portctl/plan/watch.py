@@ -89,7 +89,7 @@ def _foreign_accepts(scene: Scene) -> Iterator[str]:
 
 def accepting_lines(program: Program) -> Iterator[tuple[Chain, Line, str, tuple[Condition, ...]]]:
     """Foreign lines that accept at the hooks of a filter, with the conditions on the way to them."""
-    chains = {(c.family, c.table, c.name): c for c in program.chains}
+    chains = {c.place: c for c in program.chains}
 
     def walk(
         chain: Chain, hook: str, outer: tuple[Condition, ...], seen: frozenset[str]

@@ -13,10 +13,10 @@ from typing import Literal
 
 from portctl import inspection, pipeline, report
 from portctl.command import Host, HostError
+from portctl.evaluation import evaluate
 from portctl.inspection import Inspection
 from portctl.problems import Problems, Span
 from portctl.problems import text as problem_text
-from portctl.program import evaluate
 from portctl.ruleset import Expect, Expectation
 from portctl.space import Space, sides
 from portctl.space.packets import packet_text

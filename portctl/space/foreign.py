@@ -7,20 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from portctl.evaluation import Step, evaluate
 from portctl.net import Address
-from portctl.program import (
-    Accept,
-    Action,
-    Chain,
-    Deny,
-    Lookup,
-    Note,
-    Program,
-    Return,
-    Step,
-    Translate,
-    evaluate,
-)
+from portctl.program import Accept, Action, Chain, Deny, Lookup, Note, Program, Return, Translate
 from portctl.space.examples import example
 from portctl.space.sets import PacketSet, Partition, possible
 

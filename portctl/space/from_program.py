@@ -5,10 +5,11 @@ A packet that is translated on its way goes on with a body of its own, made for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from portctl.evaluation import Step
 from portctl.net import Address
 from portctl.program import (
     Accept,
@@ -21,12 +22,13 @@ from portctl.program import (
     Jump,
     Lookup,
     Note,
+    Place,
     Program,
     Return,
     SetMark,
-    Step,
     Translate,
     Unknown,
+    jumps,
 )
 from portctl.program import Line as ProgramLine
 from portctl.ruleset import Direction, State, Verdict
@@ -47,7 +49,7 @@ At = tuple[Chain, ProgramLine]
 
 
 MOST_DEEP = 64
-"""Jumps that nest deeper are not followed (as in `program.evaluate`): what they do is unknown."""
+"""Jumps that nest deeper are not followed (as in `evaluation.evaluate`): what they do is unknown."""
 
 
 class Rest(NamedTuple):
@@ -72,7 +74,7 @@ class Maker:
     numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
     to: ToTarget | None = None
     """Asked is only where destinations are translated to: what stands for that, in place of all that follows."""
-    _chains: dict[tuple[int | None, str, str], Chain] = field(default_factory=dict)
+    _chains: dict[Place, Chain] = field(default_factory=dict)
     _made: dict[tuple[int, View, Rest], Body] = field(default_factory=dict)
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
     _asking: dict[int, tuple[ProgramLine, ...]] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class Maker:
     _marked: bool = False
 
     def __post_init__(self) -> None:
-        self._chains = {(c.family, c.table, c.name): c for c in self.program.chains}
+        self._chains = {c.place: c for c in self.program.chains}
         self._marked = any(
             sets_marks(line.actions) for chain in self.program.chains for line in chain.lines if line.actions
         )
@@ -232,10 +234,10 @@ class Maker:
         chain, line = step
         many = self._unknown_lines(chain)
         if len(many) <= MOST_NAMED or not _is_unknown(line):
-            return self._numbered((chain.family, chain.table, chain.name, line), chain, line)
+            return self._numbered((*chain.place, line), chain, line)
         found = self._together.get(id(chain))
         if found is None:
-            key = (chain.family, chain.table, chain.name, self._reached(chain))
+            key = (*chain.place, self._reached(chain))
             found = self._together[id(chain)] = self._numbered(key, chain, _one_of(many))
         return found
 
@@ -247,7 +249,7 @@ class Maker:
             one = todo.pop()
             if id(one) not in found:
                 found[id(one)] = one.lines
-                names = [name for line in one.lines for action in line.actions for name in jumped_to(action)]
+                names = [name for line in one.lines for name in jumps(line.actions)]
                 listed = [self._chains.get((one.family, one.table, name)) for name in names]
                 todo += [each for each in listed if each is not None]
         return tuple(found.values())
@@ -280,15 +282,6 @@ def _one_of(lines: Sequence[ProgramLine]) -> ProgramLine:
     first, number = lines[0], len(lines)
     text = f"{first.text} (or one of {number - 1} such lines that follow in its chain)"
     return replace(first, text=text)
-
-
-def jumped_to(action: Action) -> Iterator[str]:
-    """The names of the chains that an action may lead to."""
-    if isinstance(action, Jump):
-        yield action.chain
-    elif isinstance(action, Lookup):
-        for _, found in action.entries:
-            yield from jumped_to(found)
 
 
 def _denial(action: Deny) -> Act:

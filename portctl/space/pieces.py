@@ -23,7 +23,7 @@ def whole(program: Program) -> Program:
     """The same program with each list in one piece."""
     if not any(_long(condition) for chain in program.chains for line in chain.lines for condition in line.conditions):
         return program
-    reader = _Reader({(c.family, c.table, c.name): c for c in program.chains})
+    reader = _Reader({c.place: c for c in program.chains})
     return replace(program, chains=tuple(map(reader.chain, program.chains)))
 
 

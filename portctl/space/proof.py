@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from portctl.backends.base import Difference
+from portctl.evaluation import Answer, evaluate
 from portctl.net import Address
 from portctl.problems import Problem
-from portctl.program import Answer, Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import Packet, Rule, Ruleset, Verdict, decide
 from portctl.space.examples import example
 from portctl.space.forced import Forced, explained

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from portctl.evaluation import Step
 from portctl.net import FAMILIES, Address, Family, Ranges
-from portctl.program import Program, Step
+from portctl.program import Program
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
 from portctl.space.bodies import Act, Body, Leaf
 from portctl.space.diagram import Diagrams, Node, both, either, without

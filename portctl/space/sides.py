@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
+from portctl.evaluation import Answer, Step, evaluate
 from portctl.net import Address
 from portctl.problems import Span
-from portctl.program import Answer, Program, Return, Step, evaluate
+from portctl.program import Program, Return
 from portctl.ruleset import Direction, Kind, Packet, Ruleset, Verdict, decide
 from portctl.space import besides, turning
 from portctl.space.besides import Besides

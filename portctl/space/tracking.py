@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from portctl.program import Action, Chain, Condition, Field, Jump, Line, Lookup, Note, Program
+from portctl.program import Action, Chain, Condition, Field, Line, Lookup, Note, Place, Program, jumps
 from portctl.ruleset import State
 
 TRACKING = -200
@@ -26,8 +26,6 @@ NEVER = Condition(Field.STATE, State(0))
 """No packet is in none of the states."""
 UNSURE = Condition(Field.UNKNOWN, "the state of a packet before connections are tracked")
 
-Place = tuple[int | None, str, str]
-
 
 def before_tracking(program: Program) -> Program:
     """The program with conditions on connections as they hold where they stand. Chains that are run both before and
@@ -39,21 +37,17 @@ def before_tracking(program: Program) -> Program:
     untracks = any(
         isinstance(action, Note) and action.text.upper().startswith(("CT", "NOTRACK"))
         for chain in program.chains
-        if _place(chain) in early
+        if chain.place in early
         for line in chain.lines
         for action in line.actions
     )
     chains = []
     for chain in program.chains:
-        here = _place(chain)
+        here = chain.place
         if here in early:
             chain = replace(chain, lines=tuple(_line(line, untracks, here in late) for line in chain.lines))
         chains.append(chain)
     return replace(program, chains=tuple(chains))
-
-
-def _place(chain: Chain) -> Place:
-    return chain.family, chain.table, chain.name
 
 
 def _is_early(chain: Chain) -> bool:
@@ -63,7 +57,7 @@ def _is_early(chain: Chain) -> bool:
 
 def _reached(program: Program, early: bool) -> set[Place]:
     """The chains that are run before connections are tracked, or after."""
-    chains = {_place(chain): chain for chain in program.chains}
+    chains = {chain.place: chain for chain in program.chains}
     todo = [place for place, chain in chains.items() if chain.hook is not None and _is_early(chain) == early]
     found: set[Place] = set()
     while todo:
@@ -72,16 +66,8 @@ def _reached(program: Program, early: bool) -> set[Place]:
             continue
         found.add(place)
         for line in chains[place].lines:
-            todo += [(place[0], place[1], name) for name in _jumps(line.actions)]
+            todo += [(place[0], place[1], name) for name in jumps(line.actions)]
     return found
-
-
-def _jumps(actions: Iterable[Action]) -> Iterable[str]:
-    for action in actions:
-        if isinstance(action, Jump):
-            yield action.chain
-        elif isinstance(action, Lookup):
-            yield from _jumps(found for _, found in action.entries)
 
 
 def _line(line: Line, untracks: bool, late: bool) -> Line:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from portctl.evaluation import Step
 from portctl.net import Address, address_text
 from portctl.observe.types import Facts
 from portctl.problems import Severity, Span
-from portctl.program import Line, Program, Step
+from portctl.program import Line, Program
 from portctl.ruleset import ICMP, ICMPV6, SCTP, TCP, UDP, Flow, Kind, Packet, Rule, Ruleset
 from portctl.verify.narrow import Narrow
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from portctl.evaluation import evaluate
 from portctl.problems import Span
-from portctl.program import Deny, Program, Translate, evaluate
+from portctl.program import Deny, Program, Translate
 from portctl.ruleset import STARTING, Direction, Kind, Rule, Ruleset, Verdict
 from portctl.space import Space
 from portctl.space import foreign as foreign_space

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from portctl.net import ANYWHERE, Addresses, Family, Ranges
-from portctl.program import Action, Answer, Chain, Condition, Field, Jump, Line, Lookup, Program, Translate
+from portctl.evaluation import Answer
+from portctl.net import ANYWHERE, Addresses, Ranges
+from portctl.program import Action, Chain, Condition, Field, Line, Lookup, Place, Program, Translate, jumps
 from portctl.ruleset import Flow, Packet, Rule, Ruleset
 
 FEW = 64
 """So many ports of a line are worth a place in the index each."""
-Place = tuple[Family | None, str, str]
 Entry = tuple[tuple[Condition, ...], Action]
 Asked = tuple[Packet, Answer, bool]
 """A packet, what the rules do with it, and whether the policy admits it."""
@@ -103,19 +103,19 @@ class ProgramIndex:
     def of(cls, program: Program) -> ProgramIndex:
         actions = [action for chain in program.chains for line in chain.lines for action in line.actions]
         turned = frozenset(a.port for a in actions if isinstance(a, Translate) and a.port is not None)
-        return cls(program, turned, {_place(chain): (chain, _indexed(chain.lines)) for chain in program.chains}, {})
+        return cls(program, turned, {chain.place: (chain, _indexed(chain.lines)) for chain in program.chains}, {})
 
     def about(self, protocol: int, port: int) -> Program:
         ports = {port, *self.turned}
         reached: dict[Place, Chain] = {}
-        waiting = [_place(chain) for chain in self.program.chains if chain.hook]
+        waiting = [chain.place for chain in self.program.chains if chain.hook]
         while waiting:
             place = waiting.pop()
             if place in reached or place not in self.chains:
                 continue
             chain, index = self.chains[place]
             reached[place] = chain = replace(chain, lines=tuple(self._lines(chain, index, protocol, ports)))
-            names = {name for line in chain.lines for action in line.actions for name in _jumps(action)}
+            names = {name for line in chain.lines for name in jumps(line.actions)}
             waiting += [(chain.family, chain.table, name) for name in names]
         return Program(tuple(reached.values()), self.program.foreign, self.program.live)
 
@@ -158,18 +158,6 @@ def _asked_ports(conditions: Iterable[Condition]) -> tuple[Ranges, ...] | None:
         if condition.field is Field.PORT and not condition.negated and isinstance(condition.value, Ranges):
             return (condition.value,)
     return None
-
-
-def _place(chain: Chain) -> Place:
-    return chain.family, chain.table, chain.name
-
-
-def _jumps(action: Action) -> Iterator[str]:
-    if isinstance(action, Jump):
-        yield action.chain
-    if isinstance(action, Lookup):
-        for _, found in action.entries:
-            yield from _jumps(found)
 
 
 def _meets(conditions: Iterable[Condition], protocol: int, ports: set[int]) -> bool:

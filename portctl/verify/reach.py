@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from portctl.evaluation import Answer, Step, evaluate
 from portctl.listeners import Listener
 from portctl.net import Address
-from portctl.program import Answer, Deny, Program, Step, evaluate
+from portctl.program import Deny, Program
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text

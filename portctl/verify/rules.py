@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from portctl.program import Accept, Answer, Chain, Hook, Jump, Line, Program, evaluate
+from portctl.evaluation import Answer, evaluate
+from portctl.program import Accept, Chain, Hook, Jump, Line, Program
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict
 from portctl.verify import packets, space
 from portctl.verify.finding import Finding, View, packet_text, step_text

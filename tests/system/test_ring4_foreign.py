@@ -14,11 +14,12 @@ import pytest
 
 from portctl import backends
 from portctl.command import Command
+from portctl.evaluation import evaluate
 from portctl.hosts import probe
 from portctl.hosts.sandbox import Layout, Sandbox
 from portctl.hosts.sendable import natural_state, reason_under
 from portctl.net import FAMILIES, Ranges
-from portctl.program import Program, evaluate
+from portctl.program import Program
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SCTP, Direction, Packet, Ruleset, Verdict
 from portctl.space import Space
 from portctl.space.dimensions import DESTINATION, FAMILY, IN, OUT, PROTOCOL, SOURCE, family_set, name_number
