@@ -47,6 +47,23 @@ def test_what_is_admitted_is_explained_by_the_policy_and_by_each_text(policy: st
         assert "198.51.100.0/24" in part.splitlines()[2]
 
 
+def test_one_back_end_may_be_asked_alone(policy: str) -> None:
+    said = run("explain", policy, "--backend", "pf-openbsd", "--to", "80/tcp")
+    assert [line for line in said.stdout.splitlines() if not line.startswith(" ")] == [f"{policy}:", "pf-openbsd:"]
+    rules = Path(policy).with_name("rules")
+    rules.write_text("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+    refused = run("explain", str(rules), "--backend", "iptables", "--to", "80/tcp")
+    assert refused.exit_code == 2
+    assert "--backend" in refused.stderr
+
+
+def test_what_passes_to_another_host_is_no_answer_for_this_one(policy: str) -> None:
+    """ipfw sees a packet that is forwarded once on its way in, and must let it in there."""
+    said = run("explain", policy, "--backend", "ipfw", "--from", "203.0.113.9", "--to", "23/tcp").stdout
+    assert said.count("drop: inbound 23/tcp (telnet) from 203.0.113.9\n") == 2
+    assert "accept" not in said
+
+
 def test_what_is_denied_names_what_denies_it(policy: str) -> None:
     said = run("explain", policy, "--from", "198.51.100.66", "--to", "192.0.2.1:443/tcp")
     assert said.exit_code == 1

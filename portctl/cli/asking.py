@@ -53,6 +53,9 @@ def explain(
     file: File = None,
     source: Annotated[str, typer.Option("--from", metavar="ADDR", help="Who: an address, a network, any.")] = "any",
     to: Annotated[str, typer.Option("--to", metavar="[ADDR:]PORT/PROTO", help="What: 22/tcp, 192.0.2.1:ssh.")] = "",
+    backend: Annotated[
+        str | None, typer.Option(help="Of a policy: nftables, iptables, pf-freebsd, …; default: all.")
+    ] = None,
     host: OfHost = None,
     interface: Interface = None,
     direction: Toward = "in",
@@ -67,7 +70,9 @@ def explain(
     if not to:
         raise typer.BadParameter("say what: --to 22/tcp")
     at = _moment(date)
-    found = _sides(file, host, at, root, texts=True)
+    found = _sides(file, host, at, root, texts=backend or "all")
+    if backend and not found.rendered:
+        raise typer.BadParameter("--backend asks of what a policy renders to: name a policy that it can say")
     asked = _asked(source, to, interface, direction, found.groups)
     outcomes = [(side, _outcomes(side, asked, at)) for side in found.sides]
     if form == "json":
@@ -100,7 +105,7 @@ def reach(
     if (to is None) == (source is None):
         raise typer.BadParameter("say one of both: --to 22/tcp (who?) or --from 198.51.100.7 (what?)")
     at = _moment(date)
-    side = _sides(file, host, at, root, texts=False).sides[0]
+    side = _sides(file, host, at, root).sides[0]
     asked = _asked(source or "any", to, interface, direction, side.groups)
     outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
     if form == "json":
@@ -163,8 +168,8 @@ class Sides:
         return found or ["nobody listens there"]
 
 
-def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, texts: bool) -> Sides:
-    """`texts`: a policy brings along what it renders to, back end by back end."""
+def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, texts: str | None = None) -> Sides:
+    """`texts`: a policy brings along what it renders to in these back ends."""
     from portctl.ruleset import Ruleset
     from portctl.space import Space
 
@@ -179,7 +184,7 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
         observed = source.observed
         found.append(source.side(space))
         if texts and isinstance(source.meaning, Ruleset):
-            texts_of_it = tuple(_rendered(space, source.meaning))
+            texts_of_it = tuple(_rendered(space, source.meaning, texts))
             found += texts_of_it
             rendered = tuple(side.title for side in texts_of_it)
     if host is not None and observed is None:
@@ -190,13 +195,13 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
     return Sides(tuple(found), observed, rendered)
 
 
-def _rendered(space: Space, ruleset: Ruleset) -> Iterator[Side]:
+def _rendered(space: Space, ruleset: Ruleset, names: str) -> Iterator[Side]:
     """What each back end that can say a policy makes of it, read back."""
     from portctl import backends, pipeline
     from portctl.backends.base import Ability
     from portctl.space import sides
 
-    for name, gaps in pipeline.sayable(ruleset, pipeline.backend_names("all"), Ability()).items():
+    for name, gaps in pipeline.sayable(ruleset, pipeline.backend_names(names), Ability()).items():
         if gaps:
             typer.echo(f"{name} cannot say this policy: {gaps[0].message}", err=True)
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, Addresses, Family, Ranges
+from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Addresses, Family, Ranges
 from portctl.ruleset import Direction, Expect, Expectation, Flows, Packet
 from portctl.space.boxes import Box, boxes
 from portctl.space.conditions import Cube
@@ -89,8 +89,19 @@ def query_set(space: Space, query: Query) -> PacketSet:
 
 
 def _anywhere(query: Query) -> bool:
-    """Whether it names no address of this host: what is denied to broadcast addresses alone is then not asked for."""
+    """Whether it names no address of this host."""
     return query.direction is Direction.INBOUND and all(query.destination.is_every(family) for family in FAMILIES)
+
+
+def _here(space: Space, verdict: Verdicts) -> PacketSet:
+    """Packets to addresses of this host; of what is let in, those to groups too. What comes in for another host and is
+    let pass there (ipfw sees it once on its way in) reaches nothing here."""
+    cubes: list[tuple[Direction | None, Cube]] = [(Direction.INBOUND, {LOCAL: Ranges.single(1)})]
+    if verdict in ("accept", "depends"):
+        for family in FAMILIES:
+            place = {FAMILY: family_set(family), DESTINATION: MULTICAST.family(family)}
+            cubes.append((Direction.INBOUND, place))
+    return space.boxes(cubes)
 
 
 def _meant(addresses: Addresses, family: Family) -> Ranges:
@@ -114,8 +125,8 @@ def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcom
     ]
     for verdict, all_such in parts:
         such = all_such & meant
-        if verdict in ("reject", "drop") and _anywhere(query):
-            such = such & space.boxes([(Direction.INBOUND, {LOCAL: Ranges.single(1)})])
+        if _anywhere(query):
+            such = such & _here(space, verdict)
         now = usual(such, ordinary(such, at))
         found += sorted(_outcomes(side, verdict, such, now), key=_order)
     return found
