@@ -19,6 +19,6 @@ def test_a_wheel_holds_every_template(tmp_path: Path) -> None:
     for path in templates.rglob("*"):
         if path.is_file():
             assert f"portctl/templates/{path.relative_to(templates)}" in names
-    assert "portctl/py.typed" in names
+    assert {"portctl/py.typed", "portctl/services.txt"} <= names
     (entries,) = (name for name in names if name.endswith("/entry_points.txt"))
     assert "[pytest11]\nportctl = portctl.pytest_plugin" in zipfile.ZipFile(wheel).read(entries).decode()
