@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portctl import importing
@@ -452,6 +452,7 @@ def rulesets(draw: st.DrawFn) -> str:
 
 @settings(max_examples=25, deadline=None)
 @given(rulesets())
+@example("*filter\n:INPUT ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -s 10.0.0.0/8 -j DROP\nCOMMIT")
 def test_whatever_a_policy_can_say_is_said_exactly(text: str) -> None:
     found = importing.from_texts({"x": text}, "test")
     assert not found.problems

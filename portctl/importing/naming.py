@@ -12,7 +12,16 @@ from itertools import count
 from portctl.evaluation import Step
 from portctl.importing.draft import Atom, Draft, Found
 from portctl.importing.limits import Limit
-from portctl.importing.words import comment_name, family_name, plain_name, port_words, service_of, slug, source_ports
+from portctl.importing.words import (
+    comment_name,
+    excepted,
+    family_name,
+    plain_name,
+    port_words,
+    service_of,
+    slug,
+    source_ports,
+)
 from portctl.importing.world import NOBODY, families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
 from portctl.program import Field, Note, Translate
@@ -234,12 +243,18 @@ def _wide(addresses: Addresses, draft: Draft, alike: bool) -> Addresses:
 
 def _said_atoms(found: Found, conditions: _Conditions, draft: Draft) -> Mapping[Atom, tuple[Step, ...]]:
     """What a box consists of. Everything for everybody is said at length: the language has no short word for it."""
-    everybody = conditions.source == ANYWHERE and not conditions.interfaces
+    everybody = not conditions.interfaces and _says_any(conditions.source)
     if conditions.section != "services" or Atom(None) not in found.evidence or not everybody:
         return found.evidence
     steps = found.evidence[Atom(None)]
     ported = {Atom(p, 1, 65535): steps for p in PROTOCOLS_WITH_PORTS}
     return {**ported, **{Atom(p): steps for p in sorted(draft.world.protocols - set(PROTOCOLS_WITH_PORTS))}}
+
+
+def _says_any(source: Addresses) -> bool:
+    """Whether a source is written as `any`, with an `except` or without."""
+    split = excepted(source)
+    return source == ANYWHERE or (split is not None and split[0] == ANYWHERE)
 
 
 def _join_pings(groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]], alike: bool) -> None:

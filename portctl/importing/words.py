@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from portctl import services
 from portctl.evaluation import Step
 from portctl.importing.draft import Atom
-from portctl.net import Ranges
+from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, address_text, network_texts
 from portctl.ruleset import ICMP, ICMPV6, SCTP, TCP, UDP
 
 WORDS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
@@ -154,3 +154,29 @@ def slug(text: str) -> str:
     found = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-_")
     found = re.sub(r"^[^a-z]+", "", found)[:31].strip("-_")
     return "" if found in ("any", "none", "self") else found
+
+
+def texts(members: Addresses) -> list[str]:
+    """Networks and ranges, whichever takes fewer words for each stretch."""
+    found: list[str] = []
+    for family in FAMILIES:
+        for first, last in members.family(family).pairs():
+            nets = list(network_texts(Ranges((first, last + 1)), family))
+            found += nets if len(nets) <= 2 else [_range(first, last, family)]
+    return found
+
+
+def _range(first: int, last: int, family: Family) -> str:
+    return f"{address_text(first, family)}-{address_text(last, family)}"
+
+
+def excepted(members: Addresses) -> tuple[Addresses, Addresses] | None:
+    """A set as everything, or a family, without a few: where that takes fewer words."""
+    wholes = [ANYWHERE, ANYWHERE.only(4), ANYWHERE.only(6)]
+    direct = len(texts(members))
+    for base in wholes:
+        if members <= base and members != base and all(members.family(f) or not base.family(f) for f in FAMILIES):
+            rest = base - members
+            if len(texts(rest)) < direct:
+                return base, rest
+    return None

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from portctl.importing.naming import PRIVATE, Entry
-from portctl.importing.words import slug
-from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, address_text, network_texts
+from portctl.importing.words import excepted, slug, texts
+from portctl.net import ANYWHERE, Addresses
 
 WIDTH = 110
 """Columns of an entry on one line."""
@@ -64,20 +64,6 @@ def write(text: Text) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def texts(members: Addresses) -> list[str]:
-    """Networks and ranges, whichever takes fewer words for each stretch."""
-    found: list[str] = []
-    for family in FAMILIES:
-        for first, last in members.family(family).pairs():
-            nets = list(network_texts(Ranges((first, last + 1)), family))
-            found += nets if len(nets) <= 2 else [_range(first, last, family)]
-    return found
-
-
-def _range(first: int, last: int, family: Family) -> str:
-    return f"{address_text(first, family)}-{address_text(last, family)}"
-
-
 def _quoted(text: str) -> str:
     return f'"{text}"' if ":" in text else text
 
@@ -89,18 +75,6 @@ def scalar(text: str) -> str:
         return text
     clean = "".join(c if c.isprintable() else " " for c in text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{clean}"'
-
-
-def excepted(members: Addresses) -> tuple[Addresses, Addresses] | None:
-    """A set as everything, or a family, without a few: where that takes fewer words."""
-    wholes = [ANYWHERE, ANYWHERE.only(4), ANYWHERE.only(6)]
-    direct = len(texts(members))
-    for base in wholes:
-        if members <= base and members != base and all(members.family(f) or not base.family(f) for f in FAMILIES):
-            rest = base - members
-            if len(texts(rest)) < direct:
-                return base, rest
-    return None
 
 
 def _groups(text: Text) -> _Groups:

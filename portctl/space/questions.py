@@ -190,7 +190,7 @@ def reach_text(outcomes: Iterable[Outcome], groups: Groups, asked: Literal["who"
             line = ports_text(box.values(PROTOCOL), box.values(PORT))
             if box.destination != ANYWHERE and box.direction is not Direction.INBOUND:
                 line += f" to {addresses_text(box.destination, groups)}"
-        parts = [line, *conditions_text(box)]
+        parts = [line, *conditions_text(box, () if asked == "what" else (FAMILY,))]
         if outcome.depends:
             parts.append(f"depends on {'; '.join(outcome.depends)}")
         lines.append(f"{', '.join(parts)}  [{outcome.reason.name}]")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from portctl import services
 from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, NOWHERE, Addresses, Ranges, describe, network_texts
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, SYN, State
 from portctl.space.boxes import Box, one_family
 from portctl.space.dimensions import (
+    FAMILY,
     FLAGS,
     HOP_LIMIT,
     IN,
@@ -132,7 +134,7 @@ def _network_terms(addresses: Addresses, most: int = MOST_TERMS) -> list[str]:
 
 
 def ports_text(protocols: Ranges | None, ports: Ranges | None, named: bool = True) -> str:
-    """`22/tcp (ssh)`, `8000-8010/tcp`, `every protocol`."""
+    """`22/tcp (ssh)`, `8000-8010/tcp`, `all tcp (but 22, 80)`, `every protocol`."""
     if protocols is None:
         return "every protocol" if ports is None else f"port {ranges_text(ports)} of every protocol"
     if protocols.count() > 8:
@@ -149,8 +151,13 @@ def _protocol_ports(protocol: int, ports: Ranges | None, named: bool) -> str:
     name = protocol_name(protocol)
     if ports is None:
         return f"all {name}" if protocol in PROTOCOLS_WITH_PORTS else name
+    every = whole(PORT, 4)
+    others = every - ports
+    said = partial(icmp_text, protocol) if protocol in (ICMP, ICMPV6) else ranges_text
+    if ports.count() > every.count() // 2 and len(others.bounds) < len(ports.bounds):
+        return f"all {name} (but {said(others)})"
     if protocol in (ICMP, ICMPV6):
-        return f"{name} {icmp_text(protocol, ports)}"
+        return f"{name} {said(ports)}"
     texts = []
     for first, last in ports.pairs():
         text = f"{first}/{name}" if first == last else f"{first}-{last}/{name}"
@@ -218,7 +225,8 @@ def _names(ranges: Ranges) -> Iterator[str | None]:
 
 
 def conditions_text(box: Box, leave_out: Iterable[Dimension] = ()) -> list[str]:
-    """What a box asks besides protocol, ports and addresses, each in words."""
+    """What a box asks besides protocol, ports and addresses, each in words. FAMILY may be left out where addresses are
+    said beside them: those of one family name it."""
     without = {PROTOCOL, PORT, *leave_out}
     found = [
         _condition(dimension, ranges)
@@ -226,7 +234,7 @@ def conditions_text(box: Box, leave_out: Iterable[Dimension] = ()) -> list[str]:
         if dimension not in without and not (dimension in (IN, OUT) and ranges == NOT_LOOPBACK)
     ]
     family = one_family(box)
-    if family and box.source.is_every(family) and box.destination.is_every(family):
+    if family and FAMILY not in without and box.source.is_every(family) and box.destination.is_every(family):
         found.append(f"IPv{family} only")
     return [text for text in found if text]
 
@@ -295,7 +303,7 @@ def words(box: Box, groups: Groups = (), leave_out: Iterable[Dimension] = ()) ->
         ports_text(box.values(PROTOCOL), box.values(PORT)),
         addresses_text(box.source, groups),
         addresses_text(box.destination, groups),
-        tuple(conditions_text(box, leave_out)),
+        tuple(conditions_text(box, (FAMILY, *leave_out))),
     )
 
 
