@@ -370,7 +370,7 @@ def _way_back(
         policy=earlier.about.policy if earlier else "",
         who=who,
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        backend=target.about.backend,
+        backend=(earlier or target).about.backend,
         kind="rollback",
         follows=force.number if force else None,
         takes_back=target.number,

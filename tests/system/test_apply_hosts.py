@@ -277,6 +277,45 @@ def test_drift_is_found(world: World) -> None:
     assert "not persistent" in status.stdout and "tcp_keepalive_time is 5" in status.stdout
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_a_rollback_status_says_what_is_true(world: World, backend: str) -> None:
+    machine = world.machine
+    applying.applied(machine, applying.FIRST, "--backend", backend)
+    applying.applied(machine, applying.SECOND)  # also sets what the first does not name
+    assert applying.portctl(machine, "rollback").status == 0
+    status = applying.portctl(machine, "status")
+    assert status.status == 0, status.stdout
+    # It brought this one back; what becomes of it is not portctl's business, as the policy in force does not name it.
+    worlds.checked(machine, "sysctl", "-qw", "net.core.somaxconn=99")
+    assert applying.portctl(machine, "status").status == 0
+    worlds.checked(machine, "sysctl", "-qw", "net.ipv4.tcp_keepalive_time=5")
+    status = applying.portctl(machine, "status")
+    assert status.status == 1 and "tcp_keepalive_time is 5, was set to 2000" in status.stdout
+    # A rollback brings back what was there, changed by hand or not; the boot loads what was confirmed.
+    applying.applied(machine, applying.SECOND)
+    assert applying.portctl(machine, "rollback").status == 0
+    status = applying.portctl(machine, "status")
+    assert status.status == 1 and status.stdout.count("not persistent") == 1
+    assert "tcp_keepalive_time would be set to 2000, and 5 is in force" in status.stdout
+    applying.applied(machine, applying.FIRST)
+    assert applying.portctl(machine, "status").status == 0
+    worlds.checked(machine, "sh", "-c", "echo '# by hand' >>/etc/sysctl.d/60-portctl.conf")
+    status = applying.portctl(machine, "status")
+    assert status.status == 1 and "/etc/sysctl.d/60-portctl.conf is not what was confirmed" in status.stdout
+
+
+def test_a_rollback_over_two_packet_filters_leads_back_to_the_one_before(world: World) -> None:
+    machine = world.machine
+    applying.applied(machine, applying.FIRST, "--backend", "nftables")
+    rules = applying.state(machine).partition("/etc/portctl")[0]
+    applying.applied(machine, applying.SECOND, "--backend", "iptables", "--exclusive")
+    assert applying.portctl(machine, "rollback").status == 0
+    assert applying.state(machine).partition("/etc/portctl")[0] == rules
+    status = applying.portctl(machine, "status")
+    assert status.status == 0, status.stdout
+    assert "Nothing to do" in applying.apply(machine, applying.FIRST).stderr
+
+
 WITH = """portctl: 1
 name: with
 services: {ssh: {ports: ssh, from: any}}
