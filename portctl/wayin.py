@@ -16,6 +16,8 @@ from ipaddress import ip_address
 from portctl.command import Command
 from portctl.listeners import Connection, Listener
 from portctl.net import Address
+from portctl.observe import others
+from portctl.observe.others import BootService
 from portctl.ruleset import LOOPBACK, TCP, UDP, Direction, Packet
 from portctl.templating import text
 
@@ -66,7 +68,7 @@ class Tunnel:
 class Surroundings:
     chain: tuple[Process, ...] = ()
     flows: tuple[Tracked, ...] = ()
-    boot_services: tuple[str, ...] = ()
+    boot_services: tuple[BootService, ...] = ()
     """Other services that load rules at boot, if enabled."""
     multicast: tuple[Address, ...] = ()
     cloud: str | None = None
@@ -89,7 +91,7 @@ class WayIn:
 
 def question() -> Command:
     """What to ask a host; its answer goes to `read`."""
-    return Command(("sh", "-s"), stdin=text("guard/surroundings.sh").encode())
+    return Command(("sh", "-s"), stdin=(others.ask() + text("guard/surroundings.sh")).encode())
 
 
 def read(answer: str) -> Surroundings:
@@ -101,7 +103,7 @@ def read(answer: str) -> Surroundings:
     return Surroundings(
         chain=tuple(_chain(parts.get("chain", ""), ticks)),
         flows=tuple(flow for line in parts.get("flows", "").splitlines() if (flow := tracked(line))),
-        boot_services=tuple(parts.get("boot", "").split()),
+        boot_services=others.read(parts.get("boot", "")),
         multicast=tuple(
             sorted({a for a in map(_address, re.findall(r"inet6? +(\S+)", parts.get("multicast", ""))) if a}, key=str)
         ),

@@ -258,11 +258,11 @@ def test_what_would_be_loaded_at_boot() -> None:
     answer = (
         "\x01file nftables/rules.nft\ntable inet portctl {\n}\n\x01settings\nnet.ipv4.ip_forward = 1\n"
         "\x01starts\n/etc/systemd/system/sysinit.target.wants/portctl-boot.service\n"
-        "\x01others\nnftables /etc/systemd/system/sysinit.target.wants/nftables.service\n\x01readable\nyes\n"
+        "\x01others\nnftables /etc/systemd/system/sysinit.target.wants/nftables.service flushes\n\x01readable\nyes\n"
     )
     state = boot_state(Scripted(answers={"sh": Result(0, answer)}))
     assert state is not None
     assert state.bundle == {"nftables/rules.nft": "table inet portctl {\n}\n"}
     assert state.settings == "net.ipv4.ip_forward = 1\n"
-    assert [name for name, _ in state.others] == ["nftables"]
+    assert [service.name for service in state.others] == ["nftables"]
     assert boot_state(Scripted(answers={"sh": Result(0, "\x01readable\n")})) is None

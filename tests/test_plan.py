@@ -11,6 +11,7 @@ from portctl.apply import store
 from portctl.listeners import Connection, Listener
 from portctl.net import Ranges
 from portctl.observe import Facts, Interface, Observed
+from portctl.observe.others import BootService
 from portctl.plan import words
 from portctl.plan.state import after, in_sync, minimal
 from portctl.plan.text import lines
@@ -154,13 +155,16 @@ def test_outbound_drop_names_what_is_in_use_and_not_covered(tmp_path: Path) -> N
     assert "resolver" not in said
 
 
+UFW = BootService("ufw", "/etc/systemd/system/multi-user.target.wants/ufw.service", None, frozenset({"denies"}))
+
+
 def test_joined_groups_other_boot_services_and_live_connections_are_named(tmp_path: Path) -> None:
-    around = replace(ASKING, multicast=(ip_address("239.1.1.1"), ip_address("224.0.0.251")), boot_services=("ufw",))
+    around = replace(ASKING, multicast=(ip_address("239.1.1.1"), ip_address("224.0.0.251")), boot_services=(UFW,))
     stranger = Connection(6, ME, 22, ip_address("198.51.100.200"), 5000, "sshd", 501)
     found = made(tmp_path, SSH, around, connections=(SESSION, stranger))
     said = "\n".join(found.warnings)
     assert "joined 239.1.1.1" in said and "224.0.0.251" not in said
-    assert "ufw is enabled" in said
+    assert "ufw is enabled (/etc/systemd/system/multi-user.target.wants/ufw.service): what it does not open" in said
     assert "survives although a new one would not be admitted: 22/tcp from 198.51.100.200 (sshd)" in said
     untracked = made(tmp_path, SSH, around, facts=replace(HOST, tracking=False), connections=(SESSION, stranger))
     assert untracked.opened == (SESSION,)

@@ -117,7 +117,7 @@ ANSWER = "\x01".join(
         "ticks\n100\n",
         "flows\nipv4     2 tcp      6 431999 ESTABLISHED src=203.0.113.5 dst=192.0.2.77 sport=4001 dport=2222 "
         "src=192.0.2.10 dst=203.0.113.5 sport=22 dport=4001 [ASSURED] use=1\nnonsense\n",
-        "boot\nnftables\nufw\n",
+        "boot\nnftables /etc/runlevels/boot/nftables flushes\nufw /etc/rcS.d/S01ufw denies\n$(x)\n",
         "multicast\n2:\teth0\n\tlink  01:00:5e:00:00:fb\n\tinet  224.0.0.251\n\tinet  239.1.1.1 users 2\n",
         "vendor\nAmazon EC2\n",
         "clocks\n192.0.2.123\n\n",
@@ -134,7 +134,7 @@ ANSWER = "\x01".join(
 def test_the_answer_of_a_host_is_read() -> None:
     around = wayin.read(ANSWER)
     assert around.chain[1] == Process(800, 34817, 120.0, "bash", "203.0.113.5 4001 192.0.2.10 22")
-    assert around.boot_services == ("nftables", "ufw")
+    assert [service.name for service in around.boot_services] == ["nftables", "ufw"]
     assert ip_address("239.1.1.1") in around.multicast
     assert around.cloud == "Amazon EC2"
     assert around.clocks == (ip_address("192.0.2.123"),)

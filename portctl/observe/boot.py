@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from portctl.command import Command, Host, HostError
 from portctl.listeners.proc import sections
+from portctl.observe import others
+from portctl.observe.others import BootService
 
 ASK = r"""LC_ALL=C
 export LC_ALL
@@ -23,11 +25,7 @@ for unit in /etc/systemd/system/*.target.wants/portctl-boot.service /etc/runleve
 [ -e "$unit" ] && echo "$unit"
 done
 printf '\001others\n'
-for name in ufw firewalld nftables netfilter-persistent iptables ip6tables; do
-for unit in /etc/systemd/system/*.wants/$name.service /etc/runlevels/*/$name /etc/rc[2S].d/S*$name; do
-[ -e "$unit" ] && { [ $name != ufw ] || grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf; } && echo "$name $unit"
-done
-done
+[ "$(uname -s)" != Linux ] || (others)
 if [ "$(uname -s)" != Linux ]; then
 printf '\001block\n'
 sed -n '/^# portctl: begin$/,/^# portctl: end$/p' /etc/sysctl.conf
@@ -44,14 +42,14 @@ class BootState:
     """What is written on a host for its next boot.
 
     `bundle` is {part/file: text} of the bundle that the boot would load; `settings` the text of its own file in
-    /etc/sysctl.d. `starts` are the links by which the init system starts it; `others` (name, link) of the services of
+    /etc/sysctl.d. `starts` are the links by which the init system starts it; `others` are the services of
     other programs that load or flush packet filters.
     """
 
     bundle: Mapping[str, str] = field(default_factory=dict)
     settings: str | None = None
     starts: tuple[str, ...] = ()
-    others: tuple[tuple[str, str], ...] = ()
+    others: tuple[BootService, ...] = ()
     wrong: tuple[str, ...] = ()
     """BSD, macOS: what would keep the system's own boot from loading the bundle, in words."""
 
@@ -64,17 +62,16 @@ def _block(parts: Mapping[str, str]) -> str | None:
 
 def boot_state(host: Host) -> BootState | None:
     """What is written for the next boot. None: it may not be read without root."""
-    answer = host.run(Command(("sh", "-c", ASK)))
+    answer = host.run(Command(("sh", "-c", others.ask() + ASK)))
     if not answer.ok:
         raise HostError(f"{host.name}: asked what it would load at boot, it said: {answer.stderr.strip()[:200]}")
     parts = sections(answer.stdout)
     if parts.get("readable", "").strip() != "yes":
         return None
-    others = (line.split(" ", 1) for line in parts.get("others", "").splitlines())
     return BootState(
         bundle={name[5:]: text for name, text in parts.items() if name.startswith("file ")},
         settings=parts.get("settings", _block(parts)),
         starts=tuple(parts.get("starts", "").split()),
-        others=tuple((words[0], words[1]) for words in others if len(words) == 2),
+        others=others.read(parts.get("others", "")),
         wrong=tuple(parts.get("wrong", "").splitlines()),
     )

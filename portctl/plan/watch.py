@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from portctl.backends import package
 from portctl.listeners import Connection
 from portctl.net import Address
+from portctl.observe import others
 from portctl.plan import samples
 from portctl.plan.lockout import metadata
 from portctl.plan.scene import Scene, step_text
@@ -31,14 +32,6 @@ from portctl.templating import folder
 MOST = 12
 """Lines of one kind of warning that are spelled out."""
 _BRIDGES = ("docker*", "br-*", "cni*", "podman*", "virbr*", "lxcbr*", "lxdbr*", "incusbr*", "kube-bridge", "flannel*")
-_BOOT_TROUBLE = {
-    "ufw": "ufw is enabled: it loads its own rules at boot and writes its own settings over those of /etc/sysctl.d",
-    "firewalld": "firewalld is enabled: it takes the packet filter over at boot",
-    "nftables": "nftables.service is enabled: its start and its stop flush every rule of the host",
-    "netfilter-persistent": "netfilter-persistent is enabled: at boot it loads the rules that it saved",
-    "iptables": "iptables.service is enabled: at boot it loads the rules that it saved",
-    "ip6tables": "ip6tables.service is enabled: at boot it loads the rules that it saved",
-}
 
 
 def warnings(scene: Scene) -> Iterator[str]:
@@ -281,5 +274,5 @@ def _multicast(scene: Scene) -> Iterator[str]:
 
 
 def _boot_services(scene: Scene) -> Iterator[str]:
-    for name in scene.around.boot_services:
-        yield _BOOT_TROUBLE.get(name, f"{name} is enabled: it may load other rules at boot") + "; disable it"
+    for service, does in others.trouble(scene.around.boot_services, package(scene.desired.backend)):
+        yield f"{service.name} is enabled ({service.link}): {does}; disable it"

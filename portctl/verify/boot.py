@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from portctl import sysctl
+from portctl.observe import others
 from portctl.observe.boot import BootState
+from portctl.observe.others import BootService
 from portctl.verify.finding import Finding, View
-
-UNDOES = {
-    "ufw": "it puts its own policies into the same hooks, and its own sysctl.conf wins",
-    "firewalld": "it owns the packet filter, and flushes what it does not know",
-    "nftables": "it begins with `flush ruleset`, at its stop too",
-    "netfilter-persistent": "it loads the rules that were saved by whoever saved them last",
-    "iptables": "it loads the rules in its own file over those that are there",
-    "ip6tables": "it loads the rules in its own file over those that are there",
-}
 
 
 def persistence(view: View, state: BootState, wanted: Mapping[str, str]) -> Iterator[Finding]:
     """The findings. `wanted` are the rule files and the settings' file of the policy, {part/file: text}."""
     yield from _bundle(view, state, wanted)
-    for name, link in state.others:
+    for service, does in others.trouble(state.others, _backend(wanted)):
+        script = "by-hand" in service.flags
         yield Finding(
             "not-persistent",
             "warning",
-            name,
-            f"the service {name} starts at boot: {UNDOES.get(name, 'it loads rules of its own')}",
-            f"disable it (systemctl disable {name}), or leave the packet filter to it",
-            (link,),
+            service.name,
+            f"{service.link} runs at boot: {does}" if script else f"the service {service.name} is enabled: {does}",
+            "take these lines out of it"
+            if script
+            else f"disable it ({_disable(service, view)}), or leave the packet filter to it",
+            tuple(filter(None, (service.link, service.file))),
         )
+
+
+def _disable(service: BootService, view: View) -> str:
+    return f"rc-update del {service.name}" if view.facts.init == "openrc" else f"systemctl disable {service.name}"
+
+
+def _backend(wanted: Mapping[str, str]) -> str:
+    """The packet filter that the policy is rendered for here."""
+    return next((part for part in (path.partition("/")[0] for path in wanted) if part != sysctl.NAME), "")
 
 
 def _bundle(view: View, state: BootState, wanted: Mapping[str, str]) -> Iterator[Finding]:

@@ -70,12 +70,7 @@ say flows
 { conntrack -L -o extended || cat /proc/net/nf_conntrack; } | head -n 20000
 
 say boot
-for name in firewalld nftables netfilter-persistent iptables ip6tables shorewall ferm firehol; do
-    for link in /etc/systemd/system/*.wants/"$name".service /etc/runlevels/*/"$name" /etc/rc[2-5].d/S[0-9][0-9]"$name"; do
-        if [ -e "$link" ] || [ -L "$link" ]; then echo $name; break; fi
-    done
-done
-grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf && echo ufw
+(others)
 
 say multicast
 ip maddr show
