@@ -11,6 +11,7 @@ import pytest
 
 from portctl.listeners import Listener
 from portctl.observe.boot import BootState
+from portctl.observe.others import BootService
 from portctl.program import Program
 from portctl.verify import wrong
 from tests.verify_cases import ALL, HTTP, HTTPS, POLICY, SSHD, Case, cases, told
@@ -176,6 +177,10 @@ def test_a_port_inside_the_ephemeral_range_is_offered_a_reservation(policy: Call
     assert case.findings(case.observed(settings=moved)) == []
 
 
+NFTABLES = BootService("nftables", "/etc/x", None, frozenset({"flushes"}))
+SHOREWALL = BootService("shorewall", "/etc/x", None, frozenset({"replaces", "denies"}))
+
+
 def test_what_would_be_gone_after_a_reboot(policy: Callable[..., Case]) -> None:
     case = policy()
     files = {"nftables/rules.nft": "rules\n"}
@@ -186,7 +191,8 @@ def test_what_would_be_gone_after_a_reboot(policy: Callable[..., Case]) -> None:
         (BootState(), "nothing of this policy"),
         (BootState(bundle={"nftables/rules.nft": "older\n"}, starts=link), "other rules"),
         (BootState(bundle=files), "does not start portctl-boot"),
-        (BootState(bundle=files, starts=link, others=(("nftables", "/etc/x"),)), "flush ruleset"),
+        (BootState(bundle=files, starts=link, others=(NFTABLES,)), "reload flush every rule"),
+        (BootState(bundle=files, starts=link, others=(SHOREWALL,)), "what it does not open stays closed",
     ):
         (finding,) = case.findings(case.observed(), boot=bad, files=files)
         assert finding.code == "not-persistent" and said in finding.message
