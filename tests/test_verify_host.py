@@ -192,7 +192,7 @@ def test_what_would_be_gone_after_a_reboot(policy: Callable[..., Case]) -> None:
         (BootState(bundle={"nftables/rules.nft": "older\n"}, starts=link), "other rules"),
         (BootState(bundle=files), "does not start portctl-boot"),
         (BootState(bundle=files, starts=link, others=(NFTABLES,)), "reload flush every rule"),
-        (BootState(bundle=files, starts=link, others=(SHOREWALL,)), "what it does not open stays closed",
+        (BootState(bundle=files, starts=link, others=(SHOREWALL,)), "what it does not open stays closed"),
     ):
         (finding,) = case.findings(case.observed(), boot=bad, files=files)
         assert finding.code == "not-persistent" and said in finding.message
