@@ -178,7 +178,7 @@ def test_a_port_inside_the_ephemeral_range_is_offered_a_reservation(policy: Call
 
 
 NFTABLES = BootService("nftables", "/etc/x", None, frozenset({"flushes"}))
-SHOREWALL = BootService("shorewall", "/etc/x", None, frozenset({"replaces", "denies"}))
+SHOREWALL = BootService("shorewall", "/etc/x", None, frozenset({"iptables", "denies"}))
 
 
 def test_what_would_be_gone_after_a_reboot(policy: Callable[..., Case]) -> None:

@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from portctl.backends import NAMES
 from portctl.templating import text
 
 _FIRST = ("ufw", "nftables", "netfilter-persistent", "ferm", "firehol")
 _OPENRC_FIRST = ("iptables", "ip6tables", "nftables")
 """Services after which portctl's own loads its rules at boot: `portctl-boot.service`, `portctl-boot.openrc`."""
-_FLAGS = ("flushes", "replaces", "denies", "by-hand")
+_FLAGS = ("flushes", "denies", "by-hand", *NAMES)
 _AT_STOP = "its stop, its restart and its reload flush"
 
 
 @dataclass(frozen=True, slots=True)
 class BootService:
     """One that is enabled. `link` is what starts it, or the script itself; `file` the rules that it loads; `flags` as
-    `templates/guard/boot-services.sh` prints them: `flushes`, `replaces`, `denies`, `by-hand`."""
+    `templates/guard/boot-services.sh` prints them: `flushes`, `denies`, `by-hand`,
+    and the names of back ends all of whose rules it empties."""
 
     name: str
     link: str
@@ -61,10 +63,10 @@ def _words(service: BootService, backend: str) -> Iterator[str]:
     flags, by_hand = service.flags, "by-hand" in service.flags
     if "flushes" in flags:
         yield f"{'it flushes' if by_hand else _AT_STOP} every rule of this host, portctl's too"
-    elif "replaces" in flags and backend == "iptables":
+    elif backend in flags:
         does = f"puts {service.file} in the place of" if service.file else "empties"
         when = "at each start but the boot, where portctl comes after it" if _first(service) else "at boot too"
-        yield f"it {does} what iptables holds, portctl's rules too, {'at boot' if by_hand else when}"
+        yield f"it {does} what {backend} holds, portctl's rules too, {'at boot' if by_hand else when}"
     if "denies" in flags:
         what = (
             f"what {service.file} denies" if service.file else "what it denies" if by_hand else "what it does not open"

@@ -1,8 +1,8 @@
 # Which services of others load or flush rules at boot, a line each: "NAME EVIDENCE FLAG…", nothing for those that are
 # off. Functions for the scripts that ask a host; `others` prints. The flags:
 #
-#   flushes    it empties everything that nft holds         denies    something in its files drops or rejects
-#   replaces   it empties or replaces iptables' tables      by-hand   an administrator's own script
+#   flushes    it empties everything that nft holds             denies    something in its files drops or rejects
+#   iptables   it empties or replaces all that iptables holds   by-hand   an administrator's own script
 if [ -d /run/systemd/system ]; then init=systemd
 elif [ -e /run/openrc/softlevel ]; then init=openrc
 elif [ -e /etc/inittab ]; then init=sysv
@@ -57,9 +57,9 @@ saved() { # FILE…, as iptables-save writes them: the flags; portctl's own chai
     found=
     for file in "$@"; do
         [ -s "$file" ] || continue
-        found="$file replaces"
+        found="$file iptables"
         if words "$file" | grep -v '^-A PORTCTL-' | grep -qE '^:[A-Z]+ DROP|[[:space:]]-j (DROP|REJECT)'; then
-            found="$file replaces denies"
+            found="$file iptables denies"
             break
         fi
     done
@@ -79,12 +79,12 @@ script() { # FILE, a script or interfaces(5): the flags of what it runs
             *nft*flush\ ruleset*) printf ' flushes' ;;
             *nft\ -f* | *nft\ --file*) lists "$given" ;;
             *nft*\ drop* | *nft*\ reject*) printf ' denies' ;;
-            *tables-restore*\ -n* | *tables-restore*\ --noflush*) saved "$given" | sed 's/^ [^ ]* replaces//' ;;
+            *tables-restore*\ -n* | *tables-restore*\ --noflush*) saved "$given" | sed 's/^ [^ ]* iptables//' ;;
             *tables-restore*)
-                printf ' replaces'
-                saved "$given" | sed 's/^ [^ ]* replaces//'
+                printf ' iptables'
+                saved "$given" | sed 's/^ [^ ]* iptables//'
                 ;;
-            *tables*\ -F* | *tables*\ --flush*) printf ' replaces' ;;
+            *tables*\ -F* | *tables*\ --flush*) printf ' iptables' ;;
             *tables*\ -P\ *DROP* | *tables*-j\ DROP* | *tables*-j\ REJECT*) printf ' denies' ;;
         esac
     done
@@ -102,7 +102,7 @@ others() {
     one nftables nft flushes
     set -- /etc/iptables/rules.v4 /etc/iptables/rules.v6
     if says /etc/default/netfilter-persistent IPTABLES_RESTORE_NOFLUSH yes; then
-        flags=$(saved "$@" | sed 's/ replaces//')
+        flags=$(saved "$@" | sed 's/ iptables//')
     else
         flags=$(saved "$@")
     fi
@@ -112,19 +112,19 @@ others() {
     flags=$(saved /etc/sysconfig/ip6tables /etc/iptables/rules6-save /var/lib/ip6tables/rules-save /etc/iptables/ip6tables.rules)
     [ -z "$flags" ] || one ip6tables ip6tables "${flags# }"
     if says /etc/ufw/ufw.conf ENABLED yes; then
-        if says /etc/default/ufw MANAGE_BUILTINS yes; then one ufw ufw replaces denies; else one ufw ufw denies; fi
+        if says /etc/default/ufw MANAGE_BUILTINS yes; then one ufw ufw iptables denies; else one ufw ufw denies; fi
     fi
-    one firewalld firewalld replaces denies
+    one firewalld firewalld iptables denies
     one foomuuri foomuuri denies
     for name in shorewall shorewall6 shorewall-lite shorewall6-lite; do
-        says /etc/$name/$name.conf STARTUP_ENABLED no || one $name $name replaces denies
+        says /etc/$name/$name.conf STARTUP_ENABLED no || one $name $name iptables denies
     done
-    if [ ! -e /etc/init.d/ferm ] || says /etc/default/ferm ENABLED yes; then one ferm ferm replaces denies; fi
-    says /etc/default/firehol START_FIREHOL no || one firehol firehol replaces denies
-    one arno-iptables-firewall arno-iptables-firewall replaces denies
-    if says /etc/default/apf-firewall RUN yes; then one apf-firewall apf replaces denies; fi
-    one apf apf replaces denies
-    [ -e /etc/csf/csf.disable ] || one csf csf replaces denies
+    if [ ! -e /etc/init.d/ferm ] || says /etc/default/ferm ENABLED yes; then one ferm ferm iptables denies; fi
+    says /etc/default/firehol START_FIREHOL no || one firehol firehol iptables denies
+    one arno-iptables-firewall arno-iptables-firewall iptables denies
+    if says /etc/default/apf-firewall RUN yes; then one apf-firewall apf iptables denies; fi
+    one apf apf iptables denies
+    [ -e /etc/csf/csf.disable ] || one csf csf iptables denies
     scripts
 }
 

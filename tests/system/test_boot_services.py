@@ -187,11 +187,11 @@ def test_the_unit_starts_after_those_that_are_said_to_come_first() -> None:
     (names,) = (line.split()[1:] for line in openrc.splitlines() if line.strip().startswith("after "))
     for service in ("ufw", "nftables", "netfilter-persistent", "ferm", "firehol"):
         assert f"{service}.service" in after
-        one = others.BootService(service, f"{WANTS}/x", None, frozenset({"replaces"}))
+        one = others.BootService(service, f"{WANTS}/x", None, frozenset({"iptables"}))
         assert "where portctl comes after it" in dict(others.trouble((one,), "iptables"))[one]
     for service in ("iptables", "ip6tables"):
         assert service in names
-        one = others.BootService(service, "/etc/runlevels/boot/x", None, frozenset({"replaces"}))
+        one = others.BootService(service, "/etc/runlevels/boot/x", None, frozenset({"iptables"}))
         assert "where portctl comes after it" in dict(others.trouble((one,), "iptables"))[one]
 
 
