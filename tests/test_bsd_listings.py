@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from portctl import cli
+from portctl import backends, cli
+from portctl.backends.ipfw.listed import read as ipfw_read
 from portctl.command import Result as Answer
 from portctl.importing import from_texts, of_observed
 from portctl.observe import Facts, Observed
 from portctl.observe.boot import BootState, boot_state
+from portctl.program import Field
 from portctl.ruleset import Ruleset
 from portctl.verify.boot import persistence
 from portctl.verify.finding import View
@@ -75,6 +77,95 @@ def test_listings_are_compared_and_asked(tmp_path: Path) -> None:
     assert said.exit_code == 0
     said = run("explain", str(tmp_path / "a.ipfw"), "--from", "198.51.100.7", "--to", "22/tcp")
     assert said.exit_code == 0 and "decided by web" in said.stdout, said.output
+
+
+ALONE = {
+    "pf": "block drop in all\npass in quick proto tcp from <office> to any port = 22 flags S/SA keep state\n",
+    "ipfw": "00100 allow tcp from table(office) to me 22 in setup keep-state :default\n65535 deny ip from any to any\n",
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_table_that_is_not_among_the_listings_is_not_empty(name: str, tmp_path: Path) -> None:
+    """What it holds is unknown, and said to be."""
+    (tmp_path / "rules").write_text(ALONE[name])
+    said = run("explain", str(tmp_path / "rules"), "--from", "198.51.100.7", "--to", "22/tcp")
+    assert "depends on" in said.stdout and "office" in said.stdout, said.output
+
+
+SHOWN = {
+    "pf": ("office.table", "   198.51.100.0/24\n  !198.51.100.66\n"),
+    "pf-T-show": ("freebsd15.T-show.office.txt", "   198.51.100.0/24\n\tCleared:     Sun Nov 22 15:53:34 2026\n"),
+    "ipfw": ("tables", "--- table(office), set(0) ---\n198.51.100.0/24 0\n"),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_contents_of_a_table_beside_the_rules(name: str, tmp_path: Path) -> None:
+    file, text = SHOWN[name]
+    (tmp_path / "rules").write_text(ALONE[name.partition("-")[0]])
+    (tmp_path / file).write_text(text)
+    said = run("explain", f"{tmp_path}/rules,{tmp_path}/{file}", "--from", "198.51.100.7", "--to", "22/tcp")
+    assert said.stdout.startswith("accept"), said.output
+    files = {str(path): path.read_text() for path in tmp_path.iterdir()}
+    assert "198.51.100" in from_texts(files).text
+
+
+def test_rules_and_translations_of_pf_are_one_rule_set(tmp_path: Path) -> None:
+    nat = 'rdr on em0 inet proto tcp from any to 192.0.2.10 port = 8080 -> 10.0.0.20 port 80\nrdr-anchor "x" all\n'
+    (tmp_path / "sr").write_text("block drop in all\npass quick inet proto tcp from any to 10.0.0.20 port = 80\n")
+    (tmp_path / "sn").write_text(nat)
+    both = f"{tmp_path}/sr,{tmp_path}/sn"
+    assert run("diff", both, both).exit_code == 0
+    said = run("explain", both, "--from", "203.0.113.9", "--to", "192.0.2.10:8080/tcp", "--in", "em0")
+    assert "10.0.0.20" in said.stdout and said.exit_code == 0, said.output
+
+
+TIMES = """\
+00100                          allow ip from any to any via lo0
+00300 Sun Nov 22 20:37:28 2026 allow tcp from 198.51.100.0/24 to me 22 in setup keep-state :default // web
+00310   3  124 Sun Nov 22 20:37:28 2026 set 3 deny ip from any to me 23
+00320   3  124 1795363448 set 3 deny ip from any to me 24
+65535   0    0          0 deny ip from any to any
+"""
+INFO = """\
+--- table(a), set(0) ---
+ kindex: 1, type: flow:src-ip,proto,dst-port, locked
+ references: 1, valtype: legacy
+ algorithm: flow:hash
+ items: 1, size: 300
+ limit: 100
+ IPv4 algorithm hash info
+  size: 64 items: 1 itemsize: 40
+--- table(b), set(0) ---
+ kindex: 2, type: addr
+ references: 1, valtype: legacy
+ algorithm: addr:radix
+ items: 0, size: 296
+"""
+
+
+def test_times_limits_and_locks_of_ipfw() -> None:
+    """`-t`, `-T`, `-at`; a table that is locked, and one that has a limit (table_show_info of tables.c)."""
+    listing = ipfw_read({"list": TIMES, "info": INFO})
+    assert not listing.foreign
+    assert [rule.number for rule in listing.rules] == [100, 300, 310, 320, 65535]
+    assert [rule.body.split()[0] for rule in listing.rules] == ["allow", "allow", "deny", "deny", "deny"]
+    assert (listing.rules[2].packets, listing.rules[2].set, listing.rules[0].packets) == (3, 3, None)
+    assert listing.tables["a"].kind == "flow:src-ip,proto,dst-port"
+    assert (listing.tables["a"].known, listing.tables["b"].known) == (False, True)
+    assert backends.load("ipfw").claims(TIMES) == "list"
+
+
+@pytest.mark.parametrize("word", ["dccp", "vmtp", "etherip", "carp", "idpr-cmtp", "a/n", "ax.25", "rohc"])
+def test_protocols_by_the_names_of_a_system(word: str) -> None:
+    for name, text in (
+        ("ipfw", f"00100 allow {word} from any to me in\n65535 deny ip from any to any\n"),
+        ("pf-freebsd", f"block drop all\npass in quick proto {word} all keep state\n"),
+    ):
+        loaded = backends.load(name).parse({"list" if name == "ipfw" else "rules": text})
+        lines = [line for chain in loaded.chains for line in chain.lines]
+        assert not loaded.foreign and not [c for x in lines for c in x.conditions if c.field is Field.UNKNOWN]
 
 
 def test_what_a_bsd_would_not_load_at_boot_is_a_finding() -> None:

@@ -183,3 +183,38 @@ def test_ah_is_a_header_of_ipv6() -> None:
         assert evaluate(ipfw.parse(listing), packet).verdict is Verdict.DROP
     listed = "00100 allow ip6 from any to any in extension header: authentication header record-state :a // x\n"
     assert evaluate(ipfw.parse({"list": listed + "65535 deny ip from any to any\n"}), packet).verdict is Verdict.ACCEPT
+
+
+CROWDED = {
+    "portctl": 1,
+    "name": "crowded",
+    "interfaces": {"many": [f"interface{k:06}" for k in range(40)], "more": [f"other{k:010}" for k in range(30)]},
+    "ports": {"scattered": [f"{k}-{k + 1}/tcp+udp" for k in range(20000, 20150, 3)]},
+    "services": {
+        "s": {"ports": "scattered", "source_ports": "scattered", "from": "any", "in": "many", "owner": "o" * 90}
+    },
+    "egress": {"e": {"ports": "scattered", "to": "any", "out": "many", "user": "u" * 30}},
+    "forwards": {
+        "f": {"ports": "scattered", "source_ports": "scattered", "from": "any", "in": "many", "out": "more"},
+        "l": {"ports": "22/tcp", "from": "any", "in": "many", "target": ":2222"},
+        "m": {"ports": "any", "from": "10.0.0.0/8", "in": "many", "out": "more", "masquerade": "192.0.2.1"},
+    },
+    "block": [{"from": "203.0.113.0/24", "ports": "scattered", "in": "many"}],
+    "defaults": {"outbound": "drop", "forward": "drop"},
+}
+
+
+def test_no_line_is_longer_than_ipfw_reads() -> None:
+    """Lines of 1,023 bytes (BUFSIZ, main.c), 30 ports at an end, and instructions of 255 words in all: each interface
+    takes 6, two ports one."""
+    ruleset = generate.ruleset(CROWDED)
+    assert ruleset is not None and not ipfw.gaps(ruleset, Ability())
+    written = ipfw.render(ruleset, Ability())
+    for line in written["rules"].splitlines():
+        assert len(line.encode()) < 1024, line
+        lists = re.findall(r" (\d[\d-]*(?:,[\d-]+)+) ", line.partition(" // ")[0])
+        assert max((len(text.split(",")) for text in lists), default=0) <= 30, line
+        words = 6 * len(re.findall(r" (?:recv|xmit) ", line)) + sum(len(text.split(",")) + 1 for text in lists)
+        assert words <= 200, line
+    forced = {"ipfw": ipfw.differences(ruleset, Ability())}
+    assert not proof.proofs(ruleset, {"ipfw": ipfw.parse(written)}, forced)["ipfw"].problems

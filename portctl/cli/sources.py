@@ -190,6 +190,10 @@ def _listings(texts: Mapping[str, str]) -> Listings:
             strange.append(Problem("bad-file", f"`{path}` is no listing of rules that portctl knows"))
             continue
         name, listing = claims[0]
+        if listing == "members":  # of a table that the file is called after
+            listing, text = "tables", f"table {people.table_of(path)}\n{text}"
+        if listing == "tables" and listing in found.get(name, {}):
+            text = f"{found[name].pop(listing).rstrip()}\n{text}"
         if listing in found.setdefault(name, {}):
             strange.append(Problem("bad-file", f"`{path}` is a second listing of the same kind"))
         found[name][listing] = text

@@ -53,6 +53,12 @@ def _place_of(chain: str) -> int:
     return _HOOKS.index(chain) if chain in _HOOKS else len(_HOOKS)
 
 
+def table_of(name: str) -> str:
+    """The table that a file is called after: `office.table`, `host.T-show.office.txt`."""
+    stem = re.sub(r"\.(?:txt|table|list)$", "", name.rsplit("/", 1)[-1])
+    return stem.rpartition("T-show.")[2]
+
+
 def is_listing(text: str) -> bool:
     return re.search(r"^Chain \S+ \((policy \S+|\d+ references)", text, re.M) is not None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from portctl.backends.ipfw.listed import TIME
+
 _ACTIONS = (
     "allow|accept|pass|permit|deny|drop|count|check-state|skipto|reject|reset6?|unreach6?|abort6?|nat|divert|tee|fwd"
     "|forward|pipe|queue|netgraph|ngtee|call|return|reass|setfib|setdscp|tcp-setmss|eaction-\\S+"
 )
-_LISTED = re.compile(rf"^\d{{5}}(?: +\d+ +\d+)?(?: set \d+)? (?:prob [\d.]+ )?(?:{_ACTIONS})\b", re.M)
+_LISTED = re.compile(rf"^\d{{5}} +(?:\d+ +\d+ +)?(?:{TIME} +)?(?:set \d+ )?(?:prob [\d.]+ )?(?:{_ACTIONS})\b", re.M)
 _WRITTEN = re.compile(rf"^(?:ipfw (?:-q )?)?add (?:\d+ )?(?:set \d+ )?(?:prob [\d.]+ )?(?:{_ACTIONS})\b", re.M)
 _TABLE = re.compile(r"^--- table\(\S+\), set\(\d+\) ---$", re.M)
 _NAT = re.compile(r"^(?:ipfw )?nat \S+ config ", re.M)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from portctl.backends.ipfw.layout import BROADCAST
 from portctl.net import Family, Ranges
 
-_LISTED = re.compile(r"(\d{5}) +(?:(\d+) +(\d+) +|\d+ +)?(?:set (\d+) )?(\S.*?) *$")
+TIME = r"(?:\d+|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})"
+"""When a rule was last used, as a number (`-T`) or as ctime(3) has it (`-t`; blanks for one that never was)."""
+_LISTED = re.compile(rf"(\d{{5}}) +(?:(\d+) +(\d+) +)?(?:{TIME} +)?(?:set (\d+) )?(\S.*?) *$")
 _ADDED = re.compile(r"add (\d+) (?:set (\d+) )?(\S.*?) *$")
 _TABLE = re.compile(r"--- table\((\S+)\), set\((\d+)\) ---$")
 _ENTRIES = re.compile(r"^table (\S+) add (\S+)\n(?:table \1 add \S+\n)*", re.M)
@@ -38,6 +40,8 @@ class Table:
 
     kind: str = "addr"
     entries: list[tuple[str, str]] = field(default_factory=list)
+    known: bool = False
+    """Something told what it holds: where only rules are listed, nobody knows."""
     made: dict[str | None, dict[Family, Ranges]] = field(default_factory=dict)
     """Sets already read, by the value asked for."""
 
@@ -54,6 +58,8 @@ class Listing:
     nat: dict[str, str] = field(default_factory=dict)
     one_pass: bool = False
     foreign: list[str] = field(default_factory=list)
+    told: bool = False
+    """Whether the table under way was known before: `info` does not say what one holds."""
 
     names: dict[str, Table] = field(default_factory=dict)
     """`tables` by the names that stand in the text."""
@@ -69,8 +75,9 @@ def read(listings: Mapping[str, str]) -> Listing:
     listing = Listing()
     for name, text in listings.items():
         if name.endswith(".table"):
-            entries = listing.table(f"portctl_{name.removesuffix('.table')}").entries
-            entries += [(line, "0") for line in text.splitlines()]
+            table = listing.table(f"portctl_{name.removesuffix('.table')}")
+            table.entries += [(line, "0") for line in text.splitlines()]
+            table.known = True
             continue
         number = at = 0
         for block in _ENTRIES.finditer(text):  # nearly all of a rendered file
@@ -98,7 +105,8 @@ def _line(listing: Listing, line: str, number: int, current: str) -> str:
     if line.startswith(_DISABLED):
         listing.disabled.append(line)
     elif found := _TABLE.match(line):
-        listing.table(found[1])
+        table = listing.table(found[1])
+        listing.told, table.known = table.known, True
         return found[1]
     elif line.startswith("## Dynamic rules"):
         listing.dynamic.append(line)
@@ -135,9 +143,11 @@ def _rule(
 def _of_table(listing: Listing, line: str, name: str) -> None:
     table = listing.table(name)
     if line.startswith(" "):
-        if found := re.match(r" kindex: \d+, type: (\S+)", line):
-            table.kind = found[1]
-        elif not re.match(r" +(references|algorithm|items|IPv[46] algorithm|items|buckets|hsize)", line):
+        if found := re.match(r" kindex: \d+, type: (\S+?)(?:, locked)?$", line):
+            table.kind, table.known = found[1], listing.told
+        elif line.startswith(" items: 0,"):
+            table.known = True
+        elif not re.match(r" +(references|(IPv[46] )?algorithm|items|limit|size|buckets|hsize)\b", line):
             listing.foreign.append(line)
         return
     key, _, value = line.partition(" ")
@@ -153,7 +163,8 @@ def _written(listing: Listing, line: str, number: int) -> None:
             text = text.replace(" ipv6 from ", " ip6 from ", 1)
         listing.rules.append(_rule(found[1].zfill(5), found[2], text, number))
     elif words[0] == "table" and len(words) > 3 and words[2] == "create":
-        listing.table(words[1]).kind = words[words.index("type") + 1] if "type" in words else "addr"
+        table = listing.table(words[1])
+        table.kind, table.known = words[words.index("type") + 1] if "type" in words else "addr", True
     elif words[0] == "table" and len(words) > 3 and words[2] == "add":
         entries = listing.table(words[1]).entries
         entries += [(words[3], words[4] if len(words) > 4 else "0")]

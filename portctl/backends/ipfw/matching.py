@@ -26,6 +26,15 @@ def bodies(
     `flows`: these instead of the rule's. `starts`: of TCP only what starts a connection; a rule for every protocol then
     becomes two. What cannot be asked on the way in (`xmit`) is left out there.
     """
+    for arriving in words.few(rule.interfaces):
+        for leaving in words.few(rule.out_interfaces if way == "out" else ()):
+            part = replace(rule, interfaces=arriving, out_interfaces=leaving)
+            yield from _bodies(layout, part, way, starts, flows, more)
+
+
+def _bodies(
+    layout: Layout, rule: Rule, way: str, starts: bool, flows: tuple[Flow, ...] | None, more: str
+) -> Iterator[Body]:
     wanted = rule.flows if flows is None else flows
     if wanted is None:
         if starts:
@@ -65,7 +74,7 @@ def _body(
     options = [
         way,
         words.interfaces("recv", rule.interfaces),
-        words.interfaces("xmit", rule.out_interfaces) if way == "out" else "",
+        words.interfaces("xmit", rule.out_interfaces),
         f"uid {rule.user}" if rule.user is not None else "",
         asked,
         more,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import product
 from typing import TYPE_CHECKING
 
 from portctl.backends.ipfw import words
@@ -65,9 +66,9 @@ def arriving_for(layout: Layout, translation: Translation, device: str | None, f
     devices = translation.interfaces if device is None else (device,)
     for flow in translation.flows or ():
         asked = flags if flow.protocol == TCP else ""
-        for source_ports, ports in words.port_lists(flow):
+        for (source_ports, ports), names in product(words.port_lists(flow), words.few(devices)):
             parts = [words.protocol(flow.protocol), "from", source, source_ports, "to", there, ports, "in"]
-            yield " ".join(part for part in (*parts, words.interfaces("recv", devices), asked) if part)
+            yield " ".join(part for part in (*parts, words.interfaces("recv", names), asked) if part)
 
 
 def aliases(translation: Translation) -> list[str]:
@@ -174,12 +175,13 @@ def _asked(layout: Layout, at: Pass, rule: Rule, translation: Translation) -> tu
     """What happens to the packets that an entry has turned, and which they are."""
     if translation.target is None:
         return f"skipto @to-{rule.name}@", list(arriving_for(layout, translation, None, words.START))
-    lines = [_tagged(layout, at, rule, flow) for flow in translation.flows or ()]
+    leaving = list(words.few(rule.out_interfaces if at.way == "out" else ()))
+    lines = [_tagged(layout, at, rule, flow, names) for flow in translation.flows or () for names in leaving]
     return (f"skipto @{leave_block(rule.name)}@" if at.state else "allow"), lines
 
 
-def _tagged(layout: Layout, at: Pass, rule: Rule, flow: Flow) -> str:
-    out = words.interfaces("xmit", rule.out_interfaces) if at.way == "out" else ""
+def _tagged(layout: Layout, at: Pass, rule: Rule, flow: Flow, devices: tuple[str, ...]) -> str:
+    out = words.interfaces("xmit", devices)
     asked = words.START if flow.protocol == TCP else ""
     marked = f"tagged {tag(layout.ruleset, rule.name)}"
     source = layout.addresses(rule.source, f"from-{rule.name}")
@@ -272,9 +274,10 @@ def leaving(layout: Layout) -> None:
         if name in masquerades:
             devices = leaving_by(layout.ruleset, name)
             for number, text in _sources(layout, masquerades[name]):
-                out = words.interfaces("xmit", (text.removeprefix("if "),) if text.startswith("if ") else devices)
                 source = _masqueraded(layout, name)
-                layout.add(block, f"nat {number}", f"ip4 from {source} to any out {out}".rstrip(), _why(name))
+                for names in words.few((text.removeprefix("if "),) if text.startswith("if ") else devices):
+                    body = f"ip4 from {source} to any out {words.interfaces('xmit', names)}".rstrip()
+                    layout.add(block, f"nat {number}", body, _why(name))
         layout.add(block, "allow", "ip from any to any", _why(name))
 
 

@@ -13,13 +13,10 @@ from portctl.backends.ipfw.tables import NO_PACKET, asked, either, flows, networ
 from portctl.net import Family, Ranges
 from portctl.program import Condition, Field
 from portctl.ruleset import ACK, FIN, ICMP, ICMPV6, LOOPBACK, RST, SYN
-from portctl.services import PROTOCOLS, by_name
+from portctl.services import LISTED_PROTOCOLS, PROTOCOLS, by_name
 
 Way = Literal["in", "out"]
-_PROTOCOLS = {
-    **PROTOCOLS, "tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmp6": 58, "ipv6-icmp": 58, "igmp": 2, "gre": 47,
-    "esp": 50, "ah": 51, "ospf": 89, "carp": 112, "vrrp": 112, "pim": 103, "ipencap": 4, "ipv6": 41, "l2tp": 115,
-}  # fmt: skip
+_PROTOCOLS = {**LISTED_PROTOCOLS, **PROTOCOLS}
 _FLAGS = {"fin": FIN, "syn": SYN, "rst": RST, "psh": 8, "ack": ACK, "urg": 32}
 _STATEFUL = ("keep-state", "limit", "record-state", "set-limit")
 _PLAIN = ("frag", "ipoptions", "tcpoptions", "iplen", "iptos", "gid", "jail", "dscp", "fib", "flow-id", "tcpdatalen",
@@ -234,6 +231,8 @@ class Reader:
             if name == OPEN:
                 return [NO_PACKET]  # run-time contents: never part of a program
             table = self.listing.table(name)
+            if not table.known:
+                return [Condition(Field.UNKNOWN, f"flow table({name})")]
             ways = list(flows(table, value.removeprefix("tag=") if value else None)) if ":" in table.kind else []
             return [either(ways)]
         if word in ("ext6hdr", "extension"):
@@ -266,6 +265,8 @@ class Reader:
             by_address = re.match(r"[0-9]+\.|.*:", name)
             return [Condition(Field.UNKNOWN, f"{word} {name}") if by_address else _device(side, name)]
         table = self.listing.table(name.removeprefix("table(").removesuffix(")").partition(",")[0])
+        if not table.known:
+            return [Condition(Field.UNKNOWN, f"{word} {name}")]
         rule.argument += [(_device(side, key), value) for key, value in table.entries]
         return [either([(_device(side, key),) for key, _ in table.entries])]
 
@@ -275,6 +276,8 @@ class Reader:
             if where in ("dst-ip", "src-ip"):
                 side = Field.SOURCE if where == "src-ip" else Field.DESTINATION
                 return [asked(self.listing, f"table({table})", side)]
+            return [Condition(Field.UNKNOWN, f"lookup {where} {table}")]
+        if not self.listing.table(table).known:
             return [Condition(Field.UNKNOWN, f"lookup {where} {table}")]
         side = Field.PORT if where == "dst-port" else Field.SOURCE_PORT
         found = numbers(self.listing.table(table))

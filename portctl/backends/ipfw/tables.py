@@ -78,6 +78,8 @@ def asked(listing: Listing, spec: str, side: Field) -> Condition:
     name, _, value = spec.removeprefix("table(").removesuffix(")").partition(",")
     if name.startswith(LIVE):
         return Condition(Field.LIVE if side is Field.SOURCE else Field.LIVE_DESTINATION, name.removeprefix(LIVE))
+    if not listing.table(name).known:
+        return Condition(Field.UNKNOWN, spec)
     found = addresses(listing.table(name), value.removeprefix("tag=") if value else None)
     ways = [(Condition(side, found[family], family=family),) for family in FAMILIES if found[family]]
     return either(ways) if ways else NO_PACKET

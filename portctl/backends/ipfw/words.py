@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from portctl.net import ANYWHERE, FAMILIES, Addresses, network_texts
@@ -14,7 +14,11 @@ PROTOCOLS = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "ipv6-icmp", SCTP: "s
 START = "tcpflags syn,!fin,!ack,!rst"
 """`setup` would admit SYN with FIN or RST."""
 MOST_PORTS = 30
-"""Ports or ranges in one rule; the kernel refuses more."""
+"""Ports or ranges at one end of a rule; the kernel refuses more."""
+MOST_AT_BOTH = 15
+"""Ports or ranges at each end where both name some."""
+MOST_INTERFACES = 8
+"""In one rule, each way: ipfw reads lines of 1,023 bytes (BUFSIZ, main.c), into rules of 255 words (ipfw2.c)."""
 LONGEST_COMMENT = 80
 """Bytes; ipfw takes 83."""
 IPV6_ENCAPSULATED = 41
@@ -58,15 +62,16 @@ def ports(pairs: Iterable[tuple[int, int]]) -> str:
 
 def port_lists(flow: Flow) -> list[tuple[str, str]]:
     """(source ports, destination ports) of one flow, in as many rules as their number asks for; "" is every port."""
+    most = MOST_PORTS if EVERY_PORT in (flow.source_ports, flow.ports) else MOST_AT_BOTH
     sides = [
-        [""] if ranges == EVERY_PORT else [ports(part) for part in _parts(list(ranges.pairs()))]
+        [""] if ranges == EVERY_PORT else [ports(part) for part in _parts(list(ranges.pairs()), most)]
         for ranges in (flow.source_ports, flow.ports)
     ]
     return [(source, target) for source in sides[0] for target in sides[1]]
 
 
-def _parts(pairs: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
-    return [pairs[k : k + MOST_PORTS] for k in range(0, len(pairs), MOST_PORTS)]
+def _parts(pairs: Sequence[tuple[int, int]], most: int) -> list[Sequence[tuple[int, int]]]:
+    return [pairs[k : k + most] for k in range(0, len(pairs), most)]
 
 
 def types(flow: Flow) -> str:
@@ -83,6 +88,11 @@ def interfaces(word: str, names: tuple[str, ...]) -> str:
     if not parts:
         return ""
     return parts[0] if len(parts) == 1 else "{ " + " or ".join(parts) + " }"
+
+
+def few(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Interfaces in as many rules as their number asks for; () is every interface."""
+    yield from (names[k : k + MOST_INTERFACES] for k in range(0, max(1, len(names)), MOST_INTERFACES))
 
 
 def inline(addresses: Addresses) -> str | None:

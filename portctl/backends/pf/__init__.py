@@ -28,6 +28,8 @@ from portctl.ruleset import Ruleset
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 _TABLES = 'pfctl -sT | while read -r t; do echo "table $t"; pfctl -t "$t" -T show; done'
 _SERVICES = "cat /etc/services"
+_USERS = "getent passwd || cat /etc/passwd && dscl . -list /Users UniqueID | awk '{ print $1 \":*:\" $2 }'"
+"""macOS has no getent(1), and in /etc/passwd only the system's own users."""
 _QUIET = "{} 2>/dev/null || :"
 
 
@@ -62,6 +64,7 @@ class Pf:
             "interfaces": Command(("pfctl", "-vs", "Interfaces")),
             "ifconfig": Command(("ifconfig", "-a")),
             "services": Command(("sh", "-c", _QUIET.format(_SERVICES))),
+            "users": Command(("sh", "-c", f"{{ {_USERS}; }} 2>/dev/null || :")),
         }
 
     def parse(self, listings: Mapping[str, str]) -> Program:

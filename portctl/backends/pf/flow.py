@@ -336,7 +336,7 @@ def _destination(reading: Reading, spec: Spec, addresses: list[str], port: tuple
     try:
         number = _port(reading, spec, port)
         if text.startswith("<"):
-            members = reading.world.tables[text[1:-1]]
+            members = reading.world.members(text[1:-1])
             text = str(_address(members))
     except (Unclear, ValueError, LookupError) as error:
         return (Unknown(f"rdr to {' '.join(addresses)}: {error}"),)

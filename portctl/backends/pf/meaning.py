@@ -8,7 +8,7 @@ from itertools import product
 
 from portctl.backends.pf.grammar import Spec
 from portctl.backends.pf.names import CODES, CODES6, FLAGS, PROTOCOLS, TYPES, TYPES6
-from portctl.backends.pf.world import LIVE, NOWHERE, Unclear, World, network
+from portctl.backends.pf.world import LIVE, Unclear, World, network
 from portctl.net import FAMILIES, Addresses, Ranges
 from portctl.program import Condition, Field
 from portctl.ruleset import ICMPV6, LOOPBACK, TCP, UDP
@@ -94,10 +94,10 @@ def _protocol(spec: Spec, _world: World, _tags: Tags) -> Iterator[Condition]:
 def _hosts(spec: Spec, world: World, _tags: Tags) -> Iterator[Condition]:
     for hosts, where in ((spec.sources, Field.SOURCE), (spec.destinations, Field.DESTINATION)):
         for negated, text in hosts:
-            yield from _host(world, where, negated, text)
+            yield from _host(world, where, negated, text, spec.others)
 
 
-def _host(world: World, where: Field, negated: bool, text: str) -> Iterator[Condition]:
+def _host(world: World, where: Field, negated: bool, text: str, others: bool) -> Iterator[Condition]:
     if text == "any":
         return
     if text.startswith(f"<{LIVE}"):
@@ -120,12 +120,12 @@ def _host(world: World, where: Field, negated: bool, text: str) -> Iterator[Cond
             negated,
         )
         return
-    yield from within(where, _addresses(world, text), negated)
+    yield from within(where, _addresses(world, text, others), negated)
 
 
-def _addresses(world: World, text: str) -> Addresses:
+def _addresses(world: World, text: str, others: bool) -> Addresses:
     if text.startswith("<"):
-        return world.tables.get(text[1:-1], NOWHERE)
+        return world.members(text[1:-1], others)
     if text.startswith("("):
         return world.dynamic(text[1:-1])
     if text == "urpf-failed" or text == "no-route" or text.startswith("route "):
@@ -210,12 +210,12 @@ def _flags(spec: Spec, _world: World, _tags: Tags) -> Iterator[Condition]:
         )
 
 
-def _users(spec: Spec, _world: World, _tags: Tags) -> Iterator[Condition]:
+def _users(spec: Spec, world: World, _tags: Tags) -> Iterator[Condition]:
     for operator, *names in spec.users:
         if operator == "=":
             if protocol(spec) not in (TCP, UDP):
                 yield Condition(Field.PROTOCOL, Ranges.of([(TCP, TCP), (UDP, UDP)]))
-            yield Condition(Field.USER, names[0])
+            yield Condition(Field.USER, world.users.get(names[0], names[0]))
         else:
             yield Condition(Field.UNKNOWN, f"user {operator} {' '.join(names)}")
 

@@ -5,15 +5,10 @@ Sources: pf.conf(5), icmp(4) and icmp6(4) of OpenBSD and FreeBSD, /etc/protocols
 
 from __future__ import annotations
 
-from portctl.ruleset import ICMP, ICMPV6, IGMP, SCTP, TCP, UDP
+from portctl.services import LISTED_PROTOCOLS
 from portctl.services import PROTOCOLS as IANA
 
-PROTOCOLS = {
-    **IANA,
-    **{"icmp": ICMP, "igmp": IGMP, "tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp6": ICMPV6, "ipv6-icmp": ICMPV6},
-    **{"ipencap": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "ospfigp": 89, "ipip": 94, "pim": 103},
-    **{"carp": 112, "vrrp": 112, "l2tp": 115, "pfsync": 240, "etherip": 97, "ip": 0, "egp": 8, "rsvp": 46, "eigrp": 88},
-}
+PROTOCOLS = {**LISTED_PROTOCOLS, **IANA}
 TYPES = {
     **{"echorep": 0, "unreach": 3, "squench": 4, "redir": 5, "althost": 6, "echoreq": 8, "routeradv": 9},
     **{"routersol": 10, "timex": 11, "paramprob": 12, "timereq": 13, "timerep": 14, "inforeq": 15, "inforep": 16},
@@ -56,6 +51,16 @@ _PORTS = {
 }
 PORTS = {name: frozenset({number}) for name, number in _PORTS.items()}
 """Names of FreeBSD's services database that are often met. A host's own database goes before them."""
+
+
+def users(text: str) -> dict[str, str]:
+    """{number: name} of passwd(5); of several names the first, as getpwuid(3) has it."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        words = line.split(":")
+        if len(words) > 2 and words[2].isdigit():
+            found.setdefault(words[2], words[0])
+    return found
 
 
 def services(text: str) -> dict[str, frozenset[int]]:

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from portctl.backends.pf.flow import Reading, chains
 from portctl.backends.pf.grammar import Spec, rule
 from portctl.backends.pf.lexer import Text, Unreadable, lines, tokens, unquoted
-from portctl.backends.pf.names import services
+from portctl.backends.pf.names import services, users
 from portctl.backends.pf.world import LIVE, World, contents, ifconfig
 from portctl.program import Program
 
 SILENT = ("set", "scrub", "no scrub", "scrub-anchor", "queue", "altq", "antispoof", "Loading anchor")
 """First words of lines that hold no rule that decides."""
+
+
+NAMED = re.compile(r"(?:[-cpairhC]{6,7}\t)?[A-Za-z_][\w.-]*(?:\t\S+)?")
+"""A table's name as `pfctl -sT` prints it, or with its flags, and its anchor, as `-vsT` does."""
 
 
 @dataclass(slots=True)
@@ -30,8 +34,8 @@ class Found:
 
 
 def parse(listings: Mapping[str, str]) -> Program:
-    """The loaded rules. Listings: `rules`, `translations`, `tables`, `interfaces`, `ifconfig`, `services` as asked by
-    `questions`; or `pf.conf` with the files that it names."""
+    """The loaded rules. Listings: `rules`, `translations`, `tables`, `interfaces`, `ifconfig`, `services`, `users` as
+    asked by `questions`; or `pf.conf` with the files that it names."""
     found = read(listings)
     reading = Reading(found.world, tuple(found.skipped))
     program = chains(reading, found.rules, found.translations)
@@ -40,9 +44,10 @@ def parse(listings: Mapping[str, str]) -> Program:
 
 
 def read(listings: Mapping[str, str]) -> Found:
-    found = Found(World(ports=services(listings.get("services", ""))))
+    found = Found(World(ports=services(listings.get("services", "")), users=users(listings.get("users", ""))))
     ifconfig(listings.get("ifconfig", ""), found.world)
     _tables(found, listings.get("tables", ""))
+    found.world.defined = "rules" in listings and "tables" in listings  # a host was asked for all of them
     for line in listings.get("interfaces", "").splitlines():
         if line.endswith(" (skip)"):
             found.skipped.append(line.split()[0])
@@ -62,12 +67,14 @@ def read(listings: Mapping[str, str]) -> Found:
 
 
 def _tables(found: Found, text: str) -> None:
-    """`table NAME`, then its addresses as `-T show` prints them."""
+    """`table NAME`, then its addresses as `-T show` prints them. What `-sT` and `-vvsT` print are names alone."""
     name = ""
     for line in text.splitlines():
         if line.startswith("table "):
             name = line.split()[1]
             found.members.setdefault(name, [])
+        elif NAMED.fullmatch(line) or line.startswith("\t"):
+            name = ""
         elif line.strip() and name:
             found.members[name].append(line.strip().replace("! ", "!"))
         elif line.strip():
@@ -87,6 +94,7 @@ def _statements(found: Found, text: str, files: Mapping[str, str]) -> None:
             found.foreign.append(line.text)
             spec = _unknown(line)
         if spec is None:
+            found.world.defined |= line.text.startswith(("table ", "set "))
             continue
         spec.packets, spec.bytes = line.packets, line.bytes
         if nested:

@@ -34,14 +34,25 @@ class Interface:
 @dataclass(slots=True)
 class World:
     tables: dict[str, Addresses] = field(default_factory=dict)
+    defined: bool = False
+    """A table that is not among them was never defined, and is empty. Otherwise it was not asked for."""
     live: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Members of portctl's live groups, by the group."""
     groups_of: dict[str, str] = field(default_factory=dict)
     """The live group of a table whose name is not `portctl-live-GROUP`, as too long."""
     ports: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
+    """The name of each user by the number, which is what pfctl prints."""
     interfaces: dict[str, Interface] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Members of interface groups."""
+
+    def members(self, table: str, elsewhere: bool = False) -> Addresses:
+        """What a table holds. `elsewhere`: it may be an anchor's own. Raises `Unclear` where nothing tells."""
+        hidden = elsewhere or table.startswith("__automatic_")  # the optimizer's, which `pfctl -sT` does not list
+        if table not in self.tables and (hidden or not self.defined):
+            raise Unclear(f"<{table}>")
+        return self.tables.get(table, NOWHERE)
 
     def live_group(self, table: str) -> str:
         """The group whose members a table `portctl-live-…` holds."""
