@@ -1,5 +1,5 @@
-"""A FreeBSD, OpenBSD or macOS machine to apply to: portctl's scripts run for real, by dash, in mount namespaces of
-their own that share one root; the tools of the system are stand-ins (`fake_bsd`, `fake_ipfw`).
+"""A FreeBSD, OpenBSD or macOS machine to apply to: portctl's scripts run for real, by dash, in a mount namespace of
+the machine's own; the tools of the system are stand-ins (`fake_bsd`, `fake_ipfw`).
 
 /etc, /var, /dev and /Library are folders of the test. Nothing outside of them is changed, and no packet filter is there
 to be loaded.
@@ -7,12 +7,13 @@ to be loaded.
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from portctl.command import Command, HostError, Result
 from tests import fake_bsd, fake_ipfw
 
-ENTER = """
+MAKE = """
 mount --make-rprivate / 2>/dev/null
 machine=$0
 for name in "$machine"/root/dev/*; do mount --bind /dev/null "$name" || exit 90; done
@@ -35,7 +36,7 @@ for name in "$machine"/bin/*; do
     done
 done
 mount --bind "$machine/bin" "$machine/root/usr/local/sbin" || exit 90
-exec chroot "$machine/root" "$@"
+exec chroot "$machine/root" sh -c "echo ready; exec cat"
 """
 OWN = ("dev", "etc", "var", "Library", "boot")
 """Folders of the root that are the machine's own; the others are those of the real one."""
@@ -59,19 +60,47 @@ em0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500
 
 
 @dataclass(frozen=True)
+class Inside:
+    """The namespaces of a machine and its root, by open files: they end with this, and what runs there."""
+
+    fds: tuple[int, ...]
+
+    def prefix(self) -> tuple[str, ...]:
+        """What to put before a command, so that it runs on the machine."""
+        *user, mount, root = (f"/proc/self/fd/{fd}" for fd in self.fds)
+        users = [f"--user={user[0]}", "--preserve-credentials"] if user else []
+        return ("nsenter", *users, f"--mount={mount}", f"--root={root}", f"--wd={root}", "--")
+
+
+def made(folder: Path) -> Inside:
+    """Mounts the root of a machine. The process that does it is not needed afterwards."""
+    user = os.geteuid() != 0
+    unshare = ("unshare", *(("-r",) if user else ()), "-m", "sh", "-c", MAKE, str(folder))
+    with subprocess.Popen(unshare, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdin is not None and first.stdout is not None
+        assert first.stdout.readline() == b"ready\n", "the root of the machine could not be mounted"
+        names = (*(("ns/user",) if user else ()), "ns/mnt", "root")
+        inside = Inside(tuple(os.open(f"/proc/{first.pid}/{name}", os.O_RDONLY) for name in names))
+        first.stdin.close()
+    for fd in inside.fds:
+        weakref.finalize(inside, os.close, fd)
+    return inside
+
+
+@dataclass(frozen=True)
 class Room:
     """One such machine. `lost` names the verb of the guard script at which the connection to it breaks."""
 
     folder: Path
+    inside: Inside
     name: str = "room"
     lost: str = ""
 
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "state").read_text())
-        return found
+        return fake_ipfw.read(str(self.folder / "state"))
 
     def change(self, **more: object) -> None:
-        (self.folder / "state").write_text(json.dumps(self.state() | more))
+        fake_ipfw.write(str(self.folder / "state"), self.state() | more)
 
     def file(self, path: str) -> Path:
         return self.folder / "root" / path.lstrip("/")
@@ -80,13 +109,13 @@ class Room:
         if self.lost and command.argv[:3] == ("sh", "-s", "--") and command.argv[3] == self.lost:
             raise HostError("the connection is gone")
         argv = [shutil.which("dash") or "sh" if command.argv[0] == "sh" else command.argv[0], *command.argv[1:]]
-        unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
         done = subprocess.run(
-            [*unshare, "sh", "-c", ENTER, str(self.folder), *argv],
+            [*self.inside.prefix(), *argv],
             input=command.stdin,
             capture_output=True,
             timeout=timeout,
             check=False,
+            pass_fds=self.inside.fds,
             env={"PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
         )
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -127,12 +156,11 @@ def room(folder: Path, system: str, pf: bool = True) -> Room:
     if system == "OpenBSD":
         settings |= {"net.inet.tcp.slowhz": "2", "net.inet.tcp.keepidle": "14400"}
     kept = {k: v for k, v in state["sysctl"].items() if not pf}
-    (folder / "state").write_text(json.dumps(state | {"sysctl": kept | settings}))
+    fake_ipfw.write(str(folder / "state"), state | {"sysctl": kept | settings})
     for name in ("null", *(("pf",) if pf else ())):
         (root / "dev" / name).touch()
-    tools = {
-        name: f'exec {sys.executable} -I -S {fake_bsd.__file__} {folder}/state {name} "$@"' for name in ("sysctl",)
-    }
+    started = shlex.join([sys.executable, "-I", "-S", "-c", fake_bsd.START, str(Path(fake_bsd.__file__).parent)])
+    tools = {"sysctl": f'exec {started} {folder}/state sysctl "$@"'}
     if system == "FreeBSD":
         tools["daemon"] = 'shift; setsid "$@" </dev/null >/dev/null 2>&1 &'
         tools["sockstat"] = "exit 1"
@@ -154,4 +182,4 @@ def room(folder: Path, system: str, pf: bool = True) -> Room:
     (root / "etc/rc.conf").write_text('hostname="room"\nsshd_enable="YES"\n' if system == "FreeBSD" else "pf=YES\n")
     (root / "etc/pf.conf").write_text("# as installed\nset skip on lo0\npass\n")
     (root / "etc/passwd").write_text("root:*:0:0::/root:/bin/sh\n")
-    return Room(folder)
+    return Room(folder, made(folder))

@@ -2,20 +2,22 @@
 
 What is loaded is kept in a file. `pfctl` reads a rule file as pf.conf(5) says, as far as portctl writes such files, and
 lists it as pfctl does: lists in braces become rules of their own, `any to any` becomes `all`, numbers stay numbers.
-Run as `fake_bsd.py STATE TOOL ARGUMENTS`.
+Run by `START`. The scripts start it hundreds of times: it imports as little as it can.
 """
 
 from __future__ import annotations
 
 import fcntl
 import itertools
-import json
-import re
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import fake_bsd; sys.exit(fake_bsd.main())"
+"""How it is started: imported, so that it is compiled once. Arguments: its folder, the state, the tool, its words."""
 EMPTY: dict[str, Any] = {
     "pf": {"enabled": False, "rules": [], "nat": [], "tables": {}, "skip": []},
     "refuse": "",
@@ -23,6 +25,11 @@ EMPTY: dict[str, Any] = {
     "garble": "",
     "log": [],
 }
+
+
+def content(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes as long to import as all the rest
+        return file.read()
 
 
 def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
@@ -51,7 +58,7 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
 
 
 def load(state: dict[str, Any], words: list[str], given: str) -> int:
-    text = given if words[-1] == "-" else Path(words[-1]).read_text()
+    text = given if words[-1] == "-" else content(words[-1])
     if state["refuse"] and state["refuse"] in text:
         print("stdin:7: syntax error", file=sys.stderr)
         return 1
@@ -69,6 +76,8 @@ def load(state: dict[str, Any], words: list[str], given: str) -> int:
 
 def read(text: str) -> dict[str, Any]:
     """The rules as they are listed, the translations, the tables with their contents, the skipped interfaces."""
+    import re
+
     found: dict[str, Any] = {"rules": [], "nat": [], "tables": {}, "skip": []}
     for line in text.splitlines():
         first = line.split(" ")[0]
@@ -78,7 +87,7 @@ def read(text: str) -> dict[str, Any]:
             members = re.search(r"\{(.*)\}", line)
             listed = members[1].replace(",", " ").split() if members else []
             for file in re.findall(r'file "([^"]+)"', line):
-                listed += [x for x in Path(file).read_text().split() if not x.startswith("#")]
+                listed += [x for x in content(file).split() if not x.startswith("#")]
             found["tables"][name[1]] = listed
         elif line.startswith("set skip on "):
             found["skip"] += [word for word in line.split()[3:] if word not in "{}"]
@@ -91,6 +100,8 @@ def read(text: str) -> dict[str, Any]:
 
 def expanded(line: str) -> list[str]:
     """One rule for each choice of the lists in braces."""
+    import re
+
     quoted = re.split(r'("[^"]*")', line)
     parts = re.split(r"\{([^{}]*)\}", quoted[0])
     lists = [part.replace(",", " ").split() for part in parts[1::2]]
@@ -105,7 +116,7 @@ def expanded(line: str) -> list[str]:
 def sysctl(state: dict[str, Any], words: list[str]) -> int:
     name, is_set, value = words[-1].partition("=")
     if name == "kern.boottime":
-        up = float(Path("/proc/uptime").read_text().split()[0])
+        up = float(content("/proc/uptime").split()[0])
         print(f"{{ sec = {int(time.time() - up)}, usec = 0 }} Sun Nov 22 20:00:00 2026")
         return 0
     if name not in state["sysctl"]:
@@ -120,27 +131,22 @@ def sysctl(state: dict[str, Any], words: list[str]) -> int:
 
 
 def main() -> int:
-    path, tool, words = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    path, tool, words = sys.argv[1], sys.argv[2], sys.argv[3:]
     given = sys.stdin.read() if words[-1:] == ["-"] else ""
-    with path.with_suffix(".lock").open("w") as lock:
+    with open(f"{path}.lock", "w") as lock:  # noqa: PTH123 - as above
         fcntl.flock(lock, fcntl.LOCK_EX)  # tools may run at once, on both sides of a pipe
         return one(path, tool, words, given)
 
 
-def one(path: Path, tool: str, words: list[str], given: str) -> int:
-    if tool in ("ipfw", "ifconfig", "kldstat", "kldload"):
-        sys.path.insert(0, str(Path(__file__).parent))
-        import fake_ipfw  # type: ignore[import-not-found]
+def one(path: str, tool: str, words: list[str], given: str) -> int:
+    import fake_ipfw  # type: ignore[import-not-found]
 
+    if tool in ("ipfw", "ifconfig", "kldstat", "kldload"):
         fake = fake_ipfw.Fake(path)
         getattr(fake, tool)(words)
         fake.save()
         return 0
-    state = json.loads(path.read_text())
+    state = fake_ipfw.read(path)
     status = sysctl(state, words) if tool == "sysctl" else pfctl(state, words, given)
-    path.write_text(json.dumps(state))
+    fake_ipfw.write(path, state)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,18 +2,21 @@
 
 It keeps what is loaded in a file and behaves as tests/observed/ipfw shows: a file is read until the first wrong line,
 `-q` hides that an entry exists, a table in use is not destroyed, a rule that names an unknown table makes it.
+
+The scripts start it hundreds of times: it imports as little as it can, and keeps its state by marshal.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import marshal
 import sys
-from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SHELL = """
-fake() { FAKE_STATE={state} {python} -I -S {me} "$@"; }
+fake() { {python} -I -S -c {start} {folder} {state} "$@"; }
 ipfw() { fake ipfw "$@"; }
 sysctl() { fake sysctl "$@"; }
 ifconfig() { fake ifconfig "$@"; }
@@ -22,6 +25,8 @@ kldload() { fake kldload "$@"; }
 command() { if [ "$1" = -v ]; then return 0; fi; }
 mktemp() { /usr/bin/mktemp "$@"; }
 """
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import fake_ipfw; fake_ipfw.main()"
+"""How it is started: imported, so that it is compiled once. Arguments: its folder, the state, the tool, its words."""
 EMPTY: dict[str, Any] = {
     "rules": [], "off": [], "tables": {}, "nat": {}, "log": [], "unreadable": "", "refuse": "", "lose": "",
     "modules": [], "own": ["192.0.2.10 255.255.255.0 192.0.2.255"],
@@ -34,15 +39,32 @@ EMPTY: dict[str, Any] = {
 }  # fmt: skip
 
 
+def text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes as long to import as all the rest
+        return file.read()
+
+
+def read(path: str) -> dict[str, Any]:
+    """The state in a file."""
+    with open(path, "rb") as file:  # noqa: PTH123 - as above
+        found: dict[str, Any] = marshal.load(file)
+    return found
+
+
+def write(path: str, state: dict[str, Any]) -> None:
+    with open(path, "wb") as file:  # noqa: PTH123 - as above
+        marshal.dump(state, file)
+
+
 class Fake:
     """What is loaded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else json.loads(json.dumps(EMPTY))
+        self.state = read(path)
 
     def save(self) -> None:
-        self.path.write_text(json.dumps(self.state))
+        write(self.path, self.state)
 
     def fail(self, status: int, text: str) -> None:
         self.save()
@@ -52,12 +74,12 @@ class Fake:
     def ipfw(self, words: list[str]) -> None:
         words = [word for word in words if word != "-q"]
         if words[0] == "-n":
-            if self.state["unreadable"] and self.state["unreadable"] in Path(words[1]).read_text():
+            if self.state["unreadable"] and self.state["unreadable"] in text(words[1]):
                 self.fail(64, "Line 1: refused")
             return
         self.state["log"].append(" ".join(words))
         if words[0].startswith("/"):
-            for line in Path(words[0]).read_text().splitlines():
+            for line in text(words[0]).splitlines():
                 asked = line.partition("#")[0].split(" ")
                 if asked != [""]:
                     if len(line) > 1023 or (self.state["refuse"] and self.state["refuse"] in line):
@@ -83,6 +105,8 @@ class Fake:
             body = line.split(" ", 4)[4].replace(" ipv6 from ", " ip6 from ")
             if " extension " in body.partition(" // ")[0]:
                 self.fail(64, "unrecognised option")
+            import re
+
             for name in re.findall(r"table\(([^),]+)", body.partition(" // ")[0]):
                 self.state["tables"].setdefault(name, ["addr", "legacy", {}])
             self.state["rules"].append([int(words[1]), int(words[3]), body.rstrip()])
@@ -172,9 +196,7 @@ class Fake:
             print(f"em0: flags=8843<UP,BROADCAST>\n\tinet {address} netmask {mask} broadcast {cast}")
 
 
-if __name__ == "__main__":
-    import os
-
-    fake = Fake(Path(os.environ["FAKE_STATE"]))
-    getattr(fake, sys.argv[1])(sys.argv[2:])
+def main() -> None:
+    fake = Fake(sys.argv[1])
+    getattr(fake, sys.argv[2])(sys.argv[3:])
     fake.save()

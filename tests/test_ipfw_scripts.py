@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,14 +26,13 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "state"
-        self.path.write_text(json.dumps(fake_ipfw.EMPTY))
+        fake_ipfw.write(str(self.path), fake_ipfw.EMPTY)
 
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.path.read_text())
-        return found
+        return fake_ipfw.read(str(self.path))
 
     def change(self, **more: object) -> None:
-        self.path.write_text(json.dumps(self.state() | more))
+        fake_ipfw.write(str(self.path), self.state() | more)
 
     def put(self, name: str, ruleset: Ruleset) -> Path:
         folder = self.folder / name
@@ -46,8 +45,10 @@ class Machine:
         self, script: Path, *arguments: str, stdin: str = "", shell: str = "dash"
     ) -> subprocess.CompletedProcess[str]:
         tools = fake_ipfw.SHELL
-        for word, value in (("{state}", self.path), ("{python}", sys.executable), ("{me}", fake_ipfw.__file__)):
-            tools = tools.replace(word, f"'{value}'")
+        folder = Path(fake_ipfw.__file__).parent
+        given = {"python": sys.executable, "start": fake_ipfw.START, "folder": folder, "state": self.path}
+        for word, value in given.items():
+            tools = tools.replace(f"{{{word}}}", shlex.quote(str(value)))
         # Children are asked by their own script, so that they have the stand-in too.
         tools += 'sh() { file=$1; shift; (case $0 in *) . "$file" ;; esac); }\n'
         command = [shell, "-c", f'{tools}\n. "$0"', str(script), *arguments]
