@@ -121,3 +121,30 @@ def test_what_somebody_reaches_is_told_entry_by_entry(tmp_path: Path) -> None:
     assert "80/tcp (http), 443/tcp (https)  [web]" in said
     assert "8443-8444/tcp  [api]" in said
     assert "icmp echo-request  [ping]" in said
+
+
+SAVED = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+-A FORWARD -s 192.0.2.1 -d 198.51.100.9 -i eth0 -j ACCEPT
+-I FORWARD -s 192.0.2.1 -d 198.51.100.9 -p tcp --dport 25 -j DROP
+COMMIT
+"""
+
+
+def test_a_listing_of_one_family_is_asked_of_that_family(tmp_path: Path) -> None:
+    path = tmp_path / "rules.v4"
+    path.write_text(SAVED)
+    said = run("reach", str(path), "--to", "22/tcp", "--direction", "through")
+    assert said.stdout == "192.0.2.1 to 198.51.100.9, in on eth0  [filter FORWARD]\n"
+    assert f"note: `{path}` says nothing of IPv6: asked is IPv4 alone" in said.output
+    wrong = run("explain", str(path), "--from", "2001:db8::1", "--to", "22/tcp")
+    assert isinstance(wrong.exception, Problems) and wrong.exception.problems[0].code == "no-family"
+
+
+def test_what_decides_has_the_number_of_its_line_wherever_it_was_put(tmp_path: Path) -> None:
+    path = tmp_path / "rules.v4"
+    path.write_text(SAVED.replace("-p tcp --dport 25", "-m string --algo bm --string x -p tcp --dport 25"))
+    said = run("explain", str(path), "--from", "192.0.2.1", "--to", "198.51.100.9:25/tcp", "--direction", "through")
+    assert "depends on line 5: -A FORWARD" in said.stdout

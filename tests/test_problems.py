@@ -32,6 +32,7 @@ NO_CASE = {
     "bad-input": "no policy: test_import",
     "listing": "no policy: test_import",
     "no-file": "an argument",
+    "no-family": "an argument: test_asking",
     "cannot-write": "an argument",
     "too-many": "no policy: test_import",
     "unknown-backend": "an argument",

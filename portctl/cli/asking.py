@@ -15,6 +15,7 @@ from portctl.cli import sources
 from portctl.problems import Problem, Problems
 
 if TYPE_CHECKING:
+    from portctl.net import Family
     from portctl.observe import Observed
     from portctl.ruleset import Ruleset
     from portctl.space import Space
@@ -73,7 +74,7 @@ def explain(
     found = _sides(file, host, at, root, texts=backend or "all")
     if backend and not found.rendered:
         raise typer.BadParameter("--backend asks of what a policy renders to: name a policy that it can say")
-    asked = _asked(source, to, interface, direction, found.groups)
+    asked = found.spoken(_asked(source, to, interface, direction, found.groups))
     outcomes = [(side, _outcomes(side, asked, at)) for side in found.sides]
     if form == "json":
         typer.echo(json.dumps({"version": 1, "sides": [_plain(s, o) for s, o in outcomes]}, indent=2))
@@ -105,8 +106,9 @@ def reach(
     if (to is None) == (source is None):
         raise typer.BadParameter("say one of both: --to 22/tcp (who?) or --from 198.51.100.7 (what?)")
     at = _moment(date)
-    side = _sides(file, host, at, root).sides[0]
-    asked = _asked(source or "any", to, interface, direction, side.groups)
+    found = _sides(file, host, at, root)
+    side = found.sides[0]
+    asked = found.spoken(_asked(source or "any", to, interface, direction, side.groups))
     outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
     if form == "json":
         typer.echo(json.dumps({"version": 1, **_plain(side, outcomes)}, indent=2))
@@ -144,6 +146,21 @@ class Sides:
     observed: Observed | None = None
     rendered: tuple[str, ...] = ()
     """The titles of the texts that a policy renders to; the platforms of some force differences."""
+    families: tuple[Family, ...] = (4, 6)
+    """Those that what was read speaks of."""
+
+    def spoken(self, asked: Query) -> Query:
+        """The question, of those families alone. Raises `Problems` where it is about the other one."""
+        if len(self.families) != 1:
+            return asked
+        (family,) = self.families
+        other = 10 - family
+        source, destination = asked.source.only(family), asked.destination.only(family)
+        if not (source and destination):
+            what = f"`{self.sides[0].title}` says nothing of IPv{other}"
+            raise Problems([Problem("no-family", what, None, f"give the listing of IPv{other}, too")])
+        typer.echo(f"note: `{self.sides[0].title}` says nothing of IPv{other}: asked is IPv{family} alone", err=True)
+        return replace(asked, source=source, destination=destination)
 
     @property
     def groups(self) -> Groups:
@@ -170,6 +187,7 @@ class Sides:
 
 def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, texts: str | None = None) -> Sides:
     """`texts`: a policy brings along what it renders to in these back ends."""
+    from portctl.net import FAMILIES
     from portctl.ruleset import Ruleset
     from portctl.space import Space
 
@@ -179,8 +197,10 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
     found: list[Side] = []
     observed = None
     rendered: tuple[str, ...] = ()
+    families: tuple[Family, ...] = FAMILIES
     if file is not None:
         source = sources.read(file, at, root)
+        families = source.families
         observed = source.observed
         found.append(source.side(space))
         if texts and isinstance(source.meaning, Ruleset):
@@ -189,10 +209,10 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
             rendered = tuple(side.title for side in texts_of_it)
     if host is not None and observed is None:
         source = sources.live(host)
-        observed = source.observed
+        observed, families = source.observed, FAMILIES
         side = source.side(space)
         found.append(replace(side, groups=found[0].groups) if found else side)
-    return Sides(tuple(found), observed, rendered)
+    return Sides(tuple(found), observed, rendered, families)
 
 
 def _rendered(space: Space, ruleset: Ruleset, names: str) -> Iterator[Side]:

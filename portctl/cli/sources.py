@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portctl.hosts.target import HERE
 from portctl.net import FAMILIES, Address, Family
 from portctl.problems import Problem, Problems, Span
-from portctl.program import Program
+from portctl.program import Chain, Program
 from portctl.ruleset import Kind, Packet, Rule, Ruleset
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def read(name: str, at: datetime, root: Path | None = None, target: str = HERE) 
         return _bundle(path)
     paths = [path] if path.exists() or "," not in name else [Path(part) for part in name.split(",")]
     texts = {str(each): _text(each) for each in paths}
-    if not (len(paths) == 1 and POLICY.search(texts[str(path)])) and (found := _listings(texts)):
-        return _program(name, found)
+    numbers: Numbers = {}
+    if not (len(paths) == 1 and POLICY.search(texts[str(path)])) and (found := _listings(texts, numbers)):
+        return _program(name, found, numbers)
     if len(paths) > 1:
         raise Problems([Problem("bad-file", f"`{name}`: only listings are read together", None, "name one policy")])
     return policy(path, at, root)
@@ -174,39 +176,59 @@ def _text(path: Path) -> str:
 
 Listings = dict[str, dict[str, str]]
 """{back end: {listing: text}}."""
+Numbers = dict[str, tuple[int, ...]]
+"""{listing: for each of its lines the number of the line that it stands for}, of a listing that was rewritten."""
 
 
-def _listings(texts: Mapping[str, str]) -> Listings:
+def _listings(texts: Mapping[str, str], numbers: Numbers) -> Listings:
     """The files that are listings, by the back end that knows them. None at all: {}."""
     from portctl import backends
+    from portctl.importing import inputs
     from portctl.importing import listings as people
 
     found: Listings = {}
     strange: list[Problem] = []
     for path, given in texts.items():
-        text = people.as_save(path, given) if people.is_listing(given) else given
-        claims = [(name, claim) for name in backends.LANGUAGES if (claim := backends.load(name).claims(text))]
-        if not claims:
+        parts = inputs.rewritten(path, given)
+        listed = [("nftables" if place == "ruleset" else "iptables", place) for place in parts]
+        claims = ((name, claim) for name in backends.LANGUAGES if (claim := backends.load(name).claims(given)))
+        listed = listed or list(islice(claims, 1))
+        if not listed:
             strange.append(Problem("bad-file", f"`{path}` is no listing of rules that portctl knows"))
-            continue
-        name, listing = claims[0]
-        if listing == "members":  # of a table that the file is called after
-            listing, text = "tables", f"table {people.table_of(path)}\n{text}"
-        if listing == "tables" and listing in found.get(name, {}):
-            text = f"{found[name].pop(listing).rstrip()}\n{text}"
-        if listing in found.setdefault(name, {}):
-            strange.append(Problem("bad-file", f"`{path}` is a second listing of the same kind"))
-        found[name][listing] = text
+        for name, place in listed:
+            listing, part = place, parts.get(place)
+            text = "".join(f"{line}\n" for _, line in part.reads) if part else given
+            if listing == "members":  # of a table that the file is called after
+                listing, text = "tables", f"table {people.table_of(path)}\n{text}"
+            if listing == "tables" and listing in found.get(name, {}):
+                text = f"{found[name].pop(listing).rstrip()}\n{text}"
+            if listing in found.setdefault(name, {}):
+                strange.append(Problem("bad-file", f"`{path}` is a second listing of the same kind"))
+            found[name][listing] = text
+            if part:
+                numbers[listing] = tuple(number for number, _ in part.reads)
     if strange and found:
         raise Problems(strange)
     return found
 
 
-def _program(title: str, listings: Listings) -> Source:
+def _numbered(program: Program, numbers: Numbers) -> Program:
+    """With the numbers that the lines have in the text that was given."""
+
+    def chain(each: Chain) -> Chain:
+        mine = numbers.get("ruleset" if " " in each.table else f"rules.v{each.family}", ())
+        lines = (replace(line, number=mine[line.number - 1]) if line.number else line for line in each.lines)
+        return replace(each, lines=tuple(lines)) if mine else each
+
+    return replace(program, chains=tuple(map(chain, program.chains))) if numbers else program
+
+
+def _program(title: str, listings: Listings, numbers: Numbers | None = None) -> Source:
     from portctl import backends
     from portctl.observe.programs import merge
 
     program = merge([backends.load(name).parse(texts) for name, texts in listings.items()])
+    program = _numbered(program, numbers or {})
     families = {chain.family for chain in program.chains}
     said: tuple[Family, ...] = FAMILIES if None in families else tuple(f for f in FAMILIES if f in families)
     text = "".join(text for texts in listings.values() for text in texts.values())

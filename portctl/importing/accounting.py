@@ -23,13 +23,19 @@ def account(draft: Draft, names: Names) -> Account:
     said = _said(draft, names)
     foreign = {line.strip() for line in draft.inputs.program.foreign}
     entries: list[Entry] = []
+    files: dict[str, list[Source]] = {}
     for source in draft.inputs.sources:
-        mine = {line: each for (file, line), each in said.items() if file == source.name}
+        files.setdefault(source.name, []).append(source)
+    for name, parts in files.items():
+        mine = {line: each for (file, line), each in said.items() if file == name}
+        for part in parts:
+            mine |= {line: each for line, each in part.said.items() if line not in mine}
         read: dict[int, list[str]] = {}
-        for number, text in source.read:
-            read.setdefault(number, []).append(text)
-        for number, text in enumerate(source.lines, 1):
-            entries.append(_entry(source, number, text, mine.get(number), read.get(number, []), foreign, draft))
+        for part in parts:
+            for number, text in part.read:
+                read.setdefault(number, []).append(text)
+        for number, text in enumerate(parts[0].lines, 1):
+            entries.append(_entry(parts[0], number, text, mine.get(number), read.get(number, []), foreign, draft))
     return Account(tuple(entries))
 
 
@@ -82,7 +88,8 @@ def _said(draft: Draft, names: Names) -> dict[tuple[str, int], Said]:
     entries: dict[Key, list[str]] = {}
     for entry in names.entries:
         for step in entry.steps:
-            entries.setdefault(key(step.chain, step.line), []).append(f"{entry.section} `{entry.name}`")
+            named = "`block`" if entry.section == "block" else f"{entry.section} `{entry.name}`"
+            entries.setdefault(key(step.chain, step.line), []).append(named)
     hooks = reached(draft.inputs.program)
     found: dict[tuple[str, int], Said] = {}
     for chain in draft.inputs.program.chains:

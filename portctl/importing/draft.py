@@ -106,9 +106,10 @@ def draft(inputs: Inputs, effort: Effort | None = None) -> Draft:
     useless: list[Key] = []
     defaults: list[tuple[str, str]] = [("inbound", _default(work, Direction.INBOUND))]
     turned, passing = _targets(work, found, useless)
+    admitted = turned & work.within
     plain = _work(space, all_of, without_translation(prepared.program), effort)
     ways = [Direction.INBOUND, Direction.OUTBOUND]
-    defaults += _inbound(plain, turned, found, _filters_forward(plain, prepared))
+    defaults += _inbound(plain, turned, admitted, found, _filters_forward(plain, prepared))
     defaults += _outbound(plain, prepared, found)
     defaults += _forwarded(plain, prepared, found, ways)
     notes = (*work.notes, *plain.notes, *effort.notes())
@@ -298,13 +299,15 @@ def _filters_forward(work: _Work, prepared: Prepared) -> bool:
     return prepared.forward_owner is None and not (here == meant and here <= work.beyond)
 
 
-def _inbound(work: _Work, turned: PacketSet, found: list[Found], filtered: bool) -> Iterator[tuple[str, str]]:
-    """Services, and what is blocked."""
+def _inbound(
+    work: _Work, turned: PacketSet, admitted: PacketSet, found: list[Found], filtered: bool
+) -> Iterator[tuple[str, str]]:
+    """Services, and what is blocked. Of what is turned elsewhere and not `admitted` there nothing is open here."""
     here = work.within.along(Direction.INBOUND) - turned
     meant = work.world.meant.along(Direction.INBOUND)
-    allowed = work.within | work.world.beside | turned
+    allowed = (work.within - turned) | work.world.beside | admitted
     if _open(work, Direction.INBOUND) and here <= work.beyond:
-        denied = list(_denied(work, meant - work.within - turned, turned, Direction.INBOUND))
+        denied = list(_denied(work, meant - here - admitted, admitted, Direction.INBOUND))
         if all(_sayable(each.box) for each in denied) and not (filtered and _cuts_passing(work, denied)):
             found += denied
             everything = Box(Direction.INBOUND, _every(work), _every(work))
@@ -406,7 +409,8 @@ def _box_of(line: Line) -> Box | None:
             narrow = narrow or at == PORT
         else:
             return None
-    members = Addresses(*(source[f] - NOBODY.family(f) for f in FAMILIES))
+    whole = {4: EVERY_V4, 6: EVERY_V6}
+    members = Addresses(*(source[f] if source[f] == whole[f] else source[f] - NOBODY.family(f) for f in FAMILIES))
     if not narrow or not members or (PORT in asked) != (PROTOCOL in asked):
         return None
     return Box(Direction.INBOUND, members, ANYWHERE, tuple(sorted(asked.items())))

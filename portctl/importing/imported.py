@@ -106,7 +106,7 @@ def _notes(found: Draft, alike: bool) -> Iterator[str]:
 
 
 def _text(found: Draft, named: Names, name: str, inputs: Inputs, notes: tuple[str, ...]) -> Text:
-    given = ", ".join(f"{source.name} ({source.form})" for source in inputs.sources)
+    given = ", ".join(dict.fromkeys(f"{source.name} ({source.form})" for source in inputs.sources))
     head = [f"Imported from {given}. What each line became: portctl import --account text", *notes]
     return Text(
         name,

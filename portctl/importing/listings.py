@@ -75,11 +75,6 @@ def checked(name: str, text: str) -> list[str]:
     return lines
 
 
-def as_save(name: str, text: str) -> str:
-    """A listing as one text. Raises `Problems`."""
-    return "\n".join(line for _, line in saved(enumerate(checked(name, text), 1))) + "\n"
-
-
 def saved(lines: Iterable[Read]) -> list[Read]:
     """The lines of some listings, one table after the other."""
     tables: list[_Table] = []

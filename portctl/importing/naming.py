@@ -339,8 +339,11 @@ def _whole_name(conditions: _Conditions, kept: list[Atom], listed: dict[Atom, tu
     if conditions.masquerade is not None and conditions.section == "forwards":
         return "internet" if conditions.destination is None else said or "masquerade"
     if conditions.section == "forwards":
-        sides = [*(conditions.interfaces[:1] or ("from",)), "to", *(conditions.out_interfaces[:1] or ("all",))]
-        return said or (slug("-".join(sides)) if conditions.interfaces or conditions.out_interfaces else "through")
+        coming, leaving = (
+            each[0].rstrip("*") if each else "" for each in (conditions.interfaces, conditions.out_interfaces)
+        )
+        sides = f"{coming}-to-{leaving}" if coming and leaving else f"from-{coming}" if coming else f"to-{leaving}"
+        return said or (slug(sides) if coming or leaving else "through")
     if conditions.section == "egress":
         return said or "outgoing"
     if conditions.interfaces and conditions.interfaces != ("*",):

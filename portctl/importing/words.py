@@ -85,12 +85,13 @@ def port_words(kept: Iterable[Atom], named: str = "") -> list[str]:
 
 
 def _merged(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges without those that lie within others. What only touches stays apart: those are two services."""
+    """Ranges without those that lie within others. Single ports that only touch stay apart: those are two services."""
     found: list[tuple[int, int]] = []
     for first, last in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
         if found and last <= found[-1][1]:
             continue
-        if found and first <= found[-1][1]:
+        wide = found and (first < last or found[-1][0] < found[-1][1])
+        if found and first <= found[-1][1] + bool(wide):
             found[-1] = (found[-1][0], last)
         else:
             found.append((first, last))

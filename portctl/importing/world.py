@@ -52,7 +52,8 @@ from portctl.space.from_ruleset import rule_cubes
 from portctl.space.sets import PacketSet, Space, possible
 from portctl.space.words import STARTS
 
-PING = {ICMP: Ranges((8 * 256, 9 * 256)), ICMPV6: Ranges((128 * 256, 129 * 256))}
+PING = {ICMP: Ranges.single(8 * 256), ICMPV6: Ranges.single(128 * 256)}
+"""Echo requests have code 0 (RFC 792, RFC 4443)."""
 _ICMP = Ranges.of([(ICMP, ICMP), (ICMPV6, ICMPV6)])
 _PORTED = Ranges.of((p, p) for p in PROTOCOLS_WITH_PORTS)
 _BARE = Ranges((0, 256)) - _PORTED - _ICMP

@@ -13,7 +13,7 @@ from typing import Literal
 
 from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Addresses, Family, Ranges
 from portctl.ruleset import Direction, Expect, Expectation, Flows, Packet
-from portctl.space.boxes import Box, boxes
+from portctl.space.boxes import Box, boxes, one_family
 from portctl.space.conditions import Cube
 from portctl.space.dimensions import (
     DESTINATION,
@@ -37,7 +37,7 @@ from portctl.space.ordinary import ordinary, usual
 from portctl.space.packets import packet_text
 from portctl.space.sets import PacketSet, Space, possible
 from portctl.space.sides import Reason, Side, step_text
-from portctl.space.words import Groups, addresses_text, box_text, conditions_text, ports_text, tidy, words
+from portctl.space.words import Groups, box_text, conditions_text, ports_text, tidy, words
 
 Verdicts = Literal["accept", "reject", "drop", "depends"]
 
@@ -188,8 +188,10 @@ def reach_text(outcomes: Iterable[Outcome], groups: Groups, asked: Literal["who"
             line = said.source if box.direction is not Direction.OUTBOUND else "this host"
         else:
             line = ports_text(box.values(PROTOCOL), box.values(PORT))
-            if box.destination != ANYWHERE and box.direction is not Direction.INBOUND:
-                line += f" to {addresses_text(box.destination, groups)}"
+        family = one_family(box)
+        whole = box.destination == ANYWHERE or (family is not None and box.destination.is_every(family))
+        if not whole and (asked == "who" or box.direction is not Direction.INBOUND):
+            line += f" to {said.destination}"
         parts = [line, *conditions_text(box, () if asked == "what" else (FAMILY,))]
         if outcome.depends:
             parts.append(f"depends on {'; '.join(outcome.depends)}")

@@ -66,12 +66,14 @@ def _mark(options: Options) -> SetMark | None:
 def _translate(name: str, options: Options, ports: Ranges | None) -> Translate | None:
     if name == "MASQUERADE":
         return Translate("masquerade")
+    written = {"SNAT": "--to-source", "REDIRECT": "--to-ports"}.get(name, "--to-destination")
+    place = " ".join(options.get(written) or options.get("--to", ()))  # people abbreviate what a listing spells out
     if name == "SNAT":
-        return _source(" ".join(options.get("--to-source", ())))
+        return _source(place)
     if name == "REDIRECT":
-        found = _port(" ".join(options.get("--to-ports", ())), ports)
+        found = _port(place, ports)
         return None if found is None else Translate("redirect", None, found.port)
-    return _endpoint(" ".join(options.get("--to-destination", ())), ports)
+    return _endpoint(place, ports)
 
 
 def _source(text: str) -> Translate | None:
