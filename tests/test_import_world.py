@@ -1,0 +1,101 @@
+"""Rule sets as they are found in the world: lists of commands, odd ones out, and what a person would have written."""
+
+from __future__ import annotations
+
+import pytest
+
+from portctl import importing
+from portctl.importing import Imported
+from portctl.importing.draft import Atom
+from portctl.importing.words import port_words
+
+
+def brought(*lines: str, head: str = ":INPUT DROP\n:FORWARD DROP\n:OUTPUT ACCEPT\n") -> Imported:
+    body = "*filter\n" + head + "".join(f"{line}\n" for line in lines) + "COMMIT\n"
+    return importing.from_texts({"rules.v4": body}, "test")
+
+
+def said(found: Imported) -> str:
+    """The policy without its head."""
+    return found.text.partition("name: test\n")[2]
+
+
+def test_commands_leave_the_rules_that_they_would_leave() -> None:
+    """Rules that are put first, replaced, deleted; chains that are emptied: every line has a say."""
+    found = importing.from_texts({
+        "fw.sh": "iptables -F\niptables -A INPUT -p tcp --dport 9 -j ACCEPT\niptables -F INPUT\n"
+        "iptables -P INPUT ACCEPT\niptables -w 5 --policy INPUT DROP\n"
+        "iptables --append INPUT --protocol tcp --destination-port 22 --jump ACCEPT\n"
+        "iptables -A INPUT -p tcp --dport 25 -j ACCEPT\niptables -A INPUT -p tcp --dport 110 -j ACCEPT\n"
+        "iptables -I INPUT -s 192.0.2.7 -p tcp --dport 22 -j DROP\niptables -R INPUT 3 -p tcp --dport 465 -j ACCEPT\n"
+        "/sbin/iptables --table filter -D INPUT -p tcp --dport 110 -j ACCEPT\niptables -D INPUT -j DROP\n"
+    }, "test")  # fmt: skip
+    assert found.equal
+    assert said(found).startswith(
+        "\nservices:\n  ssh: {ports: ssh, from: any}\n  mail: {ports: submissions, from: any}\n"
+        "\nblock:\n  - {ports: ssh, from: 192.0.2.7}\n"
+    )
+    assert [(e.line, e.status, e.reason) for e in found.account.entries if e.line not in (1, 3, 5, 6)] == [
+        (2, "modelled", "line 3 deletes it"),
+        (4, "modelled", "line 5 sets it again"),
+        (7, "modelled", "line 10 takes its place"),
+        (8, "modelled", "line 11 deletes it"),
+        (9, "modelled", "`block`"),
+        (10, "modelled", "services `mail`"),
+        (11, "modelled", "it deletes line 8"),
+        (12, "refused", "there is no such rule that it could change"),
+    ]
+
+
+def test_a_saved_file_may_insert_too() -> None:
+    found = brought(
+        "-A INPUT -j DROP", "-I INPUT -p tcp --dport 22 -j ACCEPT", "-I INPUT 2 -p tcp --dport 25 -j ACCEPT"
+    )
+    assert found.equal
+    assert "ssh: {ports: ssh, from: any}\n  mail: {ports: smtp, from: any}\n" in said(found)
+
+
+def test_one_list_of_commands_may_be_of_both_families() -> None:
+    found = importing.from_texts({
+        "fw.sh": "iptables -P INPUT DROP\nip6tables -P INPUT DROP\niptables -A INPUT -s 192.0.2.0/24 -j ACCEPT\n"
+        "ip6tables -A INPUT -s 2001:db8::/48 -p tcp --dport 22 -j ACCEPT\n"
+    })  # fmt: skip
+    assert found.equal
+    assert [(e.line, e.status) for e in found.account.entries] == [(n, "modelled") for n in (1, 2, 3, 4)]
+    assert "from: 192.0.2.0/24}" in found.text and 'from: "2001:db8::/48"}' in found.text
+    assert "says nothing of" not in found.text
+
+
+@pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
+def test_everybody_but_a_few_is_no_short_word(policy: str) -> None:
+    """The language has no `any` for what is open to everybody, nor to everybody but a few."""
+    lines = ["-A INPUT -s 198.51.100.7 -p udp --sport 1024:65535 --dport 514 -j DROP", "-A INPUT -j ACCEPT"]
+    found = brought(*lines, head=f":INPUT {policy}\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n")
+    assert not found.problems
+    assert found.equal
+
+
+def test_what_is_turned_elsewhere_and_denied_there_is_not_open_here() -> None:
+    rules = "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -d 192.0.2.1 -p tcp --dport 80 -j DNAT --to 10.0.0.5\nCOMMIT\n"
+    rules += "*filter\n:INPUT DROP\n:FORWARD DROP\n-A INPUT -p tcp --dport 80 -j ACCEPT\nCOMMIT\n"
+    found = importing.from_texts({"x": rules}, "test")
+    assert found.equal
+    assert 'web: {ports: http, from: any, to: [0.0.0.0-192.0.2.0, 192.0.2.2-255.255.255.255, "::/0"]}' in said(found)
+
+
+def test_an_echo_request_has_no_codes() -> None:
+    found = brought("-A INPUT -p icmp -m icmp --icmp-type 8/0 -j ACCEPT")
+    assert found.equal
+    assert "ping: {ports: ping, from: any}" in said(found)
+
+
+def test_ranges_that_touch_are_one() -> None:
+    """Single ports that touch are two services, ranges are cut by what other lines say of them."""
+    assert port_words([Atom(6, 4000, 4099), Atom(6, 4100, 4100), Atom(6, 4101, 4200)]) == ["4000-4200/tcp"]
+    assert port_words([Atom(6, 80, 80), Atom(6, 81, 81)]) == ["http", "81/tcp"]
+
+
+def test_a_forward_is_named_by_the_side_that_it_names() -> None:
+    found = brought("-A FORWARD -i eth1 -o eth0 -j ACCEPT", "-A FORWARD -s 192.0.2.0/24 -o eth2 -j ACCEPT")
+    assert found.equal
+    assert "eth1-to-eth0: {" in said(found) and "to-eth2: {" in said(found)
