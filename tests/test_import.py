@@ -177,10 +177,19 @@ def test_what_tools_keep_is_left_to_them() -> None:
     assert "forward: keep" in found.text
 
 
-def test_a_listing_for_people_is_refused_with_the_command_to_use() -> None:
+def test_a_listing_without_interfaces_admits_nothing_for_certain() -> None:
+    """`ACCEPT all -- anywhere anywhere` may be the line of loopback: every rule may hold or not."""
     listing = "Chain INPUT (policy DROP)\ntarget     prot opt source               destination\n"
-    with pytest.raises(Problems, match="iptables-save"):
-        importing.from_texts({"listing": listing})
+    listing += "ACCEPT     all  --  0.0.0.0/0            0.0.0.0/0           \n"
+    listing += "DROP       tcp  --  192.0.2.0/24         0.0.0.0/0            tcp dpt:22\n"
+    found = importing.from_texts({"listing": listing}, "test")
+    assert not found.equal
+    assert "services:" not in said(found)
+    why = "a policy cannot ask `interfaces (listed only with -v)`; left out: "
+    assert status(found, "ACCEPT") == ("refused", why + "what it admitted is not")
+    assert status(found, "tcp dpt:22") == ("refused", why + "what it denied may now be admitted")
+    assert any("give what iptables-save prints" in note for note in found.notes)
+    assert found.difference is not None and found.difference.relation == "uncertain"
 
 
 HEAD = " pkts bytes target     prot opt in     out     source               destination\n"

@@ -99,3 +99,51 @@ def test_a_forward_is_named_by_the_side_that_it_names() -> None:
     found = brought("-A FORWARD -i eth1 -o eth0 -j ACCEPT", "-A FORWARD -s 192.0.2.0/24 -o eth2 -j ACCEPT")
     assert found.equal
     assert "eth1-to-eth0: {" in said(found) and "to-eth2: {" in said(found)
+
+
+def test_what_is_not_in_the_policy_is_not_called_modelled() -> None:
+    found = brought(
+        "-A INPUT -m state --state INVALID -j ACCEPT",
+        "-A INPUT -m ttl --ttl-eq 1 -j ACCEPT",
+        "-A INPUT -p dccp -m dccp --dport 80 -j ACCEPT",
+        "-A INPUT ! -i eth0 -p tcp -m tcp --dport 25 -j ACCEPT",
+        "-A INPUT ! -i eth0 -p tcp -m tcp --dport 22 -j ACCEPT",
+        "-A INPUT -i eth1 -p udp -m udp --dport 53 -j ACCEPT",
+        "-A INPUT -p tcp -m tcp --dport 80 -m connlimit --connlimit-above 10 -j ACCEPT",
+        "-A OUTPUT -m owner --uid-owner 114 -j ACCEPT",
+        head=":INPUT DROP\n:FORWARD DROP\n:OUTPUT DROP\n",
+    )
+    every_but = "the language cannot say “every interface but”; for the rest there is services"
+    assert [(e.status, e.reason) for e in found.account.entries if e.text.startswith("-A")] == [
+        ("approximated", "a policy drops invalid packets, and tracks all connections"),
+        ("approximated", "a policy asks no hop limit: connections are taken to come with 64"),
+        ("refused", "a policy knows no ports of protocol 33"),
+        ("approximated", f"{every_but} `mail`"),
+        ("approximated", f"{every_but} `ssh`"),
+        ("modelled", "services `domain`"),
+        ("refused", "it admits what is beyond a limit, and no policy does"),
+        ("refused", "the owner of its sockets is no user's name"),
+    ]
+
+
+def test_a_listing_is_read_with_the_commands_that_printed_it_and_with_words_run_together() -> None:
+    """As people paste it; iptables 1.4.20 prints no space before `flags:`."""
+    head = " pkts bytes target     prot opt in     out     source               destination\n"
+    listing = f"""\
+[admin@gw ~]$ sudo iptables -vL -n
+Chain INPUT (policy DROP 0 packets, 0 bytes)
+{head}\
+    0     0 ACCEPT     tcp  --  *      *       0.0.0.0/0            0.0.0.0/0            tcp dpt:22flags: 0x17/0x02
+    0     0 ACCEPT     tcp  --  *      *       0.0.0.0/0            0.0.0.0/0            tcpflags: 0x17/0x02 \
+multiport dports 80,443
+
+[admin@gw ~]$ sudo iptables -t raw -vL -n
+Chain PREROUTING (policy ACCEPT 0 packets, 0 bytes)
+{head}\
+    0     0 DROP       all  --  *      *       192.0.2.0/24         0.0.0.0/0
+"""
+    found = importing.from_texts({"pasted": listing}, "test")
+    assert found.equal, found.text
+    assert "services:\n  ssh: {ports: ssh, from: any}\n  web: {ports: [http, https], from: any}" in said(found)
+    assert "block:\n  - from: 192.0.2.0/24\n" in said(found)
+    assert not [e for e in found.account.entries if e.status == "refused"]

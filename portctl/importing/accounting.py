@@ -129,6 +129,13 @@ def _of_line(
         return "modelled", "nothing jumps to its chain: it is never asked"
     if prepared.forward_owner and hooks[chain.place] == {"forward"} and here not in entries:
         return "left", f"the forward path is left as {prepared.forward_owner} keeps it"
+    if here in names.partly:
+        what = names.partly[here]
+        return (
+            ("approximated", f"{what}; for the rest there is {entries[here][0]}")
+            if here in entries
+            else ("refused", what)
+        )
     return _by_limits(line) or _by_deed(draft, names, line, entries.get(here, ()))
 
 
@@ -139,6 +146,9 @@ def _by_limits(line: Line) -> Said | None:
     limit = limits.read(texts[0])
     if limit is None:
         return "refused", f"the language has no limit like `{texts[0][:80]}`"
+    beyond = any(c.negated for c in asks_limit(line.conditions)) or "above" in texts[0]
+    if any(isinstance(a, Accept) for a in line.actions) and beyond:
+        return "refused", "it admits what is beyond a limit, and no policy does"
     what = f"rate: {limit.rate}" if limit.rate else f"max_connections: {limit.connections}"
     return ("modelled", what) if limit.exact else ("approximated", f"{what}; {limit.note}")
 
@@ -159,7 +169,7 @@ def _by_deed(draft: Draft, names: Names, line: Line, entries: Iterable[str]) -> 
             )
         return "approximated", "a translation of what this host itself sends is not part of a policy"
     if any(isinstance(a, Accept) for a in acts):
-        return "modelled", _fixed(line) or "within what other lines and entries admit"
+        return _admitted(line)
     if any(isinstance(a, Deny) for a in acts):
         return "modelled", "what no entry admits is denied"
     if any(isinstance(a, Jump | Return) for a in acts):
@@ -181,6 +191,27 @@ def _of_note(draft: Draft, names: Names, line: Line) -> Said:
     if words and words[0].upper() not in ("CONTINUE", "COMMENT", "TRANSLATION"):
         return "approximated", f"`{words[0]}` changes no verdict, and is not part of a policy"
     return "modelled", "it only counts"
+
+
+def _admitted(line: Line) -> Said:
+    """Of a line that admits, and that is not in the entries."""
+    if fixed := _fixed(line):
+        return "modelled", fixed
+    for condition in line.conditions:
+        for field, why in _NOT_ASKED.items():
+            if condition.field is field:
+                return "approximated", why
+        if condition.field is Field.STATE and isinstance(condition.value, State):
+            seen = ~condition.value if condition.negated else condition.value
+            if State.NEW not in seen:
+                return "approximated", "a policy drops invalid packets, and tracks all connections"
+    return "modelled", "within what other lines and entries admit"
+
+
+_NOT_ASKED = {
+    Field.HOP_LIMIT: "a policy asks no hop limit: connections are taken to come with 64",
+    Field.MARK: "a policy asks no mark: those are taken that the other lines set",
+}
 
 
 def _fixed(line: Line) -> str | None:

@@ -372,7 +372,7 @@ def _candidates(work: _Work, filtered: bool) -> list[Candidate]:
     through = work.within.along(Direction.FORWARDED)
     found: list[Candidate] = []
     for chain in work.program.chains:
-        if "input" not in hooks[chain.place]:
+        if not hooks[chain.place] & {"input", "prerouting"}:
             continue
         for line in chain.lines:
             box = _box_of(line) if denies(work.program, chain, line) else None

@@ -90,6 +90,9 @@ def _unread(inputs: Inputs) -> int:
 
 
 def _notes(found: Draft, alike: bool) -> Iterator[str]:
+    for source in found.inputs.sources:
+        if source.form == "iptables -L -n":
+            yield f"{source.name} leaves out interfaces: its rules may hold or not; give what iptables-save prints"
     families = found.inputs.families
     if len(families) == 1:
         missing = 6 if families[0] == 4 else 4

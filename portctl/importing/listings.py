@@ -10,12 +10,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from portctl.problems import Problem, Problems
-
 Read = tuple[int, str]
 """A line as the parser gets it, and the number of the line that it stands for, from 1."""
 CHAIN = re.compile(r"^Chain (\S+) \((?:policy (\S+?)(?: \d.*)?|\d+ references)\)\s*$")
 HEAD = re.compile(r"^\s*(num )?\s*(pkts\s+bytes)?\s*target\s+prot\s+opt\s+(in\s+out)?")
+HEAD_LINE = re.compile(
+    r"^[ \t]*(num )?[ \t]*(pkts[ \t]+bytes)?[ \t]*target[ \t]+prot[ \t]+opt[ \t]+(in[ \t]+out)?", re.M
+)
+_PROMPT = re.compile(r"\bip6?tables\b(?:-\w+)?(?=.* (?:-\w*L|--list))(?:.* (?:-t|--table)[ =]?(\w+))?")
+"""The command that printed what follows, where it was copied along."""
+_NOT_LISTED = "interfaces (listed only with -v)"
 _ADDRESS = re.compile(r"^!?(anywhere|[0-9a-fA-F]*[.:][0-9a-fA-F.:]*(/[0-9a-fA-F.:]+)?)$")
 _OPTIONS = ("--", "-f", "!f", "f")
 _TABLES = {
@@ -29,6 +33,8 @@ _TABLES = {
 
 @dataclass(slots=True)
 class _Table:
+    named: str = ""
+    """By the command before it."""
     chains: list[tuple[int, str, str]] = field(default_factory=list)
     rules: list[Read] = field(default_factory=list)
 
@@ -43,6 +49,8 @@ class _Table:
     def name(self) -> str:
         """A listing does not say its table: its built-in chains do. Some of them alone are those of `filter`."""
         mine = frozenset(name for _, name, policy in self.chains if policy != "-")
+        if self.named:
+            return self.named
         return _TABLES.get(mine) or ("filter" if mine <= {"INPUT", "FORWARD", "OUTPUT"} else "nat")
 
 
@@ -63,33 +71,28 @@ def is_listing(text: str) -> bool:
     return re.search(r"^Chain \S+ \((policy \S+|\d+ references)", text, re.M) is not None
 
 
-def checked(name: str, text: str) -> list[str]:
-    """The lines of a listing. Raises `Problems` where a header lacks the columns of interfaces, which `-v` prints."""
-    lines = text.splitlines()
-    heads = [(number, found) for number, line in enumerate(lines, 1) if (found := HEAD.match(line))]
-    bare = next((number for number, found in heads if not found[3]), 0 if heads else 1)
-    if bare:
-        what = f"`{name}`, line {bare}: this is what `iptables -L` prints without `-v`: it leaves out interfaces"
-        hint = "give the output of `iptables-save`, or of `iptables -L -n -v`"
-        raise Problems([Problem("listing", what, None, hint)])
-    return lines
+def leaves_out(text: str) -> bool:
+    """Whether a listing lacks the columns of interfaces, which only `-v` prints."""
+    return any(not head[3] for head in HEAD_LINE.finditer(text))
 
 
 def saved(lines: Iterable[Read]) -> list[Read]:
     """The lines of some listings, one table after the other."""
     tables: list[_Table] = []
-    numbered = False
+    columns = _Columns()
     chain = ""
     for number, line in lines:
         if found := CHAIN.match(line.strip()):
             chain = found[1]
-            if not tables or tables[-1].ends(chain, found[2] is not None):
+            if not tables or (tables[-1].chains and tables[-1].ends(chain, found[2] is not None)):
                 tables.append(_Table())
             tables[-1].chains.append((number, chain, found[2] or "-"))
         elif head := HEAD.match(line):
-            numbered = head[1] is not None
+            columns = _Columns(head[1] is not None, head[2] is not None, head[3] is not None)
+        elif (prompt := _PROMPT.search(line)) and not _COUNTED.match(line):
+            tables.append(_Table(prompt[1] or "filter"))
         elif line.strip() and tables:
-            rule = _rule(line.split(), line, numbered)
+            rule = _rule(line.split(), line, columns)
             tables[-1].rules.append((number, f"-A {chain} {rule}" if rule is not None else line))
         elif line.strip():
             tables.append(_Table(rules=[(number, line)]))
@@ -104,23 +107,42 @@ def _table(table: _Table) -> Iterator[Read]:
     yield from table.rules
 
 
-def _rule(words: list[str], line: str, numbered: bool) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Those that a listing has beside its target, protocol, options and addresses."""
+
+    numbers: bool = False
+    counters: bool = True
+    interfaces: bool = True
+
+
+_COUNTED = re.compile(r"^\s*\d+\s")
+
+
+def _rule(words: list[str], line: str, columns: _Columns) -> str | None:
     """What stands behind the chain's name; None for what is no rule."""
-    start = 2 + numbered
+    first = int(columns.numbers)
+    start = first + 2 * columns.counters
+    gap = 2 * columns.interfaces
     options = (
-        k + 3 for k in (start + 1, start + 2) if words[k : k + 1] and words[k] in _OPTIONS and k + 4 < len(words)
+        k + 1 + gap
+        for k in (start + 1, start + 2)
+        if words[k : k + 1] and words[k] in _OPTIONS and k + gap + 2 < len(words)
     )
-    at = next(options, None) or next((k for k in range(start + 3, len(words) - 1) if _addresses(words, k)), None)
-    if at is None or not all(re.fullmatch(r"\d+[KMGTP]?", word) for word in words[start - 2 : start]):
+    near = (k for k in range(start + gap + 1, len(words) - 1) if _addresses(words, k))
+    at = next(options, None) or next(near, None)
+    if at is None or not all(re.fullmatch(r"\d+[KMGTP]?", word) for word in words[first:start]):
         return None
-    fragment = words[at - 3] if words[at - 3] in _OPTIONS else ""
-    protocol = at - 4 if fragment else at - 3
+    fragment = words[at - gap - 1] if words[at - gap - 1] in _OPTIONS else ""
+    protocol = at - gap - 2 if fragment else at - gap - 1
     if protocol < start or protocol > start + 1:
         return None
     target = words[start] if protocol > start else ""
     made = [_place("-s", words[at]), _place("-d", words[at + 1])]
-    made += [_place("-i", words[at - 2]), _place("-o", words[at - 1]), _place("-p", words[protocol])]
-    made += [{"-f": "-f", "!f": "! -f"}.get(fragment, "")]
+    made += [_place("-i", words[at - 2]), _place("-o", words[at - 1])] if columns.interfaces else []
+    made += [_place("-p", words[protocol]), {"-f": "-f", "!f": "! -f"}.get(fragment, "")]
+    if not columns.interfaces and target not in _QUIET:
+        made.append(f'-m unknown --words "{_NOT_LISTED}"')
     rest = (line.split(maxsplit=at + 2)[at + 2 :] or [""])[0].strip()
     return " ".join(word for word in (*made, *_behind(rest, target)) if word)
 
@@ -142,6 +164,7 @@ def _behind(rest: str, target: str) -> Iterator[str]:
     options: list[str] = []
     unknown: list[str] = []
     jump = "-j"
+    rest = _RUN_ON.sub(r"\1 flags:\2", rest)
     while rest:
         known = _word(rest)
         if known is None:
@@ -160,6 +183,10 @@ def _behind(rest: str, target: str) -> Iterator[str]:
         yield f'-m unknown --words "{_plain(" ".join(unknown))}"'
     if target:
         yield " ".join((jump, target, *options))
+
+
+_RUN_ON = re.compile(r"\b(tcp|tcp [ds]pts?:\S+?|[ds]pts?:\S+?) ?flags: ?(!?0x[0-9A-Fa-f]+/0x[0-9A-Fa-f]+)")
+"""`dpt:9050flags: 0x17/0x02`, as iptables 1.4.20 and 1.4.21 print it."""
 
 
 def _word(rest: str) -> tuple[re.Match[str], str] | None:

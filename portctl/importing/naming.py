@@ -12,6 +12,7 @@ from itertools import count
 from portctl.evaluation import Step
 from portctl.importing.draft import Atom, Draft, Found
 from portctl.importing.limits import Limit
+from portctl.importing.prepare import Key, key
 from portctl.importing.words import (
     comment_name,
     excepted,
@@ -75,6 +76,8 @@ class Names:
     notes: list[str] = field(default_factory=list)
     groups: dict[Addresses, str] = field(default_factory=dict)
     """Names that the input has for sets of addresses."""
+    partly: dict[Key, str] = field(default_factory=dict)
+    """Lines of which not everything could be said, and what it was."""
 
 
 def name(draft: Draft, alike: bool) -> Names:
@@ -83,7 +86,7 @@ def name(draft: Draft, alike: bool) -> Names:
     groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]] = {}
     known = _devices(draft)
     for found in draft.found:
-        for conditions in _conditions(found, known, made.notes, draft, alike):
+        for conditions in _conditions(found, known, made, draft, alike):
             listed = groups.setdefault(conditions, {})
             for atom, steps in _said_atoms(found, conditions, draft).items():
                 listed[atom] = tuple(dict.fromkeys((*listed.get(atom, ()), *steps)))
@@ -186,20 +189,22 @@ def _note_devices(notes: list[str], names: set[str]) -> None:
 
 
 def _conditions(
-    found: Found, known: list[tuple[str, ...]], notes: list[str], draft: Draft, alike: bool
+    found: Found, known: list[tuple[str, ...]], made: Names, draft: Draft, alike: bool
 ) -> list[_Conditions]:
     box = found.box
     coming, exact_in = devices(box.values(IN), known)
     leaving, exact_out = devices(box.values(OUT), known)
     if not (exact_in and exact_out):
-        _note_devices(notes, {*coming, *leaving})
+        _note_devices(made.notes, {*coming, *leaving})
+        made.partly |= dict.fromkeys(_keys(found), "the language cannot say “every interface but”")
         if (box.values(IN) is not None and not coming) or (box.values(OUT) is not None and not leaving):
             return []
     users: list[str | None] = [None]
     if (asked := box.values(USER)) is not None:
         users = [number_name(a) for a, b in asked.pairs() if a == b and re.fullmatch(_USER, number_name(a))]
         if len(users) < len(list(asked.pairs())):
-            notes.append("a socket owner that is no user's name is left out")
+            made.notes.append("a socket owner that is no user's name is left out")
+            made.partly |= dict.fromkeys(_keys(found), "the owner of its sockets is no user's name")
     source, destination = _wide(box.source, draft, alike), _wide(box.destination, draft, alike)
     whole = all(box.destination.is_every(f) for f in families_of(box))
     if found.section == "egress":
@@ -226,6 +231,10 @@ def _conditions(
         )
         for user in users
     ]
+
+
+def _keys(found: Found) -> list[Key]:
+    return [key(step.chain, step.line) for steps in found.evidence.values() for step in steps]
 
 
 _USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"

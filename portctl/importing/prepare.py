@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from portctl.net import Ranges
 from portctl.program import (
     Accept,
     Action,
@@ -30,6 +31,8 @@ from portctl.program import (
     Unknown,
     jumps,
 )
+from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS
+from portctl.space.packets import protocol_name
 from portctl.space.tracking import NEVER
 
 Key = tuple[int | None, str, str, int]
@@ -220,6 +223,9 @@ def unknown(conditions: Iterable[Condition]) -> list[Condition]:
 def _ready(chain: Chain, line: Line, left_out: dict[Key, str], assumed: dict[Key, str]) -> Line | None:
     """The line without unknowns; None where it is left out, with the reason noted."""
     acts = [a for a in line.actions if not isinstance(a, Note)]
+    if (bare := _ports_of_none(line)) is not None:
+        left_out[key(chain, line)] = f"a policy knows no ports of {bare}"
+        return None
     asked = unknown(line.conditions)
     strange = [a.text for a in acts if isinstance(a, Unknown)]
     if not asked and not strange:
@@ -242,6 +248,19 @@ def _ready(chain: Chain, line: Line, left_out: dict[Key, str], assumed: dict[Key
     return None
 
 
+def _ports_of_none(line: Line) -> str | None:
+    """The protocol of a line that asks ports of one that has none in the language."""
+    values = {c.field: c.value for c in line.conditions if not c.negated}
+    protocols = values.get(Field.PROTOCOL)
+    asks = any(c.field in (Field.PORT, Field.SOURCE_PORT) for c in line.conditions)
+    if not asks or not isinstance(protocols, Ranges) or protocols & _HAVE_PORTS:
+        return None
+    return ", ".join(protocol_name(first) for first, _ in protocols.pairs())
+
+
+_HAVE_PORTS = Ranges.of((p, p) for p in (*PROTOCOLS_WITH_PORTS, ICMP, ICMPV6))
+
+
 def _negated_sender(condition: Condition) -> bool:
     text = str(condition.value)
     return bool(_SENDER.match(text)) and ("!" in text or condition.negated)
@@ -261,6 +280,8 @@ def _without_unknown_entries(chain: Chain, line: Line, left_out: dict[Key, str])
 
 def _question(text: str) -> str:
     """What a match asks, without the values that it asks for: lines that ask alike have one reason."""
+    if text.startswith("unknown --words "):
+        return _short(text.removeprefix("unknown --words "))
     words = text.split()
     options = [word for word in words[1:] if word == "!" or word.startswith("--")]
     return _short(" ".join([words[0], *options])) if " --" in text else _short(text)
