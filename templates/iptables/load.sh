@@ -38,7 +38,7 @@ tables() {
 restore() {
   family=$1
   shift
-  "$(tables "$family")-restore" -w 30 --noflush "$@" <"$work/new.v$family"
+  "$(tables "$family")-restore" -w 30 --noflush "$@"
 }
 
 # IPv6 is left out only where the kernel has none at all; a missing tool would leave it open.
@@ -80,9 +80,31 @@ load_sets() {
 
 # What turns the rules of file $1 (iptables-save) into those of file $2: chains of ours that differ, our jumps first in
 # the built-in chains, nothing of anybody else's. A chain that is as it should be is left alone with its counters.
+# It is written to file $3; with a fourth word in four steps, to $3.1 to $3.4.
+#
+# The kernel changes one table at a time. One straight after the other, they would for a moment judge by new rules what
+# old ones have translated (or have not): packets that both admit would be lost, or leave under a wrong address. So:
+#   1  Admit the union: filter and nat get the new chains beside the old ones, under names in small letters, for packets
+#      with a mark bit that none has yet. A chain that is the same in both, with all that it leads to, serves both.
+#   2  Change over: mangle gets its new chains, and one that gives the bit to whatever starts a connection. Before this
+#      transaction every such packet is translated and judged by the old rules, and after it by the new ones.
+#   3  Narrow: in filter and nat the old chains become the new ones. Packets without the bit, which are of known
+#      connections or not tracked, are not translated by a rule; for them this is the moment of the change.
+#   4  mangle ceases to give the bit, which no longer makes a difference; then the chains in small letters go.
+# Rules of what leaves this host itself (PORTCTL-OUT) depend on no other table, and change in step 3 alone.
+# After a loader that was killed, what is in force is whole too: the chains in small letters while the bit is given, else
+# the others. In the first case steps 1 and 2 are left out.
 transaction() {
-  awk '
+  awk -v into="$3" -v staged="${4:-}" '
     function add(line) { out[++lines] = line }
+    function flush(table, i, file) {
+      if (!lines) return
+      file = staged ? into "." step : into
+      print "*" table >file
+      for (i = 1; i <= lines; i++) print out[i] >file
+      print "COMMIT" >file
+      lines = 0
+    }
     # A rule for comparison: listings write protocols by name and users by number, as this host calls them.
     function plain(line, part) {
       if (match(line, / -p [^ ]+/)) {
@@ -95,7 +117,133 @@ transaction() {
       }
       return line
     }
+    function target(line) { sub(/.* /, "", line); return line }
+    # Of PORTCTL-IN-ssh: PORTCTL-in-ssh.
+    function beside(chain) {
+      match(chain, /^PORTCTL-[A-Z]+/)
+      return "PORTCTL-" tolower(substr(chain, 9, RLENGTH - 8)) substr(chain, RLENGTH + 1)
+    }
+    function declare(table, chain) {
+      add(":" chain " - [0:0]")
+      if (!((table, chain) in old)) { old[table, chain] = 1; olds[table] = olds[table] " " chain }
+    }
+    function differs(table, chain) { return !((table, chain) in old) || oldtext[table, chain] != wanted[table, chain] }
+    function hook(table, words) {
+      add("-I " words)
+      jump[table, ++jumps[table]] = "-A " words
+    }
+    function unhook(table, i, line) {
+      line = jump[table, i]
+      sub(/^-A /, "-D ", line)
+      add(line)
+      jump[table, i] = ""
+    }
+    function hooked(table, chain, i) {
+      for (i = 1; i <= jumps[table]; i++) if (target(jump[table, i]) == chain) return 1
+      return 0
+    }
+    function open_chain(table) {
+      if (table == "filter" && news[table] != "" && !((table, "PORTCTL-OPEN") in old)) declare(table, "PORTCTL-OPEN")
+    }
+    # The chains of ours that differ become the new ones.
+    function fill(table, n, i, names, todo, text) {
+      open_chain(table)
+      n = split(news[table], names, " ")
+      for (i = 1; i <= n; i++) {
+        todo[i] = differs(table, names[i])
+        if (todo[i]) declare(table, names[i])
+      }
+      for (i = 1; i <= n; i++) {
+        if (!todo[i]) continue
+        text = newtext[table, names[i]]
+        if (text != "") add(substr(text, 1, length(text) - 1))
+        oldtext[table, names[i]] = wanted[table, names[i]]
+      }
+    }
+    # All of a table as it shall be.
+    function settle(table, i, n, key, part, pass, names, done) {
+      fill(table)
+      for (i = 1; i <= jumps[table]; i++) {
+        if (jump[table, i] == "") continue
+        if (placed[table, i] && (table, target(jump[table, i])) in new) done[target(jump[table, i])] = 1
+        else unhook(table, i)
+      }
+      for (key in entry) {
+        split(key, part, SUBSEP)
+        if (part[1] != table || !(key in new) || part[2] in done) continue
+        hook(table, entry[key] " -j " part[2])
+        placed[table, jumps[table]] = 1
+      }
+      n = split(olds[table], names, " ")
+      olds[table] = ""
+      for (pass = 1; pass <= 2; pass++)
+        for (i = 1; i <= n; i++)
+          if (!((table, names[i]) in new) && !(names[i] == "PORTCTL-OPEN" && news[table] != ""))
+            add((pass == 1 ? "-F " : "-X ") names[i])
+          else if (pass == 1) olds[table] = olds[table] " " names[i]
+      flush(table)
+    }
+    # Step 1: what differs, and what leads to it, once more in small letters; each entry by the bit.
+    function add_beside(table, n, i, k, m, names, text, more, key, part, chain, both, had) {
+      n = split(news[table], names, " ")
+      for (i = 1; i <= n; i++)
+        if (names[i] !~ /^PORTCTL-OUT/ && differs(table, names[i])) again[table, names[i]] = 1
+      do {
+        more = 0
+        for (i = 1; i <= leads[table]; i++)
+          if ((table, onward[table, i]) in again && !((table, from[table, i]) in again)) {
+            again[table, from[table, i]] = 1
+            more = 1
+          }
+      } while (more)
+      for (i = 1; i <= n; i++) if ((table, names[i]) in again) declare(table, beside(names[i]))
+      if (lines) open_chain(table)
+      for (i = 1; i <= n; i++) {
+        if (!((table, names[i]) in again)) continue
+        m = split(newtext[table, names[i]], text, "\n")
+        for (k = 1; k < m; k++) {
+          chain = target(text[k])
+          if ((table, chain) in again) text[k] = substr(text[k], 1, length(text[k]) - length(chain)) beside(chain)
+          add("-A " beside(names[i]) substr(text[k], length(names[i]) + 4))
+        }
+      }
+      for (key in entry) {
+        split(key, part, SUBSEP)
+        chain = part[2]
+        if (part[1] != table || chain == "PORTCTL-OUT") continue
+        both = !(key in new) || key in again
+        if (!both && !hooked(table, beside(chain))) continue
+        had = hooked(table, chain)
+        for (i = 1; i <= jumps[table]; i++)
+          if (target(jump[table, i]) == chain || target(jump[table, i]) == beside(chain)) unhook(table, i)
+        if (had) hook(table, entry[key] (both ? unmarked : "") " -j " chain)
+        if (both && key in new) hook(table, entry[key] marked " -j " beside(chain))
+      }
+      flush(table)
+    }
+    function switch_over() {
+      entry["mangle", "PORTCTL-SWITCH"] = "PREROUTING"
+      new["mangle", "PORTCTL-SWITCH"] = 1
+      held = news["mangle"]
+      news["mangle"] = held " PORTCTL-SWITCH"
+      newtext["mangle", "PORTCTL-SWITCH"] = "-A PORTCTL-SWITCH -m conntrack --ctstate NEW -j MARK --set-xmark " bit "\n"
+      settle("mangle")
+      delete entry["mangle", "PORTCTL-SWITCH"]
+      delete new["mangle", "PORTCTL-SWITCH"]
+      news["mangle"] = held
+    }
+    # Step 3.
+    function overwrite(table, key, part) {
+      fill(table)
+      for (key in entry) {
+        split(key, part, SUBSEP)
+        if (part[1] == table && key in new && !hooked(table, part[2])) hook(table, entry[key] unmarked " -j " part[2])
+      }
+      flush(table)
+    }
     BEGIN {
+      bit = "0x40000000/0x40000000"
+      marked = " -m mark --mark " bit; unmarked = " -m mark ! --mark " bit
       tables = split("mangle filter nat", order, " ")
       for (i = 1; i <= tables; i++) known[order[i]] = 1
       entry["filter", "PORTCTL-IN"] = "INPUT"; entry["filter", "PORTCTL-OUT"] = "OUTPUT"
@@ -114,8 +262,9 @@ transaction() {
     }
     /^-A PORTCTL-/ {
       key = table SUBSEP $2
-      if (side == "old") oldtext[key] = oldtext[key] plain($0) "\n"
-      else { newtext[key] = newtext[key] $0 "\n"; wanted[key] = wanted[key] plain($0) "\n" }
+      if (side == "old") { oldtext[key] = oldtext[key] plain($0) "\n"; next }
+      newtext[key] = newtext[key] $0 "\n"; wanted[key] = wanted[key] plain($0) "\n"
+      if ($NF ~ /^PORTCTL-/) { from[table, ++leads[table]] = $2; onward[table, leads[table]] = $NF }
       next
     }
     side == "old" && /^-A / {
@@ -123,42 +272,18 @@ transaction() {
       if ($NF !~ /^PORTCTL-/ || $(NF - 1) !~ /^-[jg]$/) next
       jump[table, ++jumps[table]] = $0
       placed[table, jumps[table]] = (rank[table, $2] == 1 && NF == 4 && $3 == "-j" && entry[table, $NF] == $2)
+      if ($NF == "PORTCTL-SWITCH") switched = 1
     }
     END {
-      for (t = 1; t <= tables; t++) {
-        table = order[t]; lines = 0
-        if (news[table] != "" && table == "filter" && !((table, "PORTCTL-OPEN") in old)) add(":PORTCTL-OPEN - [0:0]")
-        n = split(news[table], names, " ")
-        for (i = 1; i <= n; i++) {
-          key = table SUBSEP names[i]
-          differs[key] = !(key in old) || oldtext[key] != wanted[key]
-          if (differs[key]) add(":" names[i] " - [0:0]")
+      if (staged) {
+        if (!switched) {
+          step = 1; add_beside("filter"); add_beside("nat")
+          step = 2; switch_over()
         }
-        for (i = 1; i <= n; i++) {
-          key = table SUBSEP names[i]
-          if (differs[key] && newtext[key] != "") add(substr(newtext[key], 1, length(newtext[key]) - 1))
-        }
-        split("", done)
-        for (i = 1; i <= jumps[table]; i++) {
-          line = jump[table, i]; target = line; sub(/.* /, "", target)
-          if (placed[table, i] && (table, target) in new) { done[target] = 1; continue }
-          sub(/^-A /, "-D ", line); add(line)
-        }
-        for (key in entry) {
-          split(key, part, SUBSEP)
-          if (part[1] == table && key in new && !(part[2] in done)) add("-I " entry[key] " -j " part[2])
-        }
-        n = split(olds[table], names, " ")
-        for (pass = 1; pass <= 2; pass++)
-          for (i = 1; i <= n; i++) {
-            if ((table, names[i]) in new || (names[i] == "PORTCTL-OPEN" && news[table] != "")) continue
-            add((pass == 1 ? "-F " : "-X ") names[i])
-          }
-        if (!lines) continue
-        print "*" table
-        for (i = 1; i <= lines; i++) print out[i]
-        print "COMMIT"
+        step = 3; overwrite("filter"); overwrite("nat")
+        step = 4
       }
+      for (t = 1; t <= tables; t++) settle(order[t])
     }
   ' side=protocols "$work/protocols" side=users "$work/users" side=old "$1" side=new "$2"
 }
@@ -182,10 +307,18 @@ prepare() {
     missing=$(missing_chains "$rules")
     [ -z "$missing" ] || fail "rules.v$family jumps to chains that it does not have: $missing"
     "$(tables "$family")-save" >"$work/old.v$family" || fail 'the loaded rules could not be read; nothing is changed'
-    transaction "$work/old.v$family" "$rules" >"$work/new.v$family"
-    [ -s "$work/new.v$family" ] || continue
-    restore "$family" --test ||
+    new=$work/new.v$family
+    : >"$new"
+    transaction "$work/old.v$family" "$rules" "$new"
+    [ -s "$new" ] || continue
+    restore "$family" --test <"$new" ||
       fail "$(tables "$family")-restore does not take rules.v$family; nothing is changed"
+    # One table is one transaction; and what a killed loader left behind is more than that.
+    if [ "$(grep -c '^COMMIT' "$new")" -gt 1 ] || grep -q -e '-j PORTCTL-SWITCH$' "$work/old.v$family"; then
+      transaction "$work/old.v$family" "$rules" "$new" staged
+    else
+      mv "$new" "$new.1"
+    fi
   done
 }
 
@@ -203,8 +336,10 @@ prepare
 
 trap '' HUP INT TERM
 for family in $families; do
-  [ -s "$work/new.v$family" ] || continue
-  restore "$family" || undo "rules.v$family did not load"
+  for step in "$work/new.v$family".[1-4]; do
+    [ -e "$step" ] || continue
+    restore "$family" <"$step" || undo "rules.v$family did not load"
+  done
 done
 : >"$made"
 

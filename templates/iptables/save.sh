@@ -14,21 +14,64 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 to=$(cd "$1" && pwd)
 
-# Our own chains as the rule files hold them: tables in the order of loading, chains by name.
+# Our own chains as the rule files hold them: tables in the order of loading, chains by name. After a loader that was
+# killed (load.sh, `transaction`) some stand there twice: then those that are in force, under their own names.
 own() {
   "$1-save" >"$to/.all"
   awk '
+    function target(line) { sub(/.* /, "", line); return line }
+    # Of PORTCTL-in-ssh: PORTCTL-IN-ssh.
+    function large(chain) {
+      if (!match(chain, /^PORTCTL-[a-z]+/)) return chain
+      return "PORTCTL-" toupper(substr(chain, 9, RLENGTH - 8)) substr(chain, RLENGTH + 1)
+    }
+    # Marks what is in force, from the jumps in the built-in chains on.
+    function follow(table, i, key, more) {
+      for (i = 1; i <= jumps[table]; i++) {
+        key = switched ? " ! --mark 0x40000000/" : " -m mark --mark 0x40000000/"
+        if (!index(jump[table, i], key)) force[table, target(jump[table, i])] = 1
+      }
+      do {
+        more = 0
+        for (i = 1; i <= rules[table]; i++) {
+          key = table SUBSEP target(rule[table, i])
+          if ((table, of[table, i]) in force && !(key in force)) { force[key] = 1; more = 1 }
+        }
+      } while (more)
+    }
     /^\*/ { table = substr($1, 2) }
-    /^:PORTCTL-/ && $1 != ":PORTCTL-OPEN" { chains[table] = chains[table] $1 " - [0:0]\n" }
-    /^-A PORTCTL-/ && $2 != "PORTCTL-OPEN" { rules[table, ++count[table]] = $0 }
+    /^:PORTCTL-/ && $1 !~ /^:PORTCTL-(OPEN|SWITCH)$/ {
+      chain[table, ++chains[table]] = substr($1, 2)
+      if ($1 ~ /^:PORTCTL-[a-z]/) halfway = 1
+    }
+    /^-A PORTCTL-/ {
+      if ($2 !~ /^PORTCTL-(OPEN|SWITCH)$/) { rule[table, ++rules[table]] = $0; of[table, rules[table]] = $2 }
+      next
+    }
+    /^-A / && $NF ~ /^PORTCTL-/ {
+      if ($NF == "PORTCTL-SWITCH") switched = 1
+      if ($NF == "PORTCTL-SWITCH" || / --mark 0x40000000\//) halfway = 1
+      jump[table, ++jumps[table]] = $0
+    }
     END {
       n = split("mangle filter nat raw security", order, " ")
       for (t = 1; t <= n; t++) {
         table = order[t]
-        if (chains[table] == "") continue
-        printf "*%s\n%s", table, chains[table]
-        for (i = 1; i <= count[table]; i++) print rules[table, i]
-        print "COMMIT"
+        if (halfway) follow(table)
+        found = 0
+        for (i = 1; i <= chains[table]; i++) {
+          if (halfway && !((table, chain[table, i]) in force)) continue
+          if (!found++) print "*" table
+          print ":" large(chain[table, i]) " - [0:0]"
+        }
+        for (i = 1; i <= rules[table]; i++) {
+          if (!halfway) { print rule[table, i]; continue }
+          if (!((table, of[table, i]) in force)) continue
+          line = substr(rule[table, i], length(of[table, i]) + 4)
+          end = target(line)
+          print "-A " large(of[table, i]) substr(line, 1, length(line) - length(end)) large(end)
+        }
+        if (found) print "COMMIT"
       }
     }
   ' "$to/.all"

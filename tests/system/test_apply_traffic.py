@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from portctl.hosts.namespaces import Room
+from portctl.hosts.namespaces import Network, Room
 from tests.system import worlds
 from tests.system.applying import applied, apply, portctl
 from tests.system.rings import FILTERS, Filter
@@ -211,17 +211,22 @@ def world() -> Iterator[World]:
 def tried(request: pytest.FixtureRequest, world: World) -> Filter:
     """A packet filter; the machine's `iptables` is the variant that it names."""
     found: Filter = request.param
-    variant = found.name.removeprefix("iptables-")
-    if found.backend == "iptables":
+    chosen(world.machine, found)
+    return found
+
+
+def chosen(machine: Room, tried: Filter) -> None:
+    """Makes the machine's `iptables` the variant that a filter names."""
+    if tried.backend == "iptables":
+        variant = tried.name.removeprefix("iptables-")
         script = (
             "set -e; for t in iptables ip6tables; do for k in '' -save -restore; do"
             f" ln -sfn /usr/sbin/$t-{variant}$k /etc/alternatives/$t$k; done; done; iptables --version"
         )
-        assert (variant == "legacy") == ("legacy" in checked(world.machine, "sh", "-c", script))
-    return found
+        assert (variant == "legacy") == ("legacy" in checked(machine, "sh", "-c", script))
 
 
-def start(room: Room, code: str, *words: str) -> subprocess.Popen[bytes]:
+def start(room: Room | Network, code: str, *words: str) -> subprocess.Popen[bytes]:
     started = room.start((sys.executable, "-c", code, *words))
     assert started.stdout is not None
     assert started.stdout.readline() == b"ready\n"
