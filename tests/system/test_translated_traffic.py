@@ -248,10 +248,10 @@ def work():
     while going:
         for host, port in ends:
             ask(host, port, socket.SOCK_DGRAM)
-        answered(0.015)
+        answered(0.025)
         for host, port in ends:
             ask(host, port, socket.SOCK_STREAM)
-        answered(0.015)
+        answered(0.025)
     answered(4)
     for s in list(waiting):
         end(s, "")
@@ -342,7 +342,7 @@ def serve(host: Network | Room, *where: str) -> None:
 
 def wrong(end: End, told: dict[str, object]) -> list[str]:
     """What became of the connections to an end that should not have."""
-    answers = told["answers"]
+    answers, at = told["answers"], f"{end.host} port {end.port}"
     assert isinstance(answers, dict)
     found = [
         f"{end.host} port {end.port}: {n} times {text!r}" for text, n in answers.items() if text not in end.answers
