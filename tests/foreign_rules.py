@@ -65,6 +65,8 @@ def _tables(random: Random, family: int, turned: int | None) -> str:
     lines += ["COMMIT", "*raw", ":PREROUTING ACCEPT", ":OUTPUT ACCEPT"]
     if random.random() < 0.3:
         lines.append(f"-A PREROUTING {_protocol(random, of)} -j DROP")
+    if random.random() < 0.4 and not turned:
+        lines += [f"-A {c} {_protocol(random, of)} -j CT --notrack" for c in ("PREROUTING", "OUTPUT")]
     lines.append("COMMIT")
     if turned:
         to = f"-j DNAT --to-destination {TARGET}:8080"
@@ -107,7 +109,7 @@ def _matches(random: Random, family: Family) -> str:
         lambda: f"-m set {_not(random)}--match-set nets{suffix} {random.choice(('src', 'dst'))}",
         lambda: f"-m set --match-set pairs{suffix} dst,dst",
         lambda: "-m state --state NEW",
-        lambda: f"-m conntrack {_not(random)}--ctstate INVALID,ESTABLISHED",
+        lambda: f"-m conntrack {_not(random)}--ctstate {random.choice(('INVALID,ESTABLISHED', 'UNTRACKED'))}",
         lambda: f"-m mark {_not(random)}--mark 0x1/0xff",
         lambda: f"-m addrtype {_not(random)}--dst-type LOCAL",
     ]

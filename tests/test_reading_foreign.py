@@ -167,3 +167,47 @@ def test_a_statement_of_json_that_is_not_known_may_do_anything() -> None:
     found = importing.from_texts({"x": json.dumps({"nftables": [*listed, {"rule": rule}]})})
     assert [entry.status for entry in found.account.entries if "strange" in entry.text] == ["refused"]
     assert not found.equal
+
+
+NOTRACK = """\
+*raw
+:PREROUTING ACCEPT
+:OUTPUT ACCEPT
+-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack
+-A PREROUTING -p tcp -m tcp --dport 80 -j NOTRACK
+-A PREROUTING -p tcp -m tcp --dport 22 -j CT --helper ftp
+COMMIT
+*nat
+:PREROUTING ACCEPT
+-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 192.0.2.9
+COMMIT
+*filter
+:INPUT DROP
+:FORWARD DROP
+-A INPUT -p udp -m udp --dport 53 -m conntrack --ctstate UNTRACKED -j ACCEPT
+-A INPUT -p tcp -m conntrack --ctstate NEW -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 80 -m conntrack ! --ctstate INVALID,ESTABLISHED -j ACCEPT
+COMMIT
+"""
+
+
+def test_what_is_not_tracked_is_in_no_other_state_and_is_not_translated() -> None:
+    program = iptables.parse({"rules.v4": NOTRACK})
+    for protocol, port, line in ((17, 53, "UNTRACKED"), (6, 80, "INVALID"), (6, 22, "NEW")):
+        asked = replace(PACKET, protocol=protocol, port=port)
+        assert both(program, asked) is Verdict.ACCEPT
+        decided = evaluate(program, asked).decided
+        assert decided is not None and decided.line is not None and line in decided.line.text
+    found = importing.from_texts({"x": NOTRACK})
+    assert [e.status for e in found.account.entries if "-j CT" in e.text or "NOTRACK" in e.text] == ["approximated"] * 3
+
+
+@pytest.mark.parametrize(("asked", "verdict"), [("untracked", Verdict.ACCEPT), ("new", Verdict.DROP)])
+def test_nft_untracks_too(asked: str, verdict: Verdict) -> None:
+    early = "\tchain a {\n\t\ttype filter hook prerouting priority raw; policy accept;\n\t\ttcp dport 22 notrack\n\t}\n"
+    late = "\tchain b {\n\t\ttype filter hook input priority filter; policy drop;\n"
+    text = f"table inet t {{\n{early}{late}\t\tct state vmap {{ {asked} : accept, invalid : drop }}\n\t}}\n}}\n"
+    assert both(nftables.parse({"ruleset": text}), replace(PACKET, port=22)) is verdict
+    assert both(nftables.parse({"ruleset": text}), replace(PACKET, port=23)) is (
+        Verdict.ACCEPT if asked == "new" else Verdict.DROP
+    )

@@ -13,6 +13,7 @@ from portctl.importing.naming import Names
 from portctl.importing.prepare import Key, asks_limit, key, marks, reached, says_something
 from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Place, Return, Translate
 from portctl.ruleset import KNOWN, State
+from portctl.space.tracking import untracked
 
 Said = tuple[Status, str]
 _STRUCTURE = re.compile(r"^\s*(#.*|\*\S+|COMMIT|\}?|table .*\{|(chain|set|map|flowtable) .*\{|policy .*;)\s*$")
@@ -179,6 +180,8 @@ def _by_deed(draft: Draft, names: Names, line: Line, entries: Iterable[str]) -> 
 
 def _of_note(draft: Draft, names: Names, line: Line) -> Said:
     words = [a.text.split()[0] for a in line.actions if isinstance(a, Note) and a.text]
+    if any(map(untracked, line.actions)):
+        return "approximated", "a policy tracks all connections; what the input does with these is in the entries"
     if marks(line):
         return (
             "approximated",
