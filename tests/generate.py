@@ -7,7 +7,9 @@ them into real kernels.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +133,23 @@ def _named(strategy: st.SearchStrategy[Plain], least: int, most: int) -> st.Sear
     return st.dictionaries(st.sampled_from(NAMES), strategy, min_size=least, max_size=most)
 
 
+@cache
+def _parts(limit: int) -> dict[str, st.SearchStrategy[Any]]:
+    """The entries of a policy whose limits are all the same: made once, Hypothesis takes long to look at each anew."""
+    same = st.just(LIMITS[limit])
+    return {
+        "forwards": st.one_of(st.just({}), _named(_forward(same), 1, 3)),
+        "services": _named(_service(same), 1, 5),
+        "block": st.lists(_block(), max_size=3),
+        "egress": _named(_egress(same), 1, 4),
+    }
+
+
 @st.composite
 def policies_of_all_kinds(draw: st.DrawFn) -> Plain:
     """A policy as plain data. Most are valid; `ruleset` tells."""
-    limit = st.just(draw(st.sampled_from(LIMITS)))
-    forwards = draw(st.one_of(st.just({}), _named(_forward(limit), 1, 3)))
+    parts = _parts(draw(st.sampled_from(range(len(LIMITS)))))
+    forwards = draw(parts["forwards"])
     outbound = draw(st.sampled_from(["allow", "drop", "reject"]))
     defaults: Plain = {
         "inbound": draw(st.sampled_from(["drop", "reject"])),
@@ -150,9 +164,9 @@ def policies_of_all_kinds(draw: st.DrawFn) -> Plain:
         "addresses": {**GROUPS, "bans": {"live": True}},
         "interfaces": INTERFACES,
         "ports": PORT_GROUPS,
-        "services": draw(_named(_service(limit), 1, 5)),
-        "block": draw(st.lists(_block(), max_size=3)),
-        "egress": draw(_named(_egress(limit), 1, 4)) if outbound != "allow" else {},
+        "services": draw(parts["services"]),
+        "block": draw(parts["block"]),
+        "egress": draw(parts["egress"]) if outbound != "allow" else {},
         "forwards": forwards,
         "defaults": defaults,
     }
@@ -177,6 +191,10 @@ def _entries(plain: Plain) -> int:
     return sum(len(plain.get(part, ())) for part in ("services", "block", "egress", "forwards"))
 
 
+class Enough(BaseException):
+    """Ends Hypothesis, which takes any `Exception` for a failure of the test."""
+
+
 def policies(number: int, count: int) -> list[Plain]:
     """So many different valid policies, the same for the same seed."""
     found: dict[str, Plain] = {}
@@ -193,6 +211,9 @@ def policies(number: int, count: int) -> list[Plain]:
     def collect(plain: Plain) -> None:
         if len(found) < count and _entries(plain) > 2 and ruleset(plain) is not None:
             found[text(plain)] = plain
+        if len(found) == count:
+            raise Enough
 
-    collect()
+    with suppress(Enough):
+        collect()
     return list(found.values())
