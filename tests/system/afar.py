@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from portctl.command import Command, Result
 from portctl.hosts.namespaces import Room
-from tests.system import worlds
+from tests.system import forked, worlds
 from tests.system.worlds import World, checked
 
 TARGET = "ssh://root@192.0.2.10"
@@ -50,7 +50,7 @@ def ready(made: World, controller: Room) -> None:
 
 def portctl(controller: Room, *words: str, env: Sequence[str] = (), timeout: float = 240) -> Result:
     """Runs a command of portctl on the controller, about the machine."""
-    return controller.run(Command(("env", *env, *PORTCTL, *words, "--host", TARGET)), timeout)
+    return forked.run(controller, (*words, "--host", TARGET), env, timeout)
 
 
 def apply(controller: Room, policy: str, *words: str, env: Sequence[str] = ()) -> Result:

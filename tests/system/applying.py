@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Sequence
 
 from portctl.command import Command, Result
 from portctl.hosts.namespaces import Room
+from tests.system import forked
 
 BACKENDS = ("nftables", "iptables")
 FIRST = """portctl: 1
@@ -31,9 +31,9 @@ sysctl: {tcp_keepalive_time: 3000, linux: {net.core.somaxconn: 1024}}
 STATE = """nft list tables | grep -vE ' ip6? (filter|nat|mangle|raw|security)$' | while read -r t; do nft list $t; done
 iptables-save; ip6tables-save; ipset save | sort
 sysctl net.ipv4.tcp_keepalive_time net.core.somaxconn net.ipv4.ip_forward net.ipv6.conf.all.forwarding
-for f in $(find /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system -path '*portctl*' 2>/dev/null | sort); do
-echo "$f $(readlink "$f")"; [ -f "$f" ] && cat "$f"
-done"""
+find_ours() { find /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system -path '*portctl*' "$@" 2>/dev/null; }
+find_ours -printf '%p %l\\n' | sort
+find_ours -type f -print0 | sort -z | xargs -0r tail -n +1"""
 
 
 def state(machine: Room) -> str:
@@ -47,7 +47,7 @@ def state(machine: Room) -> str:
 
 def portctl(machine: Room, *words: str, env: Sequence[str] = (), timeout: float = 120) -> Result:
     """Runs portctl on a machine."""
-    return machine.run(Command(("env", *env, sys.executable, "-m", "portctl", *words)), timeout)
+    return forked.run(machine, words, env, timeout)
 
 
 def apply(machine: Room, policy: str, *words: str, env: Sequence[str] = (), timeout: float = 120) -> Result:
