@@ -17,16 +17,38 @@ pytestmark = pytest.mark.system
 NEEDS = ("sshd", "ssh", "sudo")
 
 
+def begun(made: World) -> World:
+    """The first policy is in force on the machine, applied from afar."""
+    first = afar.apply(made.controller, FIRST)
+    assert first.status == 0, first.stdout + first.stderr
+    # The connection that came before there was any rule is let through until the state tracker knows it.
+    swept = Command(("test", "!", "-e", "/run/portctl/open"))
+    worlds.until(lambda: made.machine.run(swept).ok, "the sweep has ended", 30)
+    return made
+
+
 @pytest.fixture
 def world() -> Iterator[World]:
-    """The first policy is in force on the machine, applied from afar."""
     with afar.world() as made:
-        first = afar.apply(made.controller, FIRST)
-        assert first.status == 0, first.stdout + first.stderr
-        # The connection that came before there was any rule is let through until the state tracker knows it.
-        swept = Command(("test", "!", "-e", "/run/portctl/open"))
-        worlds.until(lambda: made.machine.run(swept).ok, "the sweep has ended", 30)
-        yield made
+        yield begun(made)
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[tuple[World, set[str]]]:
+    """A world, and the states of its machine with the first policy in force."""
+    with afar.world() as made:
+        yield begun(made), {applying.state(made.machine)}
+
+
+@pytest.fixture
+def shared(kept: tuple[World, set[str]]) -> World:
+    """As `world`, for tests that leave a machine on which all can be applied."""
+    made, first = kept
+    applying.settled(made.machine, 60)
+    if applying.state(made.machine) not in first:
+        assert afar.apply(made.controller, FIRST).status == 0
+        first.add(applying.state(made.machine))
+    return made
 
 
 def new_state(world: World) -> str:
@@ -37,8 +59,8 @@ def new_state(world: World) -> str:
     return found
 
 
-def test_all_commands_work_and_the_confirmation_comes_over_a_new_connection(world: World) -> None:
-    controller, machine = world.controller, world.machine
+def test_all_commands_work_and_the_confirmation_comes_over_a_new_connection(shared: World) -> None:
+    controller, machine = shared.controller, shared.machine
     assert "over a new connection from 192.0.2.1" in afar.portctl(controller, "history").stdout
     assert "root@controller" in afar.portctl(controller, "history").stdout
     again = afar.apply(controller, FIRST)
@@ -60,44 +82,44 @@ def test_all_commands_work_and_the_confirmation_comes_over_a_new_connection(worl
     assert applying.state(machine) != before
 
 
-def test_a_policy_that_would_lock_the_controller_out_is_refused(world: World) -> None:
-    before = applying.state(world.machine)
-    said = afar.apply(world.controller, CLOSED)
+def test_a_policy_that_would_lock_the_controller_out_is_refused(shared: World) -> None:
+    before = applying.state(shared.machine)
+    said = afar.apply(shared.controller, CLOSED)
     assert said.status == 3
     assert "You came by ssh from 192.0.2.1" in said.stdout
     assert "locked out" in said.stderr
-    assert applying.state(world.machine) == before
+    assert applying.state(shared.machine) == before
 
 
-def test_locked_out_all_the_same_no_new_connection_comes_and_the_old_rules_are_back(world: World) -> None:
-    before = applying.state(world.machine)
-    said = afar.apply(world.controller, CLOSED, "--allow-lockout", "--confirm-within", "8")
+def test_locked_out_all_the_same_no_new_connection_comes_and_the_old_rules_are_back(shared: World) -> None:
+    before = applying.state(shared.machine)
+    said = afar.apply(shared.controller, CLOSED, "--allow-lockout", "--confirm-within", "8")
     assert said.status == 4, said.stderr
     assert "no new connection yet" in said.stderr
     assert "the old rules are back" in said.stderr
-    assert applying.state(world.machine) == before
+    assert applying.state(shared.machine) == before
 
 
 @pytest.mark.parametrize("step", ["lock", "save", "plan", "record", "arm", "load", "read-back", "loaded-nftables"])
-def test_a_controller_that_is_killed_before_the_confirmation_leaves_the_old_state(world: World, step: str) -> None:
-    before = applying.state(world.machine)
+def test_a_controller_that_is_killed_before_the_confirmation_leaves_the_old_state(shared: World, step: str) -> None:
+    before = applying.state(shared.machine)
     env = ("PORTCTL_TESTING=1", f"PORTCTL_STOP_AT={step}")
-    said = afar.apply(world.controller, SECOND, "--confirm-within", "3", env=env)
+    said = afar.apply(shared.controller, SECOND, "--confirm-within", "3", env=env)
     assert said.status == (3 if step.startswith("loaded-") else 137), said.stderr
-    applying.settled(world.machine)
-    assert applying.state(world.machine) == before
+    applying.settled(shared.machine)
+    assert applying.state(shared.machine) == before
     # The lock went with the connection: the next one is not kept waiting.
-    assert afar.apply(world.controller, SECOND).status == 0
+    assert afar.apply(shared.controller, SECOND).status == 0
 
 
-def test_a_controller_that_is_killed_after_the_confirmation_leaves_the_new_state(world: World) -> None:
-    wanted = new_state(world)
+def test_a_controller_that_is_killed_after_the_confirmation_leaves_the_new_state(shared: World) -> None:
+    wanted = new_state(shared)
     env = ("PORTCTL_TESTING=1", "PORTCTL_STOP_AT=decided")
-    said = afar.apply(world.controller, SECOND, "--confirm-within", "20", env=env)
+    said = afar.apply(shared.controller, SECOND, "--confirm-within", "20", env=env)
     assert said.status == 137
-    afar.rolled_back(world.machine)
-    assert applying.state(world.machine) == wanted
-    assert "confirmed" in afar.portctl(world.controller, "history").stdout.splitlines()[-1]
+    afar.rolled_back(shared.machine)
+    assert applying.state(shared.machine) == wanted
+    assert "confirmed" in afar.portctl(shared.controller, "history").stdout.splitlines()[-1]
 
 
 def test_the_network_is_cut_after_the_load(world: World) -> None:
@@ -224,11 +246,11 @@ def test_a_controller_that_was_silent_for_too_long_has_lost_its_lock_and_is_told
     assert applying.state(machine) == between
 
 
-def test_by_hand_portctl_waits_for_a_confirmation_from_elsewhere(world: World) -> None:
-    process = afar.start(world.controller, SECOND, "--by-hand", "--confirm-within", "60")
+def test_by_hand_portctl_waits_for_a_confirmation_from_elsewhere(shared: World) -> None:
+    process = afar.start(shared.controller, SECOND, "--by-hand", "--confirm-within", "60")
     loaded = Command(("test", "-e", "/run/portctl/pending/loaded"))
-    worlds.until(lambda: world.machine.run(loaded).ok, "loaded", 40)
-    confirmed = afar.portctl(world.controller, "confirm")
+    worlds.until(lambda: shared.machine.run(loaded).ok, "loaded", 40)
+    confirmed = afar.portctl(shared.controller, "confirm")
     assert confirmed.status == 0, confirmed.stderr
     assert "over a new connection from 192.0.2.1" in confirmed.stderr
     status, said = afar.said(process)

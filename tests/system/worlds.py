@@ -49,7 +49,9 @@ UsePAM no
 StrictModes no
 PidFile /run/sshd.pid
 AcceptEnv LANG
+SetEnv SWEEP_SECONDS=1
 """
+"""The last line: how often the guard on the machine looks after connections from before the rules."""
 
 SSH = """\
 Host *
