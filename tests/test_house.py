@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def floor(name: str) -> int:
     raise AssertionError(f"{name} stands on no floor: add it to the floor plan")
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -65,9 +67,15 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -101,7 +109,7 @@ def test_only_hosts_start_processes() -> None:
     for module, path in modules().items():
         if unit(module) == "hosts":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -119,7 +127,7 @@ def test_only_the_registry_names_the_back_ends() -> None:
     for module, path in modules().items():
         if unit(module) in ("backends", *(f"backends.{name}" for name in backends.NAMES)):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Compare):
                 compared = [c.value for c in [node.left, *node.comparators] if isinstance(c, ast.Constant)]
                 assert not {value for value in compared if value in backends.NAMES}, f"{module}:{node.lineno}"

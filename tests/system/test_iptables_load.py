@@ -76,6 +76,7 @@ def crowd() -> dict[str, str]:
     return iptables.render(ruleset, Ability())
 
 
+@pytest.mark.xdist_group("crowd")
 def test_the_kernel_takes_a_crowd_of_every_kind(tools: Tools, crowd: dict[str, str]) -> None:
     """nf_tables nests 16 chains, and walks every way through them; the scripts would take most of the time."""
     tools.put(crowd, "/run")
