@@ -17,6 +17,10 @@ class Interface:
     """It has an IPv6 address or route by router advertisement."""
 
 
+BRIDGES = ("docker*", "br-*", "cni*", "podman*", "virbr*", "lxcbr*", "lxdbr*", "incusbr*", "kube-bridge", "flannel*")
+"""Interfaces behind which containers and guests of this host are, by the names that their engines give them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a host is. Read once; values come from the host and are never executed or interpreted."""

@@ -10,6 +10,7 @@ from portctl.backends import package
 from portctl.listeners import Connection
 from portctl.net import Address
 from portctl.observe import others
+from portctl.observe.types import BRIDGES
 from portctl.plan import samples
 from portctl.plan.lockout import metadata
 from portctl.plan.scene import Scene, step_text
@@ -31,7 +32,6 @@ from portctl.templating import folder
 
 MOST = 12
 """Lines of one kind of warning that are spelled out."""
-_BRIDGES = ("docker*", "br-*", "cni*", "podman*", "virbr*", "lxcbr*", "lxdbr*", "incusbr*", "kube-bridge", "flannel*")
 
 
 def warnings(scene: Scene) -> Iterator[str]:
@@ -234,9 +234,9 @@ def _containers(scene: Scene) -> Iterator[str]:
     """Containers and guests behind a bridge that can start connections today and no longer will."""
     if scene.ruleset.forward_kept:
         return
-    outward = next((d for d in scene.devices() if d != "lo" and not interface_matches(_BRIDGES, d)), "eth0")
+    outward = next((d for d in scene.devices() if d != "lo" and not interface_matches(BRIDGES, d)), "eth0")
     for interface in scene.facts.interfaces:
-        if not interface_matches(_BRIDGES, interface.name):
+        if not interface_matches(BRIDGES, interface.name):
             continue
         inner = next((a + 1 for a in interface.addresses if a.version == 4), ip_address("172.17.0.2"))
         packet = Packet(

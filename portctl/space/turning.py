@@ -114,14 +114,15 @@ def otherwise(
     old: Partition | None, new: Partition | None, among: PacketSet
 ) -> Iterator[tuple[Target | None, Target | None, PacketSet]]:
     """The packets of a set that the two turn to different targets: each pair of these with its packets."""
-    before, after = _by_target(old, among), _by_target(new, among)
+    before, after = by_target(old, among), by_target(new, among)
     for was, one in before.items():
         for is_now, other in after.items():
             if was != is_now and (both := one & other):
                 yield was, is_now, both
 
 
-def _by_target(targets: Partition | None, among: PacketSet) -> dict[Target | None, PacketSet]:
+def by_target(targets: Partition | None, among: PacketSet) -> dict[Target | None, PacketSet]:
+    """The packets of a set by where they are turned to; None: nowhere."""
     if targets is None:
         return {None: among}
     found: dict[Target | None, PacketSet] = {None: targets.where(_LeadsTo(None)) & among}

@@ -92,7 +92,7 @@ def _published(view: View) -> list[Published]:
     if view.program is None:
         return []
     found: dict[tuple[int, int], Published] = {}
-    for protocol, port, line, chain in packets.translated_ports(view.program):
+    for protocol, port, line, chain in packets.translated_ports(view.program, view.own):
         text = f"{chain.table} {chain.name}: {line.text}"
         found.setdefault((protocol, port), Published(protocol, port, text))
     return list(found.values())

@@ -5,13 +5,13 @@ Not every packet there is: that is asked of the rules themselves, by comparing t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 
 from portctl.net import FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.observe.types import Facts
-from portctl.program import Action, Chain, Condition, Field, Line, Lookup, Program, Translate
+from portctl.program import Action, Chain, Condition, Field, Jump, Line, Lookup, Place, Program, Translate
 from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule
 from portctl.verify.finding import View
 from portctl.verify.narrow import may_meet
@@ -258,13 +258,68 @@ def _ofs(condition: Condition, family: Family) -> list[Address]:
     return [a for a in corners(condition.value, family) if a not in _IMPOSSIBLE]
 
 
-def translated_ports(program: Program) -> list[tuple[int, int, Line, Chain]]:
-    """(protocol, port, line, chain) that somebody else's rules turn elsewhere before they reach this host."""
-    found = []
+def translated_ports(program: Program, own: Iterable[Address] = ()) -> list[tuple[int, int, Line, Chain]]:
+    """(protocol, port, line, chain) that somebody else's rules turn elsewhere before they reach this host. The port
+    may be asked for by a line that led to the one that turns; what goes to none of `own` is not this host's."""
+    callers: dict[Place, list[tuple[list[Condition], Chain]]] = {}
+    for chain in program.chains:
+        for line in chain.lines if not chain.own else ():
+            for conditions, name in _leads(line):
+                callers.setdefault((chain.family, chain.table, name), []).append((conditions, chain))
+    here = tuple(own)
+    found: dict[tuple[int, int], tuple[int, int, Line, Chain]] = {}
     for chain in program.chains:
         for line in chain.lines if not chain.own else ():
             if any(isinstance(a, Translate) and a.kind in ("destination", "redirect") for a in line.actions):
-                conditions = list(_conditions(line))
-                for protocol in _values(conditions, Field.PROTOCOL) or [6, 17]:
-                    found += [(protocol, port, line, chain) for port in _values(conditions, Field.PORT)]
-    return found
+                for protocol, port in _ports_to(list(_conditions(line)), chain.place, callers, here, frozenset()):
+                    found.setdefault((protocol, port), (protocol, port, line, chain))
+    return list(found.values())
+
+
+def _leads(line: Line) -> Iterator[tuple[list[Condition], str]]:
+    """The chains that a line leads to, each with what it asks before."""
+    before = list(_flat(line.conditions))
+    for action in line.actions:
+        if isinstance(action, Jump):
+            yield before, action.chain
+        elif isinstance(action, Lookup):
+            for conditions, found in action.entries:
+                if isinstance(found, Jump):
+                    yield [*before, *_flat(conditions)], found.chain
+
+
+def _ports_to(
+    conditions: list[Condition],
+    place: Place,
+    callers: Mapping[Place, list[tuple[list[Condition], Chain]]],
+    own: tuple[Address, ...],
+    seen: frozenset[Place],
+) -> Iterator[tuple[int, int]]:
+    """The (protocol, port) that some conditions ask for, or those on a way to their chain."""
+    if not _for_us(conditions, own):
+        return
+    if ports := _values(conditions, Field.PORT):
+        for protocol in _values(conditions, Field.PROTOCOL) or [6, 17]:
+            yield from ((protocol, port) for port in ports)
+        return
+    for before, chain in callers.get(place, ()):
+        if chain.place not in seen:
+            yield from _ports_to([*conditions, *before], chain.place, callers, own, seen | {place})
+
+
+def _for_us(conditions: Iterable[Condition], own: tuple[Address, ...]) -> bool:
+    """Whether packets to this host may meet some conditions."""
+    for condition in conditions:
+        if (
+            condition.field is Field.DESTINATION
+            and not condition.negated
+            and isinstance(condition.value, Ranges)
+            and own
+        ):
+            of_family = [a for a in (*own, *_SELF) if condition.family in (None, a.version)]
+            if not any(int(a) in condition.value for a in of_family):
+                return False
+    return True
+
+
+_SELF = (ip_address("127.0.0.1"), ip_address("::1"))

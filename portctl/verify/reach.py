@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from portctl.evaluation import Answer, Step, evaluate
 from portctl.listeners import Listener
 from portctl.net import Address
+from portctl.observe.types import BRIDGES
 from portctl.program import Deny, Program
-from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide
+from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict, decide, interface_matches
 from portctl.verify import packets
 from portctl.verify.finding import Finding, View, packet_text, protocol_name, step_text
 from portctl.verify.sockets import Published, Sockets, at, by_port, destinations, items, text
@@ -68,8 +69,7 @@ def exposed(view: View, listener: Listener, published: Sequence[Published]) -> F
 def exposed_published(view: View, port: Published) -> Finding | None:
     """The finding, if a port that somebody else's rules turn elsewhere is open to whom the policy does not admit."""
     found = Difference()
-    own = sorted(view.own, key=lambda a: (a.version, int(a)))
-    for packet, answer, admitted in _asked(view, port.protocol, port.port, own):
+    for packet, answer, admitted in _asked(view, port.protocol, port.port, _outward(view)):
         moved = answer.packet is not None and answer.packet.original is not None
         if moved and answer.verdict is Verdict.ACCEPT and not admitted:
             found.examples.append((packet, answer))
@@ -91,6 +91,12 @@ def exposed_published(view: View, port: Published) -> Finding | None:
         (port.line, *found.evidence()),
         rule.span if rule else None,
     )
+
+
+def _outward(view: View) -> list[Address]:
+    """This host's addresses, those on networks of containers and guests last: what strangers come to stands first."""
+    homes = {a: i.name for i in view.facts.interfaces for a in i.addresses}
+    return sorted(view.own, key=lambda a: (interface_matches(BRIDGES, homes.get(a, "")), a.version, int(a)))
 
 
 def _asked(
@@ -203,7 +209,7 @@ def _arrives(answer: Answer, packet: Packet, published: Sequence[Published]) -> 
 def _to_service(
     view: View, rule: Rule, listeners: Sockets, published: Sequence[Published]
 ) -> Iterator[tuple[Packet, Answer, bool]]:
-    own = sorted(view.own, key=lambda a: (a.version, int(a)))
+    own = _outward(view)
     for flow in items(rule):
         for listener in at(flow, listeners):
             yield from _asked(view, flow.protocol, listener.port, destinations(view, listener), listener.scope)
