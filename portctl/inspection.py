@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from portctl import backends, observe, sysctl
+from portctl import observe, sysctl
 from portctl.apply import history
+from portctl.apply.run import chosen, listings
+from portctl.backends.base import Guest
 from portctl.command import Host
 from portctl.observe import Observed
 from portctl.observe.boot import boot_state
@@ -32,12 +34,14 @@ class Inspection:
         return f"{services} service{'' if services == 1 else 's'}, {sockets}, {self.backend}{where}"
 
 
-def inspect(host: Host, compiled: Compiled, at: datetime, backend: str | None = None, boot: bool = True) -> Inspection:
+def inspect(
+    host: Host, compiled: Compiled, at: datetime, backend: str | None = None, boot: bool = True, anchor: bool = False
+) -> Inspection:
     """Asks a host and compares; nothing is changed. `boot`: also what its next boot would load. Raises `Problems`,
     `HostError`."""
     known = observe.facts(host)
-    name = observe.choose_backend(known, last_backend(host), backend)
-    desired = desire(compiled.ruleset, backends.load(name), known)
+    mine = chosen(known, last_backend(host), backend, anchor)
+    desired = desire(compiled.ruleset, mine, known)
     advertised = [interface.name for interface in known.interfaces if interface.advertised]
     wanted = setting_names(compiled.ruleset, known.system, advertised)
     observed = observe.observe(host, observe.readers(known), wanted, known)
@@ -54,8 +58,9 @@ def inspect(host: Host, compiled: Compiled, at: datetime, backend: str | None = 
         boot=state,
         files={path: text for path, text in files.items() if path.rpartition("/")[2] in rules},
         problems=compiled.problems,
+        inside=mine.parse(told) if isinstance(mine, Guest) and (told := listings(mine, observed)) else None,
     )
-    return Inspection(compiled, name, observed, tuple(findings))
+    return Inspection(compiled, mine.NAME, observed, tuple(findings))
 
 
 def last_backend(host: Host) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import fake_bsd; sys.exit(fake_bsd.main())"
 """How it is started: imported, so that it is compiled once. Arguments: its folder, the state, the tool, its words."""
 EMPTY: dict[str, Any] = {
-    "pf": {"enabled": False, "rules": [], "nat": [], "tables": {}, "skip": []},
+    "pf": {"enabled": False, "rules": [], "nat": [], "tables": {}, "skip": [], "anchors": {}},
     "refuse": "",
     "fail": "",
     "garble": "",
@@ -35,12 +35,18 @@ def content(path: str) -> str:
 def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
     state["log"].append(" ".join(words))
     pf = state["pf"]
+    anchors = pf.setdefault("anchors", {})
+    if words[0] == "-a" and words[1] != "*":
+        pf = anchors.setdefault(words[1], {"rules": [], "nat": [], "tables": {}})
+        words = words[2:]
     if words[:2] in (["-s", "info"], ["-si"]) or words == ["-s", "info"]:
         print(f"Status: {'Enabled' if pf['enabled'] else 'Disabled'} for 0 days 00:00:01           Debug: Urgent")
     elif words in (["-e"], ["-E"]):
         pf["enabled"] = True
     elif "-f" in words or "-nf" in words:
-        return load(state, words, given)
+        return load(state, pf, words, given)
+    elif words[-2:] == ["-T", "kill"]:
+        pf["tables"].pop(words[words.index("-t") + 1], None)
     elif "-T" in words:
         table = pf["tables"].get(words[words.index("-t") + 1], [])
         print("".join(f"   {address}\n" for address in table), end="")
@@ -49,7 +55,7 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
     elif words == ["-vs", "Interfaces"]:
         print("".join(f"{name} (skip)\n" for name in pf["skip"]), end="")
     elif words[-1] in ("-sr", "rules"):
-        print("".join(f"{line}\n" for line in pf["rules"]), end="")
+        print("".join(f"{line}\n" for line in nested(pf, anchors if words[0] == "-a" else {})), end="")
     elif words[-1] in ("-sn", "nat"):
         print("".join(f"{line}\n" for line in pf["nat"]), end="")
     elif words[-1] == "memory":
@@ -57,7 +63,17 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
     return 0
 
 
-def load(state: dict[str, Any], words: list[str], given: str) -> int:
+def nested(pf: dict[str, Any], anchors: dict[str, Any]) -> list[str]:
+    """The rules, with those of anchors between braces where `-a '*'` asks for them."""
+    lines: list[str] = []
+    for line in pf["rules"]:
+        name = line.split('"')[1] if line.startswith("anchor") else ""
+        inner = anchors.get(name, {}).get("rules", [])
+        lines += [f"{line} {{", *(f"  {each}" for each in inner), "}"] if inner else [line]
+    return lines
+
+
+def load(state: dict[str, Any], pf: dict[str, Any], words: list[str], given: str) -> int:
     text = given if words[-1] == "-" else content(words[-1])
     if state["refuse"] and state["refuse"] in text:
         print("stdin:7: syntax error", file=sys.stderr)
@@ -70,7 +86,7 @@ def load(state: dict[str, Any], words: list[str], given: str) -> int:
         return 1
     if state["garble"]:
         found["rules"] = [line for line in found["rules"] if state["garble"] not in line]
-    state["pf"] |= found
+    pf |= {name: value for name, value in found.items() if name in pf}
     return 0
 
 

@@ -26,6 +26,12 @@ def compiled(case: Path) -> pipeline.Compiled:
     return pipeline.compile(case / "policy.yaml", AT)
 
 
+def of_case(case: Path) -> tuple[str, ...]:
+    """The back ends of a case; those about pf also where it keeps to an anchor."""
+    kept_to = [backends.anchored(name) for name in backends.DIALECTS] if case.name.startswith("bsd-") else []
+    return (*backends.EVERY, *kept_to)
+
+
 def computed(case: Path) -> dict[str, str]:
     """Everything that the pure half says of a case's policy: {path in the folder: text}."""
     policy = compiled(case)
@@ -33,7 +39,7 @@ def computed(case: Path) -> dict[str, str]:
     if policy.problems:
         said = "\n\n".join(text(problem) for problem in policy.problems)
         files["problems.txt"] = said.replace(f"{case}/", "") + "\n"
-    for name in backends.EVERY:
+    for name in of_case(case):
         backend = backends.load(name)
         gaps = backend.gaps(policy.ruleset, Ability())
         if gaps:

@@ -26,6 +26,8 @@ FLAGS = {"S": SYN, "A": ACK, "F": FIN, "R": RST, "P": 8}
 _STATE = re.compile(r" (keep-state|record-state|limit|set-limit)\b")
 
 Key = tuple[int, frozenset[tuple[str, int]]]
+Turned = tuple[int, str, int, str, int]
+ALIASES = {"em0": "192.0.2.10", "em1": "10.0.0.1"}
 
 
 @dataclass(slots=True)
@@ -42,12 +44,17 @@ class Host:
     keep: bool = False
     states: dict[Key, tuple[tuple[str, int], str]] = field(default_factory=dict)
     """{flow: (who began it, the body of the rule that made it)}"""
+    natted: dict[Turned, tuple[str, str]] = field(default_factory=dict)
+    """{protocol, alias, its port, peer, its port: (instance, the redirection that its answers get)}: what `nat` holds,
+    which no listing shows."""
 
-    def program(self) -> Program:
+    def program(self, turned: tuple[str, str] = ("", "")) -> Program:
+        """What is loaded; `turned`: an instance also redirects that."""
         listed = [f"{n:05} set {s} {body}" for n, s, body in self.rules if s not in self.off]
         info = [f"--- table({name}), set(0) ---\n kindex: 1, type: {kind}" for name, kind in self.info.items()]
         tables = [f"--- table({name}), set(0) ---\n" + "\n".join(each) for name, each in self.tables.items()]
-        nat = [f"ipfw nat {number} config {text}" for number, text in self.nat.items()]
+        clause = f" {turned[1]}"
+        nat = [f"ipfw nat {n} config {text}{clause if n == turned[0] else ''}" for n, text in self.nat.items()]
         return ipfw.parse({
             "list": "\n".join(listed), "info": "\n".join(info), "tables": "\n".join(tables), "nat": "\n".join(nat),
             "settings": f"net.inet.ip.fw.one_pass: {int(self.one_pass)}",
@@ -160,8 +167,12 @@ def judge(at: Host, packet: Packet) -> Answer:
     known = at.states.get(key(packet))
     if known is not None:
         packet = replace(packet, state=State.ESTABLISHED, reply=known[0] != began(packet))
-    program = at.program()
+    back = at.natted.get((packet.protocol, str(packet.destination), packet.port, *began(packet)))
+    if back is not None:
+        packet = replace(packet, out_interface="em1")
+    program = at.program(back or ("", ""))
     answer = evaluate(program, packet)
+    hold(at, packet, answer)
     text = answer.decided.line.text if answer.decided and answer.decided.line else ""
     found = re.search(r"limit (?:src-addr|all) (\d+)", text)
     if found and known is None:
@@ -173,6 +184,19 @@ def judge(at: Host, packet: Packet) -> Answer:
             if step.line and _STATE.search(step.line.text) and not step.line.text.startswith("check-state"):
                 at.states[key(packet)] = began(packet), step.line.text
     return answer
+
+
+def hold(at: Host, packet: Packet, answer: Answer) -> None:
+    """What an instance keeps of a packet that it has given its own source address."""
+    if answer.verdict is not Verdict.ACCEPT or packet.protocol not in (6, 17):
+        return
+    for step in answer.trace:
+        words = step.line.text.split() if step.line else []
+        if words[:1] == ["nat"] and "out" in words:
+            word, alias = {6: "tcp", 17: "udp"}[packet.protocol], ALIASES[packet.out_interface]
+            clause = f"redirect_port {word} {packet.source}:{packet.source_port} {alias}:{packet.source_port}"
+            peer = str(packet.destination), packet.port
+            at.natted[packet.protocol, alias, packet.source_port, *peer] = words[1], clause
 
 
 def began(packet: Packet) -> tuple[str, int]:

@@ -82,6 +82,14 @@ def test_rendered_rules_mean_what_the_policy_means(case: Path, backend: str) -> 
     assert not disagreements(backend, ruleset, program, judged(case))
 
 
+@pytest.mark.parametrize("backend", backends.DIALECTS)
+def test_rules_in_an_anchor_mean_what_the_policy_means(backend: str) -> None:
+    for case in CASES:
+        names = golden_cases.of_case(case)
+        if backends.anchored(backend) in names:
+            test_rendered_rules_mean_what_the_policy_means(case, backends.anchored(backend))
+
+
 def disagreements(backend: str, ruleset: Ruleset, program: Program, sent: Judged, most: int = 5) -> list[str]:
     """Packets on which loaded rules and the policy differ, in words, the first few."""
     wrong: list[str] = []

@@ -81,10 +81,6 @@ def test_rules_of_disabled_sets_judge_nothing() -> None:
 
 # ---- real packets ----
 
-UNSEEN = {
-    ("78-nat-masquerade", "in em0 tcp 203.0.113.9 80 192.0.2.10 4001 SA"): "which connections nat holds is not listed",
-    ("78-nat-masquerade", "in em0 udp 203.0.113.9 53 192.0.2.10 4001"): "the same",
-}
 UNCERTAIN = {
     ("78-nat-masquerade", "in em1 tcp 10.0.0.20 4002 203.0.113.9 80 S"): "nat 1 ip4 from 10.0.0.0/8 to any out",
     ("87-antispoof", "in em0 tcp 10.0.0.77 4001 192.0.2.10 22 S"): "not antispoof",
@@ -101,4 +97,4 @@ def test_packets_are_read_as_the_kernel_judged_them(case: Path) -> None:
         if name == case.name:
             said = wrong.pop(asked).rpartition(" BUT ")[2]
             assert said.startswith("depends on ") and rule in said
-    assert set(wrong) == {asked for name, asked in UNSEEN if name == case.name}, wrong
+    assert not wrong

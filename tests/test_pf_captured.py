@@ -29,7 +29,7 @@ NAMED = {
     "88-nat-to": (2, "masquerading behind two addresses: which one comes next is the kernel's"),
     "54c-options-without-allow-opts": (6, OPTIONS),
     "59-state-policy": (1, "if-bound states: the reading has no states of its own"),
-    "85-rdr-to-pass": (1, "a pool of two hosts, of which the reading knows the first"),
+    "85-rdr-to-pass": (2, "a pool of two hosts: which one comes next is the kernel's, and said to be unknown"),
     "130-user": (2, "who owns a listening socket, and a group, are outside the model: said to be unknown"),
     "131-synproxy": (1, "pf itself answers the handshake, and lets the program see what is left"),
     "144-urpf": (2, "where the routes lead is outside the model: said to be unknown"),

@@ -96,7 +96,7 @@ def on_bsd(
         links={},
         previous=previous,
         blocks=boot_bsd.blocks(init, backend.NAME, settings, bundle),
-        replaced=boot_bsd.replaced(init, bundle),
+        replaced=boot_bsd.replaced(init, backend.NAME, bundle),
         check=boot_bsd.CHECK,
     )
 

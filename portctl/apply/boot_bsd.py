@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from portctl.apply.paths import BOOT
-from portctl.backends import package
+from portctl.backends import ANCHOR, package
 from portctl.templating import folder, text
 
 WHOLE, FALLBACK = "boot.conf", "minimal.conf"
@@ -49,7 +49,8 @@ def standing_alone(bundle: Mapping[str, str], parts: tuple[str, ...], name: str)
 
 def words(init: str, backend: str, file: str) -> str:
     """A text of `templates/boot/`; empty, where a system needs none."""
-    name = f"boot/{init.removesuffix('-rc')}-{package(backend)}/{file}"
+    kept_to = ANCHOR if backend.endswith(ANCHOR) else ""
+    name = f"boot/{init.removesuffix('-rc')}-{package(backend)}{kept_to}/{file}"
     return text(name) if (folder() / name).is_file() else ""
 
 
@@ -77,14 +78,14 @@ def _limits(bundle: Mapping[str, str]) -> str:
 def places(init: str, backend: str) -> dict[str, tuple[int, str]]:
     """{path: (mode, text)} of files that are portctl's alone."""
     found = {CHECK: (0o700, words(init, backend, "check.sh"))}
-    if job := words(init, backend, "job.plist"):
+    if job := words(init, package(backend), "job.plist"):
         found[_JOB] = (0o644, job)
     return found
 
 
-def replaced(init: str, bundle: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+def replaced(init: str, backend: str, bundle: Mapping[str, str]) -> dict[str, tuple[int, str]]:
     """{path: (mode, text)} of files of others that are kept and written anew."""
-    path = _REPLACED.get(init)
+    path = None if backend.endswith(ANCHOR) else _REPLACED.get(init)
     return {path: (0o600, bundle[WHOLE])} if path and WHOLE in bundle else {}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from portctl import observe, sysctl
+from portctl import backends, observe, sysctl
 from portctl.apply import boot, history, returning, transaction
 from portctl.apply.paths import HISTORY
 from portctl.apply.run import Talk, holds
@@ -73,7 +73,15 @@ def look(host: Host) -> Removal:
 
 
 def _held(readers: list[Backend], observed: Observed) -> list[Backend]:
-    return [each for each in readers if holds(each, observed)]
+    return [each for each in readers if holds(each, observed) or _within_others(each, observed)]
+
+
+def _within_others(backend: Backend, observed: Observed) -> bool:
+    """Whether there are rules of portctl's in an anchor of somebody else's rule set."""
+    try:
+        return holds(backends.load(backends.anchored(backend.NAME)), observed)
+    except KeyError:
+        return False
 
 
 def _given_back(host: Host, records: tuple[history.Record, ...]) -> dict[str, Mapping[str, str]]:

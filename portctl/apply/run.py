@@ -13,7 +13,7 @@ from portctl.apply import boot, boot_bsd, connections, history, returning, store
 from portctl.apply.paths import BOOT, HISTORY, PENDING
 from portctl.apply.steps import LOAD_SECONDS, NothingPending, Refused, call, dump, must, put, stop_at
 from portctl.apply.transaction import Transaction, Window
-from portctl.backends.base import Backend
+from portctl.backends.base import Backend, Guest
 from portctl.command import Command, Host
 from portctl.listeners import bsd, proc
 from portctl.observe import Facts, Observed
@@ -35,6 +35,8 @@ class Request:
     allow_lockout: bool = False
     exclusive: bool = False
     wait: int = 0
+    anchor: bool = False
+    """pf: keep to an anchor of a main rule set that is somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def look(host: Host, request: Request) -> Look:
         raise Refused(why)
     known = history.records(host)
     last = next((r.about.backend for r in reversed(known) if r.confirmed), None)
-    backend = backends.load(observe.choose_backend(facts, last, request.backend))
+    backend = chosen(facts, last, request.backend, request.anchor)
     desired = planning.desire(request.ruleset, backend, facts)
     planning.prove(desired, backend)
     if boot_bsd.knows(facts.init):
@@ -86,9 +88,18 @@ def look(host: Host, request: Request) -> Look:
         desired = replace(desired, boot_bundle=whole)
     if back := returning.bundle(host, tuple(known), desired.settings):
         desired = replace(desired, bundles={**desired.bundles, returning.PART: back}, returned=returning.PART)
-    others = [b for b in observe.readers(facts) if b.NAME != backend.NAME and _usable(b.NAME, facts)]
+    others = [b for b in observe.readers(facts) if not same_filter(b, backend) and _usable(b.NAME, facts)]
     taking = exclusive.bundles(desired, others, facts.system == "Linux") if request.exclusive else None
     return Look(facts, backend, desired, tuple(known), taking)
+
+
+def chosen(facts: Facts, last: str | None, asked: str | None, anchor: bool) -> Backend:
+    """The back end for a host. Raises `Refused` where it has no anchors to keep to."""
+    name = observe.choose_backend(facts, last, asked)
+    try:
+        return backends.load(backends.anchored(name) if anchor else name)
+    except KeyError:
+        raise Refused(f"{name} has no anchors: `--anchor` is for pf") from None
 
 
 MOST_SECURE = {"FreeBSD": 3, "OpenBSD": 2}
@@ -169,7 +180,16 @@ def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
     elsewhere = frozenset(b.NAME for b in everything if not same_filter(b, seen.backend) and holds(b, observed))
     in_use = any(same_filter(b, seen.backend) for b in everything)
     mine = loaded(seen.backend, observed) if in_use else Program(())
-    return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere)
+    guest = guest_of(seen, observed) if in_use and isinstance(seen.backend, Guest) else None
+    return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere, guest)
+
+
+def guest_of(seen: Look, observed: Observed) -> planning.GuestOf:
+    """What is to be said of the rule set within which portctl's rules are."""
+    assert isinstance(seen.backend, Guest)
+    told, files = listings(seen.backend, observed), seen.desired.bundles[seen.desired.backend]
+    missing, before = seen.backend.lacking(told, files)
+    return planning.GuestOf(seen.backend.then(told, files), tuple(missing), tuple(before))
 
 
 def same_filter(one: Backend, other: Backend) -> bool:
@@ -187,15 +207,20 @@ def holds(backend: Backend, observed: Observed) -> bool:
 
 def loaded(backend: Backend, observed: Observed) -> Program:
     """What one back end has loaded. Raises `Refused` where that cannot be read."""
+    told = listings(backend, observed)
+    if not told:
+        raise Refused("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
+    return backend.parse(told)
+
+
+def listings(backend: Backend, observed: Observed) -> dict[str, str]:
+    """What a host said to the questions of a back end."""
     package = backends.package(backend.NAME)
-    listings = {
+    return {
         listing: text
         for (name, _, listing), text in ((k.partition("/"), v) for k, v in observed.listings.items())
         if name == backend.NAME or (backend.NAME not in backends.NAMES and backends.package(name) == package)
     }
-    if not listings:
-        raise Refused("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
-    return backend.parse(listings)
 
 
 def _before(host: Host, seen: Look, saved: Mapping[str, str]) -> Before:

@@ -42,10 +42,22 @@ def system(name: str) -> str:
     return _UNAME[key]
 
 
+ANCHOR = "-anchor"
+"""Ends the name of a back end of pf that keeps to the anchor `portctl` of a main rule set that is somebody else's."""
+
+
+def anchored(name: str) -> str:
+    """The name of the same back end, where it keeps to its anchor. Raises KeyError for one that has no anchors."""
+    if package(name) != "pf":
+        raise KeyError(name)
+    return name.removesuffix(ANCHOR) + ANCHOR
+
+
 def load(name: str) -> Backend:
     """The back end called `name`, imported only now. Raises KeyError for a name that is neither known nor offered."""
-    if name not in EVERY and name not in OFFERED:
+    plain = name.removesuffix(ANCHOR) if package(name) == "pf" else name
+    if plain not in EVERY and plain not in OFFERED:
         raise KeyError(name)
-    package, dialect, _ = name.partition("-")
-    module = import_module(f"portctl.backends.{package}")
+    filter_, dialect, _ = name.partition("-")
+    module = import_module(f"portctl.backends.{filter_}")
     return cast(Backend, module.named(name) if dialect else module)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from portctl.command import Command
 from portctl.evaluation import holds
@@ -128,6 +128,22 @@ class Backend(Protocol):
 
     def claims(self, text: str) -> str | None:
         """The listing that a text is, by its content, by its name in `questions`; None for none of this back end's."""
+        ...
+
+
+@runtime_checkable
+class Guest(Protocol):
+    """A back end whose rules live within rules of somebody else's, which it leaves as they are."""
+
+    host: Backend
+    """What reads all of them, its own in their place."""
+
+    def then(self, listings: Mapping[str, str], files: Mapping[str, str]) -> Program:
+        """All that is loaded as it will be with `files` loaded, of the answers to `questions`."""
+        ...
+
+    def lacking(self, listings: Mapping[str, str], files: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """What the others' rules lack for `files` to be of use, in words; and what in them decides before."""
         ...
 
 

@@ -25,6 +25,9 @@ Format = Literal["text", "json"]
 File = Annotated[Path, typer.Argument(help="The policy.", show_default=False)]
 Backend = Annotated[str | None, typer.Option(help="nftables or iptables; default: what the last apply used, or fits.")]
 Exclusive = Annotated[bool, typer.Option("--exclusive", help="Take others' rules out of the hooks portctl manages.")]
+Anchor = Annotated[
+    bool, typer.Option("--anchor", help="pf: keep to the anchor `portctl` of a main rule set that is somebody else's.")
+]
 InSandbox = Annotated[bool, typer.Option("--sandbox", help="On a throwaway host of its own instead of this one.")]
 WithListeners = Annotated[
     bool, typer.Option("--with-listeners", help="In the sandbox: somebody listens on what the policy opens.")
@@ -48,6 +51,7 @@ def plan(
     file: File,
     backend: Backend = None,
     exclusive: Exclusive = False,
+    anchor: Anchor = False,
     sandbox: InSandbox = False,
     with_listeners: WithListeners = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where something would change.")] = False,
@@ -58,7 +62,7 @@ def plan(
     """Show what apply would change, and change nothing."""
     from portctl import apply as applying
 
-    request = _request(file, date, root, host, backend=backend, exclusive=exclusive)
+    request = _request(file, date, root, host, backend=backend, exclusive=exclusive, anchor=anchor)
     with _host(request.ruleset, sandbox, with_listeners, host) as found, talking.said():
         made = applying.plan(found, request)
     talking.show(made)
@@ -75,6 +79,7 @@ def apply(
     backend: Backend = None,
     allow_lockout: Annotated[bool, typer.Option("--allow-lockout", help="Even if you would be locked out.")] = False,
     exclusive: Exclusive = False,
+    anchor: Anchor = False,
     wait: Wait = 0,
     sandbox: InSandbox = False,
     with_listeners: WithListeners = False,
@@ -95,7 +100,7 @@ def apply(
     from portctl import apply as applying
 
     if dry_run:
-        plan(file, backend, exclusive, sandbox, with_listeners, False, date, root, host)
+        plan(file, backend, exclusive, anchor, sandbox, with_listeners, False, date, root, host)
     request = _request(
         file,
         date,
@@ -105,6 +110,7 @@ def apply(
         backend=backend,
         allow_lockout=allow_lockout,
         exclusive=exclusive,
+        anchor=anchor,
         wait=wait,
     )
     if sandbox:

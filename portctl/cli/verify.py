@@ -29,6 +29,9 @@ def verify(
     backend: Annotated[
         str | None, typer.Option(help="nftables or iptables; default: what the last apply used, or fits.")
     ] = None,
+    anchor: Annotated[
+        bool, typer.Option("--anchor", help="pf: portctl keeps to an anchor; default: as the last apply.")
+    ] = False,
     date: Annotated[
         str | None, typer.Option(help="Judge `until` at this moment: 2027-01-31, or 2027-01-31T18:00Z.")
     ] = None,
@@ -61,7 +64,7 @@ def verify(
         if problem.code != "expired":
             typer.echo(text(problem) + "\n", err=True)
     with _host(compiled, file, backend, sandbox, with_listeners, machine) as host:
-        seen = inspect(host, compiled, at, backend, boot=not sandbox)
+        seen = inspect(host, compiled, at, backend, boot=not sandbox, anchor=anchor)
     findings = seen.findings
     typer.echo(
         report.findings_json(findings) if form == "json" else report.findings_text(findings, seen.looked_at()), nl=False

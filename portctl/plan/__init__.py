@@ -9,6 +9,7 @@ from portctl import sysctl, wayin
 from portctl.observe import Observed
 from portctl.plan import lockout, space, watch
 from portctl.plan.exclusive import order as taking_order
+from portctl.plan.guest import GuestOf
 from portctl.plan.scene import Scene
 from portctl.plan.state import after, desire, in_sync, prove
 from portctl.plan.types import Before, Change, Desired, Plan, Refusal
@@ -16,7 +17,7 @@ from portctl.plan.words import summary
 from portctl.program import Program
 from portctl.wayin import Surroundings
 
-__all__ = ["Before", "Change", "Desired", "Plan", "Refusal", "after", "desire", "diff", "in_sync", "prove"]
+__all__ = ["Before", "Change", "Desired", "GuestOf", "Plan", "Refusal", "after", "desire", "diff", "in_sync", "prove"]
 
 
 def diff(
@@ -28,12 +29,14 @@ def diff(
     boot_files: Mapping[str, str],
     taking: Mapping[str, object] | None = None,
     elsewhere: frozenset[str] = frozenset(),
+    guest: GuestOf | None = None,
 ) -> Plan:
     """What has to be done. `loaded` is what the desired back end itself has loaded; `observed.program` is what all of
     them have. `boot_files` are {path: text} of the files for the next boot that lie outside the bundle.
 
     `taking` are the parts that take others' rules away, with `--exclusive`; `elsewhere` names the back ends that hold
-    rules of portctl's although another one is wanted."""
+    rules of portctl's although another one is wanted. `guest` is what is to be said where portctl's rules live within
+    somebody else's."""
     now = observed.program if observed.program is not None else loaded
     rules = in_sync(loaded, desired.program)
     settings = all(observed.settings.get(name) == value for name, value in desired.settings.items())
@@ -43,7 +46,7 @@ def diff(
     exclusive = taking is not None
     taken = taking_order(now, desired, taking or {}, elsewhere)
     order += taken
-    then = after(now, desired.program)
+    then = after(now, desired.program) if guest is None else guest.then
     scene = Scene(
         desired, observed, around, now, foreign_only(then, desired) if exclusive else then,
         first=not loaded.own().chains, exclusive=exclusive,
@@ -61,8 +64,13 @@ def diff(
             *watch.warnings(scene),
             *(space.doubts(scene, both, way) if both else ()),
             *(() if exclusive else _elsewhere(elsewhere)),
+            *(guest.warnings() if guest else ()),
         ),
-        refusals=(*lockout.refusals(scene, way), *(space.cut_off(scene, both, way) if both else ())),
+        refusals=(
+            *(guest.refusals() if guest else ()),
+            *lockout.refusals(scene, way),
+            *(space.cut_off(scene, both, way) if both else ()),
+        ),
         cut=watch.blocked(scene),
         opened=watch.opened(scene) if order else (),
     )

@@ -33,14 +33,16 @@ def compare(
     boot: BootState | None = None,
     files: Mapping[str, str] | None = None,
     problems: Iterable[Problem] = (),
+    inside: Program | None = None,
 ) -> list[Finding]:
     """Every difference, the worst first.
 
     `wanted` is what the policy renders to for this host, read back; `files` the same as texts {part/file: text}, which
     the next boot should load; `boot` what it would load. `problems` are those of resolving the policy, for what has
-    expired. `at` is the moment, UTC. Nothing is asked, nothing changed.
+    expired. `inside` is portctl's own part where it lives within somebody else's rule set.
+    `at` is the moment, UTC. Nothing is asked, nothing changed.
     """
-    view = _view(ruleset, observed, wanted, at)
+    view = _view(ruleset, observed, wanted, at, inside)
     found = list(_rules(view, observed))
     found += settings.drift(view)
     found += settings.overlap(view)
@@ -60,9 +62,9 @@ def _order(finding: Finding) -> tuple[int, int, str]:
     return ("error", "warning", "note").index(finding.severity), CODES.index(finding.code), finding.subject
 
 
-def _view(ruleset: Ruleset, observed: Observed, wanted: Program | None, at: datetime) -> View:
+def _view(ruleset: Ruleset, observed: Observed, wanted: Program | None, at: datetime, inside: Program | None) -> View:
     own = frozenset(a for a in observed.facts.own_addresses() if a not in LOOPBACK_ADDRESSES)
-    view = View(ruleset, observed.facts, observed.program, wanted, observed.settings, at, own)
+    view = View(ruleset, observed.facts, observed.program, wanted, observed.settings, at, own, inside=inside)
     return replace(view, suspects=rules.suspects(observed.program, wanted))
 
 
@@ -100,7 +102,7 @@ def _published(view: View) -> list[Published]:
 
 def _expired(view: View, problems: Iterable[Problem]) -> Iterator[Finding]:
     """Entries that the policy still holds though `until` has passed, with the rules that are still loaded for them."""
-    chains = view.program.own().chains if view.program else ()
+    chains = view.mine.own().chains if view.mine else ()
     for problem in problems:
         if problem.code != "expired":
             continue

@@ -67,8 +67,15 @@ class View:
     """The host's addresses but for loopback."""
     suspects: tuple[Line, ...] = ()
     """Loaded lines that the policy does not account for: everybody else's, and portctl's where they were changed."""
+    inside: Program | None = None
+    """portctl's part as it is, where it lives within a rule set of somebody else's: `program` then has none."""
     narrow: Narrow = field(default_factory=Narrow, compare=False, repr=False)
     """What was found out of `program` and `ruleset` by port."""
+
+    @property
+    def mine(self) -> Program | None:
+        """The program that holds portctl's part."""
+        return self.program if self.inside is None else self.inside
 
     def openings(self) -> Iterator[Rule]:
         """The rules of `services`, each entry once."""

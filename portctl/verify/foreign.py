@@ -82,7 +82,7 @@ def foreign(view: View) -> Iterator[Finding]:
     elsewhere = space.boxes([(None, {IN: NOT_LOOPBACK, OUT: NOT_LOOPBACK})])
     starting = elsewhere & space.boxes([(None, {STATE: states(STARTING)})])
     sides = _Sides(policy, loaded, named, allowed, elsewhere, starting)
-    in_force = any(chain.own for chain in program.chains)
+    in_force = any(chain.own for chain in (view.mine or program).chains)
     met, published = _met(view, space, loaded)
     for effect in foreign_space.effects(meant.partition, program, loaded.partition, view.own):
         effect = replace(effect, packets=effect.packets & met)

@@ -100,10 +100,10 @@ def _hook(hook: Hook | None) -> str:
 
 def drift(view: View) -> Iterator[Finding]:
     """The finding, if portctl's own part is not what the policy renders to."""
-    if view.program is None or view.wanted is None:
+    if view.mine is None or view.wanted is None:
         return
-    loaded, wanted = ours(view.program), ours(view.wanted)
-    if not view.program.own().chains and wanted.chains:
+    loaded, wanted = ours(view.mine), ours(view.wanted)
+    if not view.mine.own().chains and wanted.chains:
         yield Finding(
             "drift",
             "error",
@@ -113,7 +113,7 @@ def drift(view: View) -> Iterator[Finding]:
             (*_example(view, loaded, wanted), *_set(view, loaded, wanted)),
         )
         return
-    lines = differences(view.program, view.wanted)
+    lines = differences(view.mine, view.wanted)
     if lines:
         example = (*_example(view, loaded, wanted), *_set(view, loaded, wanted))
         if not example:
@@ -166,10 +166,10 @@ def _candidates(view: View, loaded: Program, wanted: Program) -> Iterator[Packet
 
 def unused(view: View) -> Iterator[Finding]:
     """Notes of the entries whose counters stand at nothing."""
-    if view.program is None:
+    if view.mine is None:
         return
     counted: dict[str, int] = {}
-    for chain in view.program.own().chains:
+    for chain in view.mine.own().chains:
         for line in chain.lines:
             if line.packets is not None and line.comment:
                 counted[line.comment] = counted.get(line.comment, 0) + line.packets

@@ -156,6 +156,10 @@ higher() {
 }
 [ "$anchor" ] || higher
 rules | pf -f - >/dev/null
+# What an earlier load put into the anchor is in the main rule set now.
+if [ -z "$anchor" ] && pfctl -a portctl -s rules 2>/dev/null | grep -q 'label "portctl:\|tag portctl_'; then
+    : | pfctl -a portctl -f - >/dev/null 2>&1 || :
+fi
 pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
 
 # Connections that a rule of `block` names pass by their states until those are gone.

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from portctl import templating
-from portctl.backends.base import Ability, Difference
+from portctl.backends.base import Ability, Backend, Difference
 from portctl.backends.pf import claims, gaps, parse, render
+from portctl.backends.pf.anchor import Anchored
 from portctl.backends.pf.dialects import DIALECTS, Dialect, freebsd
 from portctl.backends.pf.differences import differences
 from portctl.command import Command
@@ -27,6 +29,8 @@ from portctl.ruleset import Ruleset
 
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 _TABLES = 'pfctl -sT | while read -r t; do echo "table $t"; pfctl -t "$t" -T show; done'
+_ANCHOR = "pfctl -a portctl -sn; pfctl -a portctl -sr"
+_ANCHOR_TABLES = _TABLES.replace("pfctl ", "pfctl -a portctl ")
 _SERVICES = "cat /etc/services"
 _USERS = "getent passwd || cat /etc/passwd && dscl . -list /Users UniqueID | awk '{ print $1 \":*:\" $2 }'"
 """macOS has no getent(1), and in /etc/passwd only the system's own users."""
@@ -65,6 +69,8 @@ class Pf:
             "ifconfig": Command(("ifconfig", "-a")),
             "services": Command(("sh", "-c", _QUIET.format(_SERVICES))),
             "users": Command(("sh", "-c", f"{{ {_USERS}; }} 2>/dev/null || :")),
+            "anchor": Command(("sh", "-c", f"{{ {_ANCHOR}; }} 2>/dev/null || :")),
+            "anchor tables": Command(("sh", "-c", f"{{ {_ANCHOR_TABLES}; }} 2>/dev/null || :")),
         }
 
     def parse(self, listings: Mapping[str, str]) -> Program:
@@ -74,6 +80,8 @@ class Pf:
         return claims.claims(text)
 
 
-def named(name: str) -> Pf:
-    """The back end called `pf-openbsd`, `pf-freebsd`, `pf-freebsd13`, …, `pf-macos`."""
-    return Pf(name)
+def named(name: str) -> Pf | Anchored:
+    """The back end called `pf-openbsd`, `pf-freebsd`, `pf-freebsd13`, …, `pf-macos`; with `-anchor` behind it the one
+    that keeps to the anchor."""
+    plain = name.removesuffix("-anchor")
+    return Pf(name) if plain == name else Anchored(name, cast(Backend, Pf(plain)))

@@ -58,7 +58,7 @@ class Reading:
 
 def chains(reading: Reading, rules: list[Spec], translations: list[Spec]) -> list[Chain]:
     """The chains of the way in and of the way out."""
-    own = any(spec.label.startswith("portctl:") or spec.tag.startswith("portctl_") for spec in walk(rules))
+    own = any(spec.label.startswith("portctl:") or spec.tag.startswith("portctl_") for spec in rules)
     reading.passes = any(spec.verb == "pass" for spec in walk(translations) if spec.action in ("rdr", "nat", "binat"))
     found: list[Chain] = []
     for direction, hook, nat in (("in", "prerouting", ("rdr", "binat")), ("out", "postrouting", ("nat", "binat"))):
@@ -333,6 +333,8 @@ def _source(reading: Reading, addresses: list[str], family: int | None = None) -
 
 def _destination(reading: Reading, spec: Spec, addresses: list[str], port: tuple[str, ...]) -> tuple[Action, ...]:
     text = addresses[0]
+    if len(addresses) > 1:
+        return (Unknown(f"rdr to a pool, {' '.join(addresses)}"),)  # which one comes next is the kernel's
     try:
         number = _port(reading, spec, port)
         if text.startswith("<"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from portctl.backends.pf.flow import Reading, chains
 from portctl.backends.pf.grammar import Spec, rule
@@ -37,10 +37,47 @@ def parse(listings: Mapping[str, str]) -> Program:
     """The loaded rules. Listings: `rules`, `translations`, `tables`, `interfaces`, `ifconfig`, `services`, `users` as
     asked by `questions`; or `pf.conf` with the files that it names."""
     found = read(listings)
+    if "anchor" in listings:
+        _fill(found, listings)
     reading = Reading(found.world, tuple(found.skipped))
     program = chains(reading, found.rules, found.translations)
     live = {name: tuple(members) for name, members in found.world.live.items()}
     return Program(tuple(program), tuple(found.foreign), tuple(sorted(live.items())))
+
+
+OWN = "portctl"
+"""The anchor that may hold rules of portctl's, in a main rule set that is somebody else's."""
+
+
+def _fill(found: Found, listings: Mapping[str, str]) -> None:
+    """Puts what is in portctl's own anchor, `anchor` and `anchor tables`, in the places where it is called. Its tables
+    are others than those of the same name outside."""
+    beside = {name: text for name, text in listings.items() if name in ("ifconfig", "services", "users")}
+    files = {name: text for name, text in listings.items() if name.endswith(".table")}
+    texts = {"pf.conf": listings["anchor"], "tables": listings.get("anchor tables", "")}
+    inside = read(beside | files | texts)
+    found.world.tables |= {f"{OWN}/{name}": members for name, members in inside.world.tables.items()}
+    found.world.live |= inside.world.live
+    found.world.groups_of |= inside.world.groups_of
+    found.foreign += inside.foreign
+    for spec in (*found.rules, *found.translations):
+        if "anchor" in spec.action and spec.verb == OWN:
+            specs = inside.rules if spec.action == "anchor" else inside.translations
+            spec.inner = [_within(each) for each in specs]
+
+
+def _within(spec: Spec) -> Spec:
+    """A rule of the anchor, with the tables' names that they have from outside."""
+
+    def name(text: str) -> str:
+        return f"<{OWN}/{text[1:]}" if text.startswith("<") and not text.startswith(f"<{LIVE}") else text
+
+    return replace(
+        spec,
+        sources=[(negated, name(text)) for negated, text in spec.sources],
+        destinations=[(negated, name(text)) for negated, text in spec.destinations],
+        pools=[(kind, [name(text) for text in texts], port) for kind, texts, port in spec.pools],
+    )
 
 
 def read(listings: Mapping[str, str]) -> Found:

@@ -1,0 +1,72 @@
+"""The rules of portctl's in the anchor `portctl` of a main rule set that is somebody else's, on a host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from portctl.backends.base import Ability, Backend, Difference
+from portctl.command import Command
+from portctl.problems import Problem
+from portctl.program import Program
+from portctl.ruleset import Ruleset
+
+CALL = re.compile(r'anchor "portctl" all\b')
+_HOLDS = {"nat": re.compile(r"^(?:no )?nat ", re.M), "rdr": re.compile(r"^(?:no )?rdr ", re.M)}
+_FINAL = re.compile(r"^(?:@\d+ )?(?:pass|block) (?:\S+ )*?quick\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """The back end of one dialect that keeps to its anchor: a `base.Guest`."""
+
+    NAME: str
+    host: Backend
+    PARTS: tuple[str, ...] = ("pf.conf",)
+
+    def gaps(self, ruleset: Ruleset, ability: Ability) -> list[Problem]:
+        return self.host.gaps(ruleset, replace(ability, anchor=True))
+
+    def differences(self, ruleset: Ruleset, ability: Ability) -> tuple[Difference, ...]:
+        return self.host.differences(ruleset, replace(ability, anchor=True))
+
+    def render(self, ruleset: Ruleset, ability: Ability) -> dict[str, str]:
+        return self.host.render(ruleset, replace(ability, anchor=True))
+
+    def scripts(self) -> dict[str, str]:
+        return self.host.scripts()
+
+    def questions(self) -> Mapping[str, Command]:
+        return self.host.questions()
+
+    def parse(self, listings: Mapping[str, str]) -> Program:
+        """What is in the anchor, as if it were all."""
+        if "pf.conf" in listings:
+            return self.host.parse(listings)
+        kept = {name: listings[name] for name in ("ifconfig", "services", "users") if name in listings}
+        inside = {"rules": listings.get("anchor", ""), "tables": listings.get("anchor tables", "")}
+        return self.host.parse(kept | inside)
+
+    def claims(self, text: str) -> str | None:
+        return self.host.claims(text)
+
+    def then(self, listings: Mapping[str, str], files: Mapping[str, str]) -> Program:
+        """See `base.Guest`."""
+        tables = {name: text for name, text in files.items() if name.endswith(".table")}
+        return self.host.parse({**listings, "anchor": files["pf.conf"], "anchor tables": "", **tables})
+
+    def lacking(self, listings: Mapping[str, str], files: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """See `base.Guest`."""
+        rules, translations = (listings.get(name, "").splitlines() for name in ("rules", "translations"))
+        missing = [] if any(map(CALL.match, rules)) else ['anchor "portctl"']
+        for kind, holds in _HOLDS.items():
+            call = f'{kind}-anchor "portctl"'
+            if holds.search(files["pf.conf"]) and not any(line.startswith(f"{call} all") for line in translations):
+                missing.append(call)
+        before = []
+        for line in rules:
+            if CALL.match(line):
+                break
+            before += [line] if _FINAL.match(line) else []
+        return missing, before
