@@ -147,3 +147,17 @@ Chain PREROUTING (policy ACCEPT 0 packets, 0 bytes)
     assert "services:\n  ssh: {ports: ssh, from: any}\n  web: {ports: [http, https], from: any}" in said(found)
     assert "block:\n  - from: 192.0.2.0/24\n" in said(found)
     assert not [e for e in found.account.entries if e.status == "refused"]
+
+
+def test_what_is_the_shell_s_is_not_a_rule_s() -> None:
+    found = importing.from_texts({
+        "fw.sh": "iptables -P INPUT DROP\n"
+        "iptables -A INPUT -p tcp --dport 22 -m comment --comment 'for the -j DROP crowd; us' -j ACCEPT # always\n"
+        "iptables -A INPUT -p tcp --dport 443 -j ACCEPT >/dev/null 2>&1 || exit 1\n"
+        "iptables -A INPUT -p udp --dport 53 -j LOG --log-prefix \"DNS's \" ; echo done\n"
+        "iptables -A INPUT -s 192.0.2.0/24 \\! -p tcp -j ACCEPT\n"
+    }, "test")  # fmt: skip
+    assert found.equal, found.account
+    assert "web: {ports: https, from: any}" in said(found)
+    assert 'ssh: {ports: ssh, from: any, description: "for the -j DROP crowd; us"}' in said(found)
+    assert "from: 192.0.2.0/24" in said(found)

@@ -211,3 +211,19 @@ def test_nft_untracks_too(asked: str, verdict: Verdict) -> None:
     assert both(nftables.parse({"ruleset": text}), replace(PACKET, port=23)) is (
         Verdict.ACCEPT if asked == "new" else Verdict.DROP
     )
+
+
+BEYOND = [
+    ("--connlimit-above 4", True),
+    ("--connlimit-upto 4", False),
+    ("! --connlimit-above 4", False),  # as iptables before 1.4.12 printed it
+    ("! --connlimit-upto 4", True),
+]
+
+
+@pytest.mark.parametrize(("words", "beyond"), BEYOND)
+def test_not_above_a_limit_is_within_it(words: str, beyond: bool) -> None:
+    program = saved("filter", f"-A INPUT -p tcp -m connlimit {words} -j DROP")
+    for over in (False, True):
+        wanted = Verdict.DROP if over is beyond else Verdict.ACCEPT
+        assert both(program, replace(PACKET, over_limit=over)) is wanted

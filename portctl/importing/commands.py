@@ -7,8 +7,10 @@ Lines keep their numbers, wherever in the listing they come to stand.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from portctl.importing.account import Status
 from portctl.importing.listings import Read
@@ -81,7 +83,7 @@ def left(lines: Iterable[Read], family: Family) -> dict[Family, Left]:
 def _command(number: int, line: str) -> _Command:
     prefixed = _PREFIX.match(line)
     family: Family | None = None if prefixed is None else (6 if prefixed[1] == "ip6tables" else 4)
-    rest = line[prefixed.end() :] if prefixed else line
+    rest = _unshelled(line[prefixed.end() :]) if prefixed else line
     counted = _COUNTED.match(rest)
     counters, rest = (counted[1] + " ", counted[2]) if counted else ("", rest)
     plain, quote, quoted = rest.partition('"')
@@ -99,6 +101,28 @@ def _command(number: int, line: str) -> _Command:
         counters = f"[{found[1]}:{found[2]}] "
         behind = behind[: found.start()] + behind[found.end() :]
     return _Command(number, family, operation, table, words[1] if len(words) > 1 else "", behind, counters)
+
+
+def _unshelled(text: str) -> str:
+    """The words of a command as a listing has them: quoted in its way alone, without what is the shell's."""
+    if not re.search(r"['#;&|<>\\]", text):
+        return text
+    lexer = shlex.shlex(_REDIRECTED.sub(" ", text), posix=True, punctuation_chars=";&|<>")
+    lexer.whitespace_split = True
+    try:
+        words = list(takewhile(lambda word: not word or word[0] not in ";&|<>", lexer))
+    except ValueError:
+        return text
+    return " ".join(_quoted(word) for word in words)
+
+
+_REDIRECTED = re.compile(r"(?:^|(?<=\s))[0-9&]?>{1,2}\s*(?:&\d|\S+)")
+
+
+def _quoted(word: str) -> str:
+    if word and not re.search(r"[\s\"'\\]", word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _left(commands: list[_Command]) -> Left:

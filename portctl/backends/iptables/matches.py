@@ -297,9 +297,9 @@ def _mark(segment: Segment, context: Context) -> Found:
 
 
 def _limit(segment: Segment, context: Context) -> Found:
-    """Rates and counts: true of what is within. `above` and `!` ask for what is beyond."""
+    """Rates and counts: true of what is within. `above` asks for what is beyond, and so does `!`, but not both."""
     del context
-    beyond = any(o.negated or o.name.endswith("-above") for o in segment.options if "limit" in o.name)
+    beyond = any(o.negated != o.name.endswith("-above") for o in segment.options if "limit" in o.name)
     words = [segment.name]
     for option in segment.options:
         name = option.name.replace("-above", "-upto")
