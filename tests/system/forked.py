@@ -23,10 +23,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from importlib import import_module, reload
+from io import StringIO
+from pathlib import Path
 from typing import IO
 
+import portctl
+from portctl import cli
 from portctl.command import Result
 from portctl.hosts import process
 from portctl.hosts.namespaces import Room
@@ -35,6 +40,7 @@ STREAMS = 3
 """Of the descriptors that come with a request these are standard input, output and error; the next gets the exit
 status; the others are namespaces."""
 LONGEST = 1 << 16
+FIRST = "portctl: 1\nname: first\nservices: {ssh: {ports: ssh, from: any}}\n"
 
 
 def run(machine: Room, words: Sequence[str], env: Sequence[str] = (), timeout: float = 120) -> Result:
@@ -77,11 +83,14 @@ def mother() -> socket.socket:
 
 def serve() -> None:
     """Reads requests and forks for each. Returns in the process of a command, to run it; otherwise at the end."""
-    import portctl
-
     for module in pkgutil.walk_packages(portctl.__path__, "portctl."):
         if module.name not in ("portctl.__main__", "portctl.pytest_plugin"):
             import_module(module.name)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), suppress(SystemExit):
+        policy = Path(folder, "policy.yaml")
+        policy.write_text(FIRST)
+        sys.argv = ["portctl", "prove", str(policy), "--backend", "all"]
+        cli.main()  # which imports what is imported when it is needed, and reads the templates
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     asked = socket.socket(fileno=os.dup(0))
