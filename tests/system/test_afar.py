@@ -15,6 +15,8 @@ from tests.system.worlds import World, checked
 
 pytestmark = pytest.mark.system
 NEEDS = ("sshd", "ssh", "sudo")
+SHARED = pytest.mark.xdist_group("one world from afar")
+"""For tests that ask for `shared`: one process makes it for all of them."""
 
 
 def begun(made: World) -> World:
@@ -59,6 +61,7 @@ def new_state(world: World) -> str:
     return found
 
 
+@SHARED
 def test_all_commands_work_and_the_confirmation_comes_over_a_new_connection(shared: World) -> None:
     controller, machine = shared.controller, shared.machine
     assert "over a new connection from 192.0.2.1" in afar.portctl(controller, "history").stdout
@@ -82,6 +85,7 @@ def test_all_commands_work_and_the_confirmation_comes_over_a_new_connection(shar
     assert applying.state(machine) != before
 
 
+@SHARED
 def test_a_policy_that_would_lock_the_controller_out_is_refused(shared: World) -> None:
     before = applying.state(shared.machine)
     said = afar.apply(shared.controller, CLOSED)
@@ -91,6 +95,7 @@ def test_a_policy_that_would_lock_the_controller_out_is_refused(shared: World) -
     assert applying.state(shared.machine) == before
 
 
+@SHARED
 def test_locked_out_all_the_same_no_new_connection_comes_and_the_old_rules_are_back(shared: World) -> None:
     before = applying.state(shared.machine)
     said = afar.apply(shared.controller, CLOSED, "--allow-lockout", "--confirm-within", "8")
@@ -100,6 +105,7 @@ def test_locked_out_all_the_same_no_new_connection_comes_and_the_old_rules_are_b
     assert applying.state(shared.machine) == before
 
 
+@SHARED
 @pytest.mark.parametrize("step", ["lock", "save", "plan", "record", "arm", "load", "read-back", "loaded-nftables"])
 def test_a_controller_that_is_killed_before_the_confirmation_leaves_the_old_state(shared: World, step: str) -> None:
     before = applying.state(shared.machine)
@@ -112,6 +118,7 @@ def test_a_controller_that_is_killed_before_the_confirmation_leaves_the_old_stat
     assert afar.apply(shared.controller, SECOND).status == 0
 
 
+@SHARED
 def test_a_controller_that_is_killed_after_the_confirmation_leaves_the_new_state(shared: World) -> None:
     wanted = new_state(shared)
     env = ("PORTCTL_TESTING=1", "PORTCTL_STOP_AT=decided")
@@ -246,6 +253,7 @@ def test_a_controller_that_was_silent_for_too_long_has_lost_its_lock_and_is_told
     assert applying.state(machine) == between
 
 
+@SHARED
 def test_by_hand_portctl_waits_for_a_confirmation_from_elsewhere(shared: World) -> None:
     process = afar.start(shared.controller, SECOND, "--by-hand", "--confirm-within", "60")
     loaded = Command(("test", "-e", "/run/portctl/pending/loaded"))

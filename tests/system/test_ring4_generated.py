@@ -18,6 +18,7 @@ from tests.system.rings import FILTERS, Filter
 
 RING = "ring 4 (real packets)"
 NEEDS = rings.NEEDS
+pytestmark = pytest.mark.xdist_group("generated")  # which makes the policies once
 SEED, POLICIES, PARTS, PACKETS = 20260701, 200, 4, 90
 
 

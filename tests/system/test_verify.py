@@ -37,7 +37,10 @@ NAMED = process("named", tcp("192.0.2.10", 53), udp("192.0.2.10", 53), udp("2001
 ALL = (SSHD, NGINX, NAMED)
 
 
-@pytest.fixture(scope="module", params=applying.BACKENDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"verify {name}")) for name in applying.BACKENDS],
+)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
