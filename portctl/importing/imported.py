@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from portctl import document, policy
-from portctl.evaluation import evaluate
+from portctl.evaluation import Step, evaluate
 from portctl.files import Files
 from portctl.importing.account import Account
 from portctl.importing.accounting import account
@@ -84,9 +84,15 @@ _MAY_BE_RULE = re.compile(r"tables\b|(?:^|\s)--?[A-Za-z]")
 
 
 def _unread(inputs: Inputs) -> int:
-    """The lines of iptables that were not read and have its options."""
-    asked = [line for line in inputs.program.foreign if _MAY_BE_RULE.search(line)]
-    return len(asked) if any(source.listing.startswith("rules.v") for source in inputs.sources) else 0
+    """The lines of iptables that were not read and have its options; of nftables those that are of no table."""
+    count = 0
+    if any(source.listing.startswith("rules.v") for source in inputs.sources):
+        count += sum(_MAY_BE_RULE.search(line) is not None for line in inputs.program.foreign)
+    for source in inputs.sources:
+        if source.form == "nft list ruleset":
+            count += sum(status == "refused" for status, _ in source.said.values())
+            count += sum(not line.startswith("table ") for line in inputs.program.foreign)
+    return count
 
 
 def _notes(found: Draft, alike: bool) -> Iterator[str]:
@@ -136,12 +142,18 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
             said = said | packets
             side = new if kind in ("opened", "may open") else old
             try:
-                changes += _changes(kind, packets, side, (old, new), over)
+                changes += _changes(kind, packets, side, (old, new), over, found.inputs)
             except TooMany:
                 many = True
     changes.sort(key=_order)
     kinds = {change.kind for change in changes}
     return Difference(old, new, _relation(kinds) if not many else "both", tuple(changes), (), (), many)
+
+
+def _numbered(step: Step, inputs: Inputs) -> Step:
+    """A line with the number that it has in its file."""
+    place = inputs.place(step.chain, step.line.number) if step.line is not None else None
+    return step if place is None or step.line is None else replace(step, line=replace(step.line, number=place[1]))
 
 
 def _input(found: Draft, own: tuple[Address, ...]) -> sides.Side:
@@ -183,7 +195,7 @@ def _parts(world: World, old: sides.Side, new: sides.Side, over: bool) -> dict[W
 
 
 def _changes(
-    kind: Way, packets: PacketSet, side: sides.Side, both: tuple[sides.Side, sides.Side], over: bool
+    kind: Way, packets: PacketSet, side: sides.Side, both: tuple[sides.Side, sides.Side], over: bool, inputs: Inputs
 ) -> Iterator[Change]:
     for box in boxes(packets, 2000):
         packet = example(set_of(packets.space, box) & packets)
@@ -191,5 +203,5 @@ def _changes(
         depends: tuple[str, ...] = ()
         if kind.startswith("may"):
             steps = [step for each in both for step in each.partition.depends(packet)]
-            depends = tuple(dict.fromkeys(sides.step_text(step) for step in steps))
+            depends = tuple(dict.fromkeys(sides.step_text(_numbered(step, inputs)) for step in steps))
         yield Change(kind, tidy(plain(box)), side.reason(packet), packet, depends, "beyond the limit" if over else "")
