@@ -21,6 +21,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,6 +257,13 @@ def wheels(folder: Path) -> bytes:
     return archive.read_bytes()
 
 
+def own() -> tuple[Path, bytes]:
+    """Debian's box and, made beside it, portctl for the machine."""
+    with ThreadPoolExecutor(1) as beside:
+        archive = beside.submit(wheels, KEPT / "portctl")
+        return own_box(), archive.result()
+
+
 # ---- in the room
 
 
@@ -389,10 +397,8 @@ def try_out(trial: Trial, machine: str) -> None:
 def run(machines: list[str]) -> None:
     check()
     (KEPT / "home").mkdir(parents=True, exist_ok=True)
-    box = archive = None
     with timed("boxes"):
-        if "debian" in machines:
-            box, archive = own_box(), wheels(KEPT / "portctl")
+        box, archive = own() if "debian" in machines else (None, None)
         for name in machines:
             if name != "debian":
                 public_box(PUBLIC[name])
