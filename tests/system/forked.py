@@ -59,7 +59,9 @@ def run(machine: Room, words: Sequence[str], env: Sequence[str] = (), timeout: f
         with open(status, "rb") as answer:  # noqa: PTH123 - a descriptor has no path
             over = select.select([answer], [], [], timeout)[0]
             assert over, f"portctl {' '.join(words)}: not within {timeout:g} s\n{_text(out)}{_text(err)}"
-            code = int(answer.read())
+            said = answer.read()
+        assert said, f"portctl {' '.join(words)} was not started\n{_text(err)}"
+        code = int(said)
         return Result(code if code >= 0 else 128 - code, _text(out), _text(err))
 
 

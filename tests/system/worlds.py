@@ -16,8 +16,9 @@
         stranger = world.join("other", "192.0.2.66/24", "2001:db8::66/64")    # one more host on the same wire
 
 `world.ssh_argv` is the start of an ssh command line as the controller has to write it. Both machines are root's; the
-program under test runs on a machine as `(sys.executable, "-m", "portctl", …)` with `world.machine.run`. What is
-written anywhere on a machine is kept in memory and gone with it; /run is empty at first, and there is no systemd.
+program under test runs on a machine by `applying.portctl`, which spares the start of Python (`forked`), or as
+`(sys.executable, "-m", "portctl", …)` with `world.machine.run` and `start`. What is written anywhere on a machine is
+kept in memory and gone with it; /run is empty at first, and there is no systemd.
 A machine starts in about 0.2 s. They end, with all their processes, at the end of the `with`, or when the test process
 dies in whatever way.
 """
