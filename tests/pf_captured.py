@@ -10,6 +10,7 @@ program connects (`app`), and `! COMMAND` changes something. Packets of a case s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -95,6 +96,8 @@ class Host:
     began: dict[tuple[str, Address], int] = field(default_factory=dict)
     """How many states a source has by a rule."""
     own: set[Address] = field(default_factory=set)
+    bound: dict[Key, str] = field(default_factory=dict)
+    """The one interface of a state that is bound to it (`if-bound`)."""
 
     def __post_init__(self) -> None:
         self.read()
@@ -147,7 +150,7 @@ class Host:
         if quoted is not None:
             known = State.RELATED if quoted in self.states else State.NEW
             packet = replace(packet, state=known)
-        elif key in self.states:
+        elif key in self.states and self.bound.get(key, device := crossed(packet)) == device:
             packet = replace(packet, state=State.ESTABLISHED, reply=self.states[key])
         answer = evaluate(self.program, self._limited(packet), self.own)
         if answer.verdict is Verdict.ACCEPT and packet.state is State.NEW and quoted is None:
@@ -162,6 +165,8 @@ class Host:
         self.states[_key(packet)] = False
         for one in (packet, turned):
             self.states[_reversed(_key(one))] = True
+            if any("if-bound" in line.text for line in lines):
+                self.bound[_reversed(_key(one))] = self.bound[_key(packet)] = crossed(packet)
         for line in lines:
             self.began[line.text, packet.source] = self.began.get((line.text, packet.source), 0) + 1
 
@@ -169,6 +174,15 @@ class Host:
         """The connection of a packet is torn down."""
         for key in (_key(packet), _reversed(_key(packet))):
             self.states.pop(key, None)
+
+    def overloaded(self, answer: Answer, packet: Packet) -> None:
+        """The source of a connection beyond a limit goes into the table that the rule names, and its states go."""
+        text = answer.decided.line.text if answer.decided and answer.decided.line else ""
+        if table := re.search(r"overload <([^>]+)>", text):
+            self.fill(table[1], [*self.members(table[1]), str(packet.source)])
+            if "flush" in text:
+                for key in [key for key in self.states if packet.source in (key[1], key[3])]:
+                    del self.states[key]
 
     def _limited(self, packet: Packet) -> Packet:
         """Whether the rule that would admit the packet has its fill of states from this source."""
@@ -181,6 +195,11 @@ class Host:
             if most and (total if "(max " in text and "max-src" not in text else mine) >= int(most[0]):
                 return replace(packet, over_limit=True)
         return packet
+
+
+def crossed(packet: Packet) -> str:
+    """The interface at which pf meets a packet first."""
+    return packet.out_interface if packet.direction is Direction.OUTBOUND else packet.interface
 
 
 def _states(option: str) -> bool:

@@ -164,9 +164,9 @@ def test_sections_stand_in_the_order_that_pf_wants(name: str) -> None:
 
 
 def test_table_files_hold_networks_alone() -> None:
-    many = [(f"g{i}", Addresses.of(*[f"10.{i}.{j}.0/25" for j in range(256)])) for i in range(3)]
+    many = Addresses.of(*[f"10.{i}.{j}.0/25" for i in range(3) for j in range(256)])
     large = replace(
-        router(), inbound=tuple(replace(r, source=many[0][1]) if r.name == "ssh" else r for r in router().inbound)
+        router(), inbound=tuple(replace(r, source=many) if r.name == "ssh" else r for r in router().inbound)
     )
     files = backends.load("pf-openbsd").render(large, Ability())
     name = next(file for file in files if file.endswith(".table"))

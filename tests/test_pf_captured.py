@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,21 +15,17 @@ from portctl.backends.pf.flow import walk
 from portctl.backends.pf.parse import read
 from portctl.evaluation import Answer
 from portctl.program import Chain, Program
-from portctl.ruleset import ICMP, ICMPV6, TCP, UDP, Direction, Packet, Verdict
+from portctl.ruleset import ICMP, ICMPV6, IGMP, TCP, UDP, Direction, Packet, Verdict
 from tests.pf_captured import FOLDER, Host, Key, cases, listings, packet
 
 RULE = re.compile(r"\s*(@\d+ )?(pass|block|match|anchor|nat|rdr|binat|no nat|no rdr|no binat|(nat|rdr|binat)-anchor)\b")
 
 PF = load("pf-freebsd15")
 WITH_PACKETS = [case for case in cases() if (case / "packets.txt").exists()]
-OPTIONS = "pf drops packets with IP options unless the rule says allow-opts; packets here have none"
 LISTING = ("-ss", "-sr", "-sT", "-vvss", "-si", "show", "test", "-nf", "-s", "-sn")
 NAMED = {
     "30-other-protocols": (1, "a kernel without IPsec throws ESP away after pf let it pass"),
-    "63-overload": (3, "pf itself fills the table, and cuts the connections"),
     "88-nat-to": (2, "masquerading behind two addresses: which one comes next is the kernel's"),
-    "54c-options-without-allow-opts": (6, OPTIONS),
-    "59-state-policy": (1, "if-bound states: the reading has no states of its own"),
     "85-rdr-to-pass": (2, "a pool of two hosts: which one comes next is the kernel's, and said to be unknown"),
     "130-user": (2, "who owns a listening socket, and a group, are outside the model: said to be unknown"),
     "131-synproxy": (1, "pf itself answers the handshake, and lets the program see what is left"),
@@ -56,6 +53,9 @@ def replay(case: Path) -> tuple[int, list[str]]:
         answer = host.judge(sent, quoted)
         if "HALF-OPEN" in said:
             host.forget(sent)
+            host.overloaded(answer, sent)
+        if {"ra", "hbh"} & {*words} and quoted is None:
+            answer = _with_options(answer, sent)
         count += 1
         if (answer.verdict is not Verdict.ACCEPT) != expected or answer.depends_on or not _as_said(answer, said, sent):
             step = answer.decided
@@ -70,6 +70,15 @@ def _sent(host: Host, words: list[str]) -> tuple[Packet, Key | None]:
     elif words[0] in ("conn", "data"):
         words = ["in", words[1], "tcp", *words[2:], "S" if words[0] == "conn" else "A"]
     return packet(host, words)
+
+
+def _with_options(answer: Answer, sent: Packet) -> Answer:
+    """pf drops packets with options, IGMP and MLD aside, unless the rule that passes them says `allow-opts`."""
+    step = answer.decided
+    exempt = sent.protocol == IGMP or (sent.protocol == ICMPV6 and sent.port >> 8 in (130, 131, 132, 143))
+    if exempt or step is None or step.line is None or "allow-opts" in step.line.text:
+        return answer
+    return replace(answer, verdict=Verdict.DROP)
 
 
 def _as_said(answer: Answer, said: str, sent: Packet) -> bool:
