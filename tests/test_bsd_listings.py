@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from typer.testing import CliRunner, Result
 from portctl import backends, cli
 from portctl.backends.ipfw.listed import read as ipfw_read
 from portctl.command import Result as Answer
+from portctl.evaluation import evaluate
 from portctl.importing import from_texts, of_observed
 from portctl.observe import Facts, Observed
 from portctl.observe.boot import BootState, boot_state
 from portctl.program import Field
-from portctl.ruleset import Ruleset
+from portctl.ruleset import TCP, Direction, Packet, Ruleset, Verdict
 from portctl.verify.boot import persistence
 from portctl.verify.finding import View
 from tests.test_observe import Scripted
@@ -185,3 +188,49 @@ def test_what_a_bsd_would_not_load_at_boot_is_a_finding() -> None:
     assert "pf_enable is not YES" in finding.message
     (finding,) = persistence(seen, BootState(wanted, "net.inet.tcp.keepidle=600\n"), wanted)
     assert "/etc/sysctl.conf would set other values" in finding.message
+
+
+SELDOM = """\
+pass in quick proto tcp from any to any port = http flags S/SA keep state divert-to 127.0.0.1 port 8080
+pass out proto tcp all flags S/SA keep state divert-reply
+pass in on em0 all flags S/SA keep state dnpipe 1
+pass in on em0 all flags S/SA keep state dnqueue (1, 2)
+pass out on em0 all flags S/SA keep state route-to { (em0 192.0.2.1), (em1 10.0.0.2) } round-robin
+pass in on em0 reply-to { (em1 10.0.0.2), (em0 192.0.2.1) } round-robin inet all flags S/SA keep state
+pass out on em0 inet all flags S/SA keep state nat-to 192.0.2.1 map-e-portset 6/8/0x34
+pass in on rdomain 1 all flags S/SA
+pass in quick all flags S/SA keep state queue q1 endpi
+pass in quick inet all flags S/SA keep state route-to (em1 10.0.0.2) prefer-ipv6-nexthop
+block return(ttl 3) in all
+  [ Evaluations: 2         Packets: 1         Bytes: 40          States: 0     ]
+  [ Skip steps: i=end d=3 f=2 p=end sa=1 sp=end ]
+  [ queue: qname=q1 qid=1 pqname= pqid=0 ]
+"""
+"""What `print_rule` of pfctl_parser.c can print and rule sets seldom hold."""
+
+
+def test_words_that_rule_sets_seldom_hold_are_read() -> None:
+    loaded = backends.load("pf-freebsd").parse({"rules": SELDOM})
+    assert not loaded.foreign
+    lines = [line for chain in loaded.chains for line in chain.lines if line.number]
+    assert {line.number for line in lines} == set(range(1, 12))
+    assert any(c.field is Field.UNKNOWN and c.value == "rdomain 1" for line in lines for c in line.conditions)
+
+
+ACTIONS = """\
+00100 tcp-setmss 1400 tcp from any to any out xmit em0
+00200 allow ip from any to any MAC any 00:11:22:33:44:55
+00300 allow tcp from any to me 22 in
+00400 nptv6 NPT ip6 from any to any
+65535 deny ip from any to any
+"""
+
+
+def test_what_ipfw_does_to_a_segment_size_or_asks_of_a_frame_decides_nothing() -> None:
+    """`ipfw_tcpmod` of tcpmod.c goes on with the next rule; O_MACADDR2 of ip_fw2.c never matches a packet."""
+    loaded = backends.load("ipfw").parse({"list": ACTIONS})
+    packet = Packet(Direction.INBOUND, TCP, ip_address("198.51.100.9"), ip_address("192.0.2.1"), 22)
+    assert (evaluate(loaded, packet).verdict, evaluate(loaded, packet).depends_on) == (Verdict.ACCEPT, ())
+    assert evaluate(loaded, replace(packet, port=23)).verdict is Verdict.DROP
+    six = replace(packet, source=ip_address("2001:db8::9"), destination=ip_address("2001:db8::1"), port=23)
+    assert evaluate(loaded, six).depends_on, "what a module makes of it is unknown"

@@ -8,7 +8,7 @@ from portctl.backends.ipfw.listed import TIME
 
 _ACTIONS = (
     "allow|accept|pass|permit|deny|drop|count|check-state|skipto|reject|reset6?|unreach6?|abort6?|nat|divert|tee|fwd"
-    "|forward|pipe|queue|netgraph|ngtee|call|return|reass|setfib|setdscp|tcp-setmss|eaction-\\S+"
+    "|forward|pipe|queue|netgraph|ngtee|call|return|reass|setfib|setdscp|setmark|tcp-setmss|nptv6|nat64lsn|nat64stl|nat64clat|eaction-\\S+"
 )
 _LISTED = re.compile(rf"^\d{{5}} +(?:\d+ +\d+ +)?(?:{TIME} +)?(?:set \d+ )?(?:prob [\d.]+ )?(?:{_ACTIONS})\b", re.M)
 _WRITTEN = re.compile(rf"^(?:ipfw (?:-q )?)?add (?:\d+ )?(?:set \d+ )?(?:prob [\d.]+ )?(?:{_ACTIONS})\b", re.M)

@@ -40,7 +40,7 @@ from portctl.ruleset import State
 RESUME = 1 << 32
 """Marks above the tags': where to go on after a translation."""
 _ALLOW = ("allow", "accept", "pass", "permit")
-_NOTES = ("count", "setfib", "setdscp", "reass", "setmark")
+_NOTES = ("count", "setfib", "setdscp", "reass", "setmark", "tcp-setmss")
 _REJECTS = ("reset", "reset6", "reject", "unreach", "unreach6", "abort", "abort6")
 
 

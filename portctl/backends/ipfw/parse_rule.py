@@ -25,6 +25,8 @@ _PLAIN = ("frag", "ipoptions", "tcpoptions", "iplen", "iptos", "gid", "jail", "d
           "defer-action", "defer-immediate-action", "src-mac", "dst-mac", "mac-type")  # fmt: skip
 _ALONE = ("sockarg", "diverted", "diverted-loopback", "diverted-output", "verrevpath", "versrcreach",
           "antispoof", "ipsec", "bridged", "defer-action", "defer-immediate-action")  # fmt: skip
+_EXTERNAL = ("tcp-setmss", "nptv6", "nat64lsn", "nat64stl", "nat64clat")
+"""Actions of modules, each with its instance or its value."""
 _AH = 51
 NEVER = Condition(Field.CONCATENATION, ())
 
@@ -85,7 +87,7 @@ class Reader:
     def _action(self) -> list[str]:
         word = self.next()
         one_more = ("skipto", "nat", "fwd", "forward", "divert", "tee", "pipe", "queue", "netgraph", "ngtee", "unreach")
-        if word in (*one_more, "unreach6", "setfib", "setdscp", "call", "setmark", "eaction", "return"):
+        if word in (*one_more, *_EXTERNAL, "unreach6", "setfib", "setdscp", "call", "setmark", "eaction", "return"):
             words = [word, self.next()]
             if word in ("unreach", "unreach6") and words[1] == "needfrag" and self.peek().isdigit():
                 words.append(self.next())
@@ -212,7 +214,8 @@ class Reader:
         return self._rarely(rule, word)
 
     def _rarely(self, rule: Rule, word: str) -> list[Condition]:
-        if word == "layer2":
+        if word in ("layer2", "MAC", "mac"):  # asked of frames alone
+            self.at += 0 if word == "layer2" else 2
             return [NO_PACKET]
         if word == "frag" and (self.peek() == "offset" or not re.match(r"!?(df|mf|rf|offset)\b", self.peek())):
             self.at += self.peek() == "offset"

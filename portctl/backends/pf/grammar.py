@@ -104,6 +104,23 @@ class Reader:
                 return found
             found.append(word)
 
+    def argument(self) -> None:
+        """Passes over one word, or what stands in parentheses or braces."""
+        if self.peek() == "(":
+            self.parenthesised()
+        elif self.take("{"):
+            while not self.take("}"):
+                self.argument()
+        else:
+            self.next()
+
+
+_POOL = (
+    *("round-robin", "random", "source-hash", "bitmask", "sticky-address", "static-port", "least-states", "endpi"),
+    "prefer-ipv6-nexthop",
+)
+"""Words behind the addresses of a pool: how one of them is chosen."""
+
 
 def rule(text: str, number: int = 0) -> Spec:
     """A line as a rule. Raises `Unreadable` for what is none, or holds a word that nobody knows."""
@@ -142,11 +159,16 @@ def _head(reader: Reader, spec: Spec) -> None:  # noqa: C901 - one case a word
         if reader.peek() == "(":
             reader.parenthesised()
     if reader.take("on"):
-        spec.devices = _list(reader, _device)
+        if reader.take("rdomain"):
+            spec.narrows.append(f"rdomain {reader.next()}")
+        else:
+            spec.devices = _list(reader, _device)
     for word in ("route-to", "reply-to", "dup-to"):
         if reader.take(word):
             spec.notes.append(word)
-            reader.parenthesised() if reader.peek() == "(" else reader.next()
+            reader.argument()
+            while reader.take(*_POOL):
+                pass
     if word := reader.take("inet", "inet6"):
         spec.family = 4 if word == "inet" else 6
     if reader.take("proto"):
@@ -156,7 +178,7 @@ def _head(reader: Reader, spec: Spec) -> None:  # noqa: C901 - one case a word
 
 def _verb(reader: Reader) -> str:
     word = reader.take("drop", "return", "return-rst", "return-icmp", "return-icmp6") or "drop"
-    if word.startswith("return-") and reader.peek() == "(":
+    if word.startswith("return") and reader.peek() == "(":
         reader.parenthesised()
     return word
 
@@ -260,13 +282,21 @@ def _option(reader: Reader, spec: Spec) -> None:  # noqa: C901 - one case a word
         case "probability" | "tos" | "prio" | "rtable" | "max-pkt-rate" | "max-pkt-size":
             said = f"{word} {reader.next()}"
             spec.notes.append(said) if word == "rtable" else spec.narrows.append(said)
-        case "set" | "scrub" | "min-ttl" | "max-mss" | "ridentifier" | "queue" | "divert-to" | "divert-reply":
+        case "set" | "scrub" | "min-ttl" | "max-mss" | "ridentifier" | "queue" | "dnpipe" | "dnqueue" | "map-e-portset":
             spec.notes.append(word)
-            reader.parenthesised() if reader.peek() == "(" else reader.next()
+            reader.argument()
         case "route-to" | "reply-to" | "dup-to":
             spec.notes.append(word)
-            reader.parenthesised() if reader.peek() == "(" else reader.next()
-        case "round-robin" | "random" | "source-hash" | "bitmask" | "sticky-address" | "static-port" | "least-states":
+            reader.argument()
+        case "divert-to" | "divert-packet":
+            spec.notes.append(word)
+            if reader.peek() != "port":
+                reader.argument()
+            if reader.take("port"):
+                reader.next()
+        case "divert-reply" | "random" | "source-hash" | "round-robin" | "bitmask" | "sticky-address" | "static-port":
+            spec.notes.append(word)
+        case "least-states" | "endpi" | "prefer-ipv6-nexthop":
             spec.notes.append(word)
         case _:
             raise Unreadable(spec.text)

@@ -15,7 +15,8 @@ TOKEN = re.compile(
     r"""|(?P<wrong>.)"""
 )
 LABEL = re.compile(r' label "(.*)"')
-COUNTERS = re.compile(r"\s+\[ (?:Evaluations|Source Nodes|Inserted|Last Active Time|State Creations|anchor)\b.*")
+COUNTERS = re.compile(r"\s+\[ .*")
+"""What a verbose listing says below a rule: counters, skip steps, queues."""
 PACKETS = re.compile(r"Packets: (\d+)\s+Bytes: (\d+)")
 
 
