@@ -161,3 +161,16 @@ def test_what_is_the_shell_s_is_not_a_rule_s() -> None:
     assert "web: {ports: https, from: any}" in said(found)
     assert 'ssh: {ports: ssh, from: any, description: "for the -j DROP crowd; us"}' in said(found)
     assert "from: 192.0.2.0/24" in said(found)
+
+
+def test_a_reverse_path_filter_is_told_and_makes_nothing_uncertain() -> None:
+    filters = "*raw\n:PREROUTING ACCEPT\n-A PREROUTING -m rpfilter --validmark --invert -j DROP\nCOMMIT\n"
+    rules = "*filter\n:INPUT DROP\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+    chain = "chain a { type filter hook prerouting priority raw; fib saddr . mark . iif oif missing drop; }"
+    other = "chain b { type filter hook input priority 0; policy drop; tcp dport 22 accept; }"
+    nft = f"table inet t {{ {chain} {other} }}\n"
+    for text in (filters + rules, nft):
+        found = importing.from_texts({"x": text}, "test")
+        assert found.equal
+        assert "services:\n  ssh: {ports: ssh, from: any}" in said(found)
+        assert [e.status for e in found.account.entries if "oif" in e.text or "rpf" in e.text] == ["approximated"]

@@ -132,6 +132,9 @@ def prepare(program: Program) -> Prepared:
             if (why := _never(line, hooks)) is not None:
                 settled[key(chain, line)] = why
                 continue
+            if any(_REVERSE.match(str(c.value)) for c in line.conditions if c.field is Field.UNKNOWN and not c.negated):
+                assumed[key(chain, line)] = REVERSE
+                continue
             all_lines.append(line)
             ready = _ready(chain, line, left_out, assumed)
             if ready is not None:
@@ -186,6 +189,8 @@ def _line_owner(chain: Chain, line: Line, owners: Mapping[Place, str], hooks: fr
     return None
 
 
+_REVERSE = re.compile(r"rpfilter\b.* --invert|fib saddr \. (?:mark \. )?iif oif (?:missing|0\b)")
+REVERSE = "a policy does not ask whether the way back is the way a packet came: connections are taken to come by it"
 _BROADCAST = re.compile(r"addrtype (?:! )?--(src|dst)-type (\S+)|fib (saddr|daddr) type (!= )?\{? ?(\w+)")
 
 
