@@ -34,6 +34,11 @@ GROUPS = {
 SOURCES = ["any", "198.51.100.0/25", "198.51.100.7", "203.0.113.60-203.0.113.67", "0.0.0.0/0", "::/0", "2001:db8:10::7"]
 SOURCES += ["10.0.0.0/8", "fe80::/10", "0.0.0.0", *GROUPS]
 DESTINATIONS = ["192.0.2.1", "192.0.2.0/28", "224.0.0.251", "2001:db8::1", "ff02::fb", "192.0.2.2-192.0.2.9"]
+OWN = ["192.0.2.1", "2001:db8::1", "192.0.2.0/28", "any"]
+"""Sources of what this host starts."""
+NARROW: list[Any] = ["22/tcp", "http", "80-90/tcp", ["443/tcp", "1-65535/tcp"]]
+SOURCE_PORTS = ["1024-65535/tcp", "53/tcp"]
+"""Ports of one protocol, so that source ports may be asked for beside them."""
 REMOTE = ["any", "203.0.113.5", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:9::/48", "office", "four"]
 TARGETS = ["10.0.0.5:80", "10.0.0.5", ":80", "[2001:db8:9::5]:443", "10.0.0.6:22"]
 INTERFACES = {"public": ["eth0", "wan*"], "lan": ["lan0"], "both": ["eth0", "lan0"]}
@@ -72,6 +77,12 @@ def _opening(limit: st.SearchStrategy[Any], **fields: st.SearchStrategy[Any]) ->
     )
 
 
+def _narrow(opening: st.SearchStrategy[Plain]) -> st.SearchStrategy[Plain]:
+    """The same, now and then of TCP alone and with source ports."""
+    asked = entry(ports=st.sampled_from(NARROW), source_ports=st.sampled_from(SOURCE_PORTS))
+    return st.one_of(opening, opening, st.builds(lambda one, other: {**one, **other}, opening, asked))
+
+
 def _service(limit: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
     return _opening(
         limit,
@@ -82,9 +93,11 @@ def _service(limit: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
     )
 
 
-def _egress(limit: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
+def _egress(limit: st.SearchStrategy[Any], wide: bool) -> st.SearchStrategy[Plain]:
+    more: dict[str, st.SearchStrategy[Any]] = {"from_": seldom(some(OWN, 2))} if wide else {}
     return _opening(
         limit,
+        **more,
         to=some(REMOTE),
         except_=seldom(some(REMOTE[1:])),
         out=seldom(some(list(INTERFACES))),
@@ -92,15 +105,20 @@ def _egress(limit: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
     )
 
 
-def _forward(limit: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
+def _forward(limit: st.SearchStrategy[Any], wide: bool) -> st.SearchStrategy[Plain]:
+    more = {"mss": seldom(st.just("path"), 2), "except_": seldom(some(SOURCES[1:]), 2)} if wide else {}
+    addresses: list[Any] = ["192.0.2.1", "2001:db8::1"] if wide else []
     route = _opening(
         limit,
+        **more,
         from_=some(SOURCES),
         to=seldom(some(REMOTE), 2),
         in_=seldom(some(list(INTERFACES)), 2),
         out=seldom(some(list(INTERFACES)), 2),
-        masquerade=seldom(st.just(True)),
+        masquerade=seldom(st.sampled_from([True, *addresses]), 2 if wide else 4),
     )
+    if wide:
+        route = _narrow(route)
     turned = entry(
         ports=st.sampled_from(["8080/tcp", "8081/tcp+udp", "http", "ssh", ["8080-8090/tcp", "53/udp"]]),
         from_=some(SOURCES),
@@ -113,7 +131,7 @@ def _forward(limit: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
     return st.one_of(route, turned)
 
 
-def _block() -> st.SearchStrategy[Any]:
+def _block(wide: bool) -> st.SearchStrategy[Any]:
     literal = st.sampled_from(["203.0.113.66", "198.51.100.200", "2001:db8:bad::/48", "four", "guests", "bans"])
     source = entry(
         from_=some([*SOURCES[1:], "bans"], 2),
@@ -122,7 +140,7 @@ def _block() -> st.SearchStrategy[Any]:
         ports=seldom(some(PORTS), 2),
     )
     destination = entry(
-        to=some(["any", *REMOTE[1:]], 2),
+        to=some(["any", *(["bans", "bans"] if wide else []), *REMOTE[1:]], 2),
         except_=seldom(some(["203.0.113.5", "10.0.0.0/9"]), 2),
         ports=some(["25/tcp", "domain", "ping", "80-90/tcp"]),
     )
@@ -134,21 +152,23 @@ def _named(strategy: st.SearchStrategy[Plain], least: int, most: int) -> st.Sear
 
 
 @cache
-def _parts(limit: int) -> dict[str, st.SearchStrategy[Any]]:
+def _parts(limit: int, wide: bool) -> dict[str, st.SearchStrategy[Any]]:
     """The entries of a policy whose limits are all the same: made once, Hypothesis takes long to look at each anew."""
     same = st.just(LIMITS[limit])
+    service, egress = _service(same), _egress(same, wide)
     return {
-        "forwards": st.one_of(st.just({}), _named(_forward(same), 1, 3)),
-        "services": _named(_service(same), 1, 5),
-        "block": st.lists(_block(), max_size=3),
-        "egress": _named(_egress(same), 1, 4),
+        "forwards": st.one_of(st.just({}), _named(_forward(same, wide), 1, 3)),
+        "services": _named(_narrow(service) if wide else service, 1, 5),
+        "block": st.lists(_block(wide), max_size=3),
+        "egress": _named(_narrow(egress) if wide else egress, 1, 4),
     }
 
 
 @st.composite
-def policies_of_all_kinds(draw: st.DrawFn) -> Plain:
-    """A policy as plain data. Most are valid; `ruleset` tells."""
-    parts = _parts(draw(st.sampled_from(range(len(LIMITS)))))
+def policies_of_all_kinds(draw: st.DrawFn, wide: bool = False) -> Plain:
+    """A policy as plain data. Most are valid; `ruleset` tells. `wide`: with the keys too that not every packet filter
+    can say."""
+    parts = _parts(draw(st.sampled_from(range(len(LIMITS)))), wide)
     forwards = draw(parts["forwards"])
     outbound = draw(st.sampled_from(["allow", "drop", "reject"]))
     defaults: Plain = {
@@ -195,7 +215,7 @@ class Enough(BaseException):
     """Ends Hypothesis, which takes any `Exception` for a failure of the test."""
 
 
-def policies(number: int, count: int) -> list[Plain]:
+def policies(number: int, count: int, wide: bool = False) -> list[Plain]:
     """So many different valid policies, the same for the same seed."""
     found: dict[str, Plain] = {}
 
@@ -207,7 +227,7 @@ def policies(number: int, count: int) -> list[Plain]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(policies_of_all_kinds())
+    @given(policies_of_all_kinds(wide))
     def collect(plain: Plain) -> None:
         if len(found) < count and _entries(plain) > 2 and ruleset(plain) is not None:
             found[text(plain)] = plain

@@ -13,7 +13,7 @@ from portctl.listeners.sockets import OTHER, PROTOCOLS, STATES, Socket, end
 
 ASK: tuple[str, ...] = ("lsof", "-Pnl", "+M", "+c", "15", "-i")
 _LINE = re.compile(
-    r"^(\S+)\s+(\d+)\s+(\S+)\s+\S+\s+IPv([46])\s+\S+\s+\S+\s+(TCP|UDP)\s+(\S+?)(?:->(\S+))?(?:\s+\((\S+)\))?\s*$"
+    r"^(\S+)\s+(\d+)\s+(\S+)\s+\S+\s+IPv([46])\s+(\S+)\s+\S+\s+(TCP|UDP)\s+(\S+?)(?:->(\S+))?(?:\s+\((\S+)\))?\s*$"
 )
 _END = re.compile(r"^(\*|\[[^\]]+\]|[^:\[]+):(\d+|\*)(?:\[[^\]]*\])?$")
 
@@ -24,11 +24,15 @@ def sockets(output: str, never_dual: bool = False) -> list[Socket]:
     Raises ValueError for an address that it writes in another way.
     """
     found = []
+    seen: set[tuple[str, ...]] = set()
     for line in output.splitlines():
         words = _LINE.match(line)
         if words is None:
             continue
-        process, pid, user, family, protocol, local, peer, state = words.groups()
+        process, pid, user, family, device, protocol, local, peer, state = words.groups()
+        if (one := (device, protocol, local, peer or "", process)) in seen:
+            continue  # one socket that several processes of the same name hold: the first of them stands for it
+        seen.add(one)
         found.append(
             Socket(
                 protocol=PROTOCOLS[protocol.lower()],

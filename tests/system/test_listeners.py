@@ -9,15 +9,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from portctl.command import Command, Result
 from portctl.hosts import process as running
+from portctl.hosts.namespaces import Room
 from portctl.listeners import Listener, proc, ss
 from portctl.observe import Facts, facts, observe
 from tests.system import worlds
 from tests.system.listening import SCRIPT, listening, process, tcp, tell, udp
 
 RING = "listeners"
-NEEDS = ("ss",)
+NEEDS = ("ss", "netstat", "lsof")
 PROCESSES = (
     process("plain", tcp("0.0.0.0", 8001), udp("0.0.0.0", 8001)),
     process("six", tcp("::", 8002, only=True), udp("::", 8002, only=True)),
@@ -82,6 +85,44 @@ def test_proc_says_the_same_but_for_what_it_does_not_know() -> None:
         dual = {x.port for x in by_proc.listeners if x.dual_stack}
         assert dual == {8002, 8003}, "8002 is IPv6 alone, which /proc does not tell: rather open than overlooked"
         assert by_proc.connections == by_ss.connections
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A machine without ss and /proc/net, which has one tool alone for its sockets."""
+
+    machine: Room
+    tool: str
+    name: str = "lacking"
+
+    def run(self, command: Command, timeout: float | None = None) -> Result:
+        if command.argv[0] in ("netstat", "lsof") and command.argv[0] != self.tool:
+            return Result(127, "", "not found")
+        if proc.ASK in command.argv:
+            return Result(1, "", "no such file")
+        return self.machine.run(command, timeout)
+
+    def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        self.machine.put(path, data, mode)
+
+
+@pytest.mark.parametrize("tool", ["netstat", "lsof"])
+def test_net_tools_and_lsof_say_the_same_but_for_what_they_do_not_know(tool: str) -> None:
+    """The real ones. Neither knows the device or v6only, and netstat calls a process by its command line."""
+    with worlds.world() as world, listening(world.machine, *PROCESSES):
+        known = replace(facts(world.machine), sees_processes=True)
+        by_ss = observe(world.machine, (), known=replace(known, tools=(("ss", ""),)))
+        other = observe(Lacking(world.machine, tool), (), known=replace(known, tools=()))
+        assert by_ss.listeners is not None and other.listeners is not None
+
+        def plainly(found: tuple[Listener, ...]) -> set[tuple[object, ...]]:
+            names = {x.pid: (x.process or "")[:8] if tool == "lsof" else "" for x in found}
+            return {(x.protocol, x.address, x.port, x.family, names[x.pid], x.pid) for x in found}
+
+        assert plainly(other.listeners) == plainly(by_ss.listeners)
+        dual = {x.port for x in other.listeners if x.dual_stack}
+        assert {8002, 8003} <= dual and 8001 not in dual
+        assert (8008, 53) in {(c.local_port, c.peer_port) for c in other.connections or ()}
 
 
 def test_connections_are_seen_from_both_ends() -> None:

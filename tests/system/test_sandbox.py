@@ -142,6 +142,11 @@ from portctl.command import Command
 from portctl.hosts.sandbox import Layout, Sandbox
 with Sandbox(Layout(("eth0", "wan0"))) as box:
     box.host.start(("sleep", "1234.5"))
+    rules = b"table inet portctl {\\nchain i {\\ntype filter hook input priority 0\\n}\\n}"
+    loaded = box.host.run(Command(("nft", "-f", "-"), rules))
+    legacy = box.host.run(Command(("iptables-legacy", "-A", "INPUT", "-j", "DROP")))
+    sets = box.host.run(Command(("ipset", "create", "portctl-left-behind", "hash:ip")))
+    assert loaded.ok and legacy.ok and sets.ok, (loaded, legacy, sets)
     deaf = "setsid sh -c 'trap : HUP INT TERM; sleep 1234.5' </dev/null >/dev/null 2>&1 &"
     box.host.run(Command(("sh", "-c", deaf)))
     print("open", flush=True)
@@ -162,17 +167,34 @@ def left_behind() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def networks() -> dict[str, str]:
+    """The network namespaces that any process is in, with what runs there."""
+    found: dict[str, str] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                space, words = str((process / "ns/net").readlink()), (process / "cmdline").read_text()
+            except OSError:
+                continue
+            found[space] = found.get(space, "") + words
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_ends_with_whoever_made_it(how: signal.Signals) -> None:
     files = set(Path("/tmp").iterdir())
     owner = subprocess.Popen([sys.executable, "-c", OPEN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"open\n"
     assert any("1234.5" in line for line in left_behind())
+    own = str(Path("/proc/self/ns/net").readlink())
+    ours = {space for space, words in networks().items() if "1234.5" in words and space != own}
+    assert ours
     owner.send_signal(how)
     owner.wait(10)
     owner.stdout.close()
     worlds.until(lambda: not any("1234.5" in line for line in left_behind()), "its processes are gone")
+    worlds.until(lambda: not ours & set(networks()), "its networks are gone, and the rules with them")
     assert not re.search(r" - (overlay|tmpfs) portctl ", Path("/proc/self/mountinfo").read_text())
     assert not Path("/sys/class/net/wan0").exists()
     assert not [name for name in set(Path("/tmp").iterdir()) - files if "portctl" in name.name]

@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from portctl import backends, observe, pipeline
-from portctl.command import put_all
 from portctl.hosts.namespaces import Room
 from portctl.inspection import inspect
-from portctl.plan.state import desire
 from portctl.verify import Finding
-from tests.system import worlds
+from tests.system import loading, worlds
 from tests.system.listening import listening, process, tcp
 from tests.system.scenes import SCENES, Scene
 
@@ -34,12 +31,6 @@ forwards: {lan: {ports: https, from: any, in: lan, to: any, out: public}}
 defaults: {forward: drop}
 """
 SSHD = process("sshd", tcp("::", 22, only=False))
-TOOLS = """\
-for t in iptables ip6tables; do for k in '' -save -restore; do
-ln -sfn /usr/sbin/$t-%s$k /etc/alternatives/$t$k
-done; done
-"""
-FILTERS = ("nftables", "iptables-nft", "iptables-legacy")
 NOTES = {
     "tailscale": {("filter ts-input", "`ping`, `ssh`, `web`, for some networks")},
     "kube-proxy": {("filter KUBE-SERVICES", "what goes out by default")},
@@ -49,12 +40,14 @@ NOTES = {
 """What is no fault and yet good to know: (chain, against what)."""
 
 
-@pytest.fixture(params=[(scene, name) for scene in SCENES for name in FILTERS], ids=lambda p: f"{p[0].name}-{p[1]}")
+@pytest.fixture(
+    params=[(scene, name) for scene in SCENES for name in loading.FILTERS], ids=lambda p: f"{p[0].name}-{p[1]}"
+)
 def played(request: pytest.FixtureRequest) -> Iterator[tuple[Room, Scene, str]]:
     """A host with the rules of a scene, and the back end under test; its `iptables` is of the variant that it names."""
     scene, name = request.param
     with worlds.machine() as room:
-        worlds.checked(room, "sh", "-ec", TOOLS % ("legacy" if name.endswith("legacy") else "nft"))
+        loading.choose(room, name)
         scene.play(room)
         with listening(room, SSHD):
             yield room, scene, name.partition("-")[0]
@@ -62,14 +55,8 @@ def played(request: pytest.FixtureRequest) -> Iterator[tuple[Room, Scene, str]]:
 
 def looked(room: Room, text: str, backend: str, path: Path) -> list[Finding]:
     """Loads what a policy renders to, and what `verify` then finds."""
-    (path / "policy.yaml").write_text(text)
-    at = datetime.now(UTC)
-    compiled = pipeline.compile(path / "policy.yaml", at)
-    desired = desire(compiled.ruleset, backends.load(backend), observe.facts(room))
-    for part, files in desired.bundles.items():
-        put_all(room, {f"/root/{part}/{name}": (each.encode(), 0o700) for name, each in files.items()})
-        worlds.checked(room, "sh", f"/root/{part}/load.sh")
-    found = inspect(room, compiled, at, backend, boot=False).findings
+    compiled = loading.load(room, text, backend, path)
+    found = inspect(room, compiled, datetime.now(UTC), backend, boot=False).findings
     return [finding for finding in found if finding.code != "unused"]
 
 
