@@ -174,3 +174,11 @@ def test_a_reverse_path_filter_is_told_and_makes_nothing_uncertain() -> None:
         assert found.equal
         assert "services:\n  ssh: {ports: ssh, from: any}" in said(found)
         assert [e.status for e in found.account.entries if "oif" in e.text or "rpf" in e.text] == ["approximated"]
+
+
+def test_many_interfaces_are_named_by_the_few_that_they_are_not() -> None:
+    lines = [f"-A INPUT -i {name} -p tcp --dport 22 -j ACCEPT" for name in ("eth0", "eth1", "eth2", "eth3")]
+    found = brought(*lines, "-A INPUT -i wan0 -p tcp --dport 25 -j ACCEPT")
+    assert "all-but-wan0: [eth0, eth1, eth2, eth3]" in said(found)
+    found = brought(*lines, *(f"-A INPUT -i wan{n} -p tcp --dport 25 -j ACCEPT" for n in range(9)))
+    assert "eth0-and-3-more: [eth0, eth1, eth2, eth3]" in said(found)

@@ -173,6 +173,7 @@ def devices(ranges: Ranges | None, known: Iterable[tuple[str, ...]]) -> tuple[tu
             first, last = pattern(device)
             if Ranges((first, last + 1)) <= ranges and device not in found:
                 found.append(device)
+    found = [d for d in found if not any(o != d and o.endswith("*") and d.startswith(o[:-1]) for o in found)]
     ok = [d for d in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\*?|\*", d)]
     return tuple(sorted(ok)), exact and ok == found
 

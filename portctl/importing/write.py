@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 from portctl.importing.naming import PRIVATE, Entry
@@ -94,10 +94,11 @@ def _groups(text: Text) -> _Groups:
             name = _free(given.get(members) or _group_name(members, holders[members]), taken)
             found.addresses[members] = name
     devices_taken: set[str] = set()
+    every = {name for entry in text.entries for name in (*entry.interfaces, *entry.out_interfaces)}
     for entry in text.entries:
         for devices in (entry.interfaces, entry.out_interfaces):
             if devices and devices not in found.interfaces:
-                found.interfaces[devices] = _free(_device_name(devices), devices_taken)
+                found.interfaces[devices] = _free(_device_name(devices, every), devices_taken)
     found.addresses = dict(sorted(found.addresses.items(), key=lambda item: item[1]))
     found.interfaces = dict(sorted(found.interfaces.items(), key=lambda item: item[1]))
     return found
@@ -133,10 +134,21 @@ def _group_name(members: Addresses, holders: list[Entry]) -> str:
     return "trusted" if all(h.section == "services" for h in holders) else "group"
 
 
-def _device_name(devices: tuple[str, ...]) -> str:
+def _device_name(devices: tuple[str, ...], every: Set[str]) -> str:
+    """`eth0-eth1`; of many `all-but-eth0`, where those are all others that the policy names, or `eth0-and-4-more`."""
     if devices == ("*",):
         return "every"
-    return slug("-".join(d.rstrip("*") for d in devices[:3])) or "devices"
+    plain = [device.rstrip("*") for device in devices]
+    left = sorted(name.rstrip("*") for name in every - set(devices))
+    if len(plain) > 2 and 0 < len(left) < 3:
+        return slug("all-but-" + "-".join(left)) or "devices"
+    whole = "-".join(plain)
+    if len(plain) > 3 or (len(plain) > 1 and len(whole) > MOST_NAME):
+        whole = f"{plain[0]}-and-{len(plain) - 1}-more"
+    return slug(whole) or "devices"
+
+
+MOST_NAME = 24
 
 
 def _free(name: str, taken: set[str]) -> str:
