@@ -8,9 +8,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from portctl import apply as applying
-from portctl import inspection, observe, pipeline
+from portctl import cli, inspection, observe, pipeline
 from portctl.apply import boot_bsd, history, removal
 from portctl.apply.transaction import Window
 from portctl.command import Command
@@ -141,6 +142,14 @@ def test_ipfw_has_no_anchors(tmp_path: Path) -> None:
     host = room(tmp_path / "machine", "FreeBSD", False)
     with pytest.raises(applying.Refused, match="no anchors"):
         applying.plan(host, request(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_an_anchor_takes_nothing_away_from_others(command: str, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    words = [command, str(tmp_path / "policy.yaml"), "--anchor", "--exclusive"]
+    said = CliRunner().invoke(cli.build([command]), words)
+    assert said.exit_code == 2 and "--anchor" in said.output
 
 
 def test_tables_of_the_anchor_are_its_own(tmp_path: Path) -> None:

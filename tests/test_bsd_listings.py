@@ -69,6 +69,18 @@ def test_what_a_host_has_loaded_becomes_a_policy() -> None:
     assert found.equal
 
 
+def test_an_anchor_of_portctls_is_read_with_its_tables() -> None:
+    rules = 'pass in quick proto tcp from <office> to any port = 22 flags S/SA keep state label "portctl:service:ssh"\n'
+    listings = {
+        "rules": f'block drop all\nanchor "portctl" all {{\n  {rules}}}\npass out proto tcp all user = 80 flags S/SA\n',
+        "tables": "", "translations": "", "anchor": rules, "anchor tables": TABLES, "users": "www:*:80:80::/:\n",
+    }  # fmt: skip
+    named = {f"pf-freebsd/{name}": text for name, text in listings.items()}
+    found = of_observed(Observed(Facts("FreeBSD"), listings=named))
+    assert '[192.0.2.0/24, "2001:db8::/32"]' in found.text and "ports: ssh" in found.text, found.text
+    assert "www" in found.text
+
+
 def test_listings_are_compared_and_asked(tmp_path: Path) -> None:
     for name, text in (("a.pf", PF), ("tables", TABLES), ("a.ipfw", IPFW)):
         (tmp_path / name).write_text(text)

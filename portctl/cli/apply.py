@@ -253,6 +253,8 @@ def _request(file: Path, date: str | None, root: Path | None, host: str = HERE, 
     from portctl.apply import Request
     from portctl.problems import Problem, Problems, has_errors, text
 
+    if options.get("anchor") and options.get("exclusive"):
+        raise typer.BadParameter("an anchor leaves others' rules as they are: take one of --anchor and --exclusive")
     known = dict.fromkeys((*backends.OFFERED, *backends.EVERY))
     if options.get("backend") not in (None, *known):
         hint = f"known are {', '.join(known)}"

@@ -40,6 +40,7 @@ _BACKENDS: dict[str, str] = {"rules.v4": "iptables", "rules.v6": "iptables", "se
                              "ruleset": "nftables", "users": "iptables", "pf.conf": "pf-freebsd",
                              "pf tables": "pf-freebsd", "ipfw list": "ipfw", "ipfw rules": "ipfw",
                              "pf interfaces": "pf-freebsd", "pf ifconfig": "pf-freebsd", "pf services": "pf-freebsd",
+                             "pf users": "pf-freebsd", "pf anchor": "pf-freebsd", "pf anchor tables": "pf-freebsd",
                              "ipfw tables": "ipfw", "ipfw info": "ipfw", "ipfw nat": "ipfw",
                              "ipfw settings": "ipfw"}  # fmt: skip
 """Which back end reads which listing."""
