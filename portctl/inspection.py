@@ -7,7 +7,8 @@ from datetime import datetime
 
 from portctl import observe, sysctl
 from portctl.apply import history
-from portctl.apply.run import chosen, listings
+from portctl.apply.reading import listings
+from portctl.apply.run import chosen
 from portctl.backends.base import Guest
 from portctl.command import Host
 from portctl.observe import Observed

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from portctl import backends, observe, sysctl
-from portctl.apply import boot, history, returning, transaction
-from portctl.apply.paths import HISTORY
-from portctl.apply.run import Talk, holds
+from portctl.apply import boot, history, reading, returning, transaction
+from portctl.apply.paths import HISTORY, PENDING
+from portctl.apply.reading import holds
+from portctl.apply.run import Talk
 from portctl.apply.steps import Refused, call, dump, must
 from portctl.apply.transaction import Window
 from portctl.backends.base import Backend
@@ -111,6 +112,7 @@ def remove(host: Host, who: str, window: Window, talk: Talk, wait: int = 0) -> s
             return _forget(host, held, found)
         transaction.begin(held, found.parts)
         transaction.check_and_save(held)
+        old = history.by_part(history.below(dump(host, f"{PENDING}/old"), f"{PENDING}/old"))
         files = {"about.json": history.about_text(_about(who, found))}
         held = transaction.record(held, files, boot.nothing(sysctl.BOOT_FILE, found.facts.init), tuple(found.parts))
     except BaseException as error:
@@ -118,7 +120,7 @@ def remove(host: Host, who: str, window: Window, talk: Talk, wait: int = 0) -> s
         raise
     if window.seconds:
         talk.say(talk.confirming.format(seconds=window.seconds))
-    transaction.carry_out(held, window, lambda: _left(host, found))
+    transaction.carry_out(held, window, lambda: _left(host, found), not_back=lambda: reading.not_back(host, old))
     # The transaction has ended and let its lock go; if somebody was faster now, there is something to keep.
     return _forget(host, transaction.lock(host, who, wait), found)
 

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 from portctl import backends, observe, sysctl, wayin
 from portctl import plan as planning
-from portctl.apply import boot, boot_bsd, connections, history, returning, store, transaction
+from portctl.apply import boot, boot_bsd, connections, history, reading, returning, store, transaction
 from portctl.apply.paths import BOOT, HISTORY, PENDING
-from portctl.apply.steps import LOAD_SECONDS, NothingPending, Refused, call, dump, must, put, stop_at
+from portctl.apply.reading import holds, listings, loaded, same_filter
+from portctl.apply.steps import LOAD_SECONDS, NothingPending, Refused, call, dump, must, stop_at
 from portctl.apply.transaction import Transaction, Window
 from portctl.backends.base import Backend, Guest
-from portctl.command import Command, Host
+from portctl.command import Host
 from portctl.listeners import bsd, proc
 from portctl.observe import Facts, Observed
 from portctl.plan import exclusive
@@ -123,14 +124,7 @@ def _usable(name: str, facts: Facts) -> bool:
 def plan(host: Host, request: Request) -> Plan:
     """What `apply` would do, without a lock and without changing anything."""
     seen = look(host, request)
-    folder = host.run(Command(("mktemp", "-d")), 30.0).stdout.strip()
-    try:
-        put(host, _files(seen.bundles), folder)
-        saved = call(host, "in", folder, "look", timeout=LOAD_SECONDS).stdout
-    finally:
-        if folder.startswith("/"):
-            host.run(Command(("rm", "-rf", folder)), 60.0)
-    return _plan(host, seen, history.below(saved, f"{folder}/old"))
+    return _plan(host, seen, reading.saved(host, seen.bundles))
 
 
 def apply(host: Host, request: Request, talk: Talk) -> str:
@@ -162,13 +156,14 @@ def apply(host: Host, request: Request, talk: Talk) -> str:
     window = Window(request.confirm_within if made.order else 0, talk.answer, seen.facts.init == "systemd")
     if window.seconds:
         talk.say("Loading. " + talk.confirming.format(seconds=window.seconds))
+    old = {part: files for part, files in history.by_part(saved).items() if part in made.order}
     return transaction.carry_out(
-        held, window, _read_back(host, seen, made, talk), before_load=_openings(held, seen, made)
+        held,
+        window,
+        _read_back(host, seen, made, talk),
+        before_load=_openings(held, seen, made),
+        not_back=lambda: reading.not_back(host, old),
     )
-
-
-def _files(bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    return {f"new/{part}/{name}": text for part, files in bundles.items() for name, text in files.items()}
 
 
 def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
@@ -190,37 +185,6 @@ def guest_of(seen: Look, observed: Observed) -> planning.GuestOf:
     told, files = listings(seen.backend, observed), seen.desired.bundles[seen.desired.backend]
     missing, before = seen.backend.lacking(told, files)
     return planning.GuestOf(seen.backend.then(told, files), tuple(missing), tuple(before))
-
-
-def same_filter(one: Backend, other: Backend) -> bool:
-    """Whether two back ends write for the same packet filter of a host, whatever their dialects."""
-    return backends.package(one.NAME) == backends.package(other.NAME)
-
-
-def holds(backend: Backend, observed: Observed) -> bool:
-    """Whether a back end has rules of portctl's loaded."""
-    try:
-        return bool(loaded(backend, observed).own().chains)
-    except Refused:
-        return False
-
-
-def loaded(backend: Backend, observed: Observed) -> Program:
-    """What one back end has loaded. Raises `Refused` where that cannot be read."""
-    told = listings(backend, observed)
-    if not told:
-        raise Refused("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
-    return backend.parse(told)
-
-
-def listings(backend: Backend, observed: Observed) -> dict[str, str]:
-    """What a host said to the questions of a back end."""
-    package = backends.package(backend.NAME)
-    return {
-        listing: text
-        for (name, _, listing), text in ((k.partition("/"), v) for k, v in observed.listings.items())
-        if name == backend.NAME or (backend.NAME not in backends.NAMES and backends.package(name) == package)
-    }
 
 
 def _before(host: Host, seen: Look, saved: Mapping[str, str]) -> Before:
@@ -316,10 +280,7 @@ def confirm(host: Host, beside: str = "") -> str:
 def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
     """Takes an apply back at once: the pending one, else the one that is in force, else record `number`."""
     if number is None and call(host, "state").stdout.strip():
-        if call(host, "decide", "undone", f"taken back by {who}").ok:
-            must(host, "undo", timeout=LOAD_SECONDS)
-            return "the pending apply is taken back"
-        raise Refused("too late: it has just been confirmed, or taken back")
+        return _take_back(host, who)
     open_before = {r.number for r in history.records(host) if r.outcome == "pending"}
     # The lock comes first: whoever takes it brings to its end what a dead guard left, and that may be a new record.
     held = transaction.lock(host, who, wait)
@@ -332,6 +293,7 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
         bundles = _state_before(host, known, target)
         transaction.begin(held, bundles)
         transaction.check_and_save(held)
+        old = history.by_part(history.below(dump(host, f"{PENDING}/old"), f"{PENDING}/old"))
         # What was taken from others comes back first, the settings come last: never a moment with fewer rules.
         rules = (*backends.OFFERED, *backends.EVERY)
         order = tuple(sorted(bundles, key=lambda part: (part.startswith(sysctl.NAME), part in rules, part)))
@@ -341,8 +303,26 @@ def rollback(host: Host, number: int | None, who: str, wait: int = 0) -> str:
     except BaseException as error:
         transaction.give_up(held, error)
         raise
-    ended = transaction.carry_out(held, Window(0, systemd=facts.init == "systemd"), lambda: None)
+    ended = transaction.carry_out(
+        held,
+        Window(0, systemd=facts.init == "systemd"),
+        lambda: reading.not_back(host, bundles),
+        not_back=lambda: reading.not_back(host, old),
+    )
     return f"the state before record {target.number} is back ({ended} as record {held.number})"
+
+
+def _take_back(host: Host, who: str) -> str:
+    """Takes the pending apply back, and looks whether it is."""
+    order = (history.pending_text(host, "order") or "").split()
+    old = history.by_part(history.below(dump(host, f"{PENDING}/old"), f"{PENDING}/old"))
+    if not call(host, "decide", "undone", f"taken back by {who}").ok:
+        raise Refused("too late: it has just been confirmed, or taken back")
+    must(host, "undo", timeout=LOAD_SECONDS)
+    wrong = reading.not_back(host, {part: files for part, files in old.items() if part in order})
+    if wrong:
+        raise Refused(f"NOT WELL: the pending apply is taken back, but {wrong}")
+    return "the pending apply is taken back"
 
 
 def _state_before(host: Host, known: list[history.Record], target: history.Record) -> dict[str, dict[str, str]]:

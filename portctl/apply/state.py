@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from portctl import backends, observe, sysctl
 from portctl.apply import boot, boot_bsd, history, returning
 from portctl.apply.paths import BOOT, CURRENT, HISTORY
-from portctl.apply.run import holds, loaded, same_filter
+from portctl.apply.reading import holds, loaded, same_filter
 from portctl.apply.steps import Refused, call
 from portctl.apply.transaction import Bundles
 from portctl.backends.base import Backend, is_part

@@ -107,19 +107,39 @@ def carry_out(
     window: Window,
     read_back: Callable[[], str | None],
     before_load: Callable[[], None] = lambda: None,
+    not_back: Callable[[], str | None] = lambda: None,
 ) -> str:
     """Arms the guard, loads, reads back, and sees it through to its end. Returns how it ended, in words.
 
-    `before_load` is done once the guard is armed; `read_back` says what is wrong with what was loaded; None: nothing.
+    `before_load` is done once the guard is armed; `read_back` says what is wrong with what was loaded, `not_back` with
+    the old state once it was brought back, by whomever; None: nothing.
     Raises `Refused` where the host does not load it (the old state is back), `RolledBack` where it was taken back.
     """
     armed = time.monotonic()
     try:
-        arm(transaction, window)
-        stop_at("arm")
-        return _load_and_wait(transaction, window, read_back, before_load)
-    except Lost as lost:
-        return _from_afar(transaction, armed + (window.seconds or AT_ONCE_WINDOW) + GRACE, str(lost))
+        try:
+            arm(transaction, window)
+            stop_at("arm")
+            return _load_and_wait(transaction, window, read_back, before_load)
+        except Lost as lost:
+            return _from_afar(transaction, armed + (window.seconds or AT_ONCE_WINDOW) + GRACE, str(lost))
+    except _Undone as undone:
+        wrong = not_back()
+        back = undone.back if wrong is None else f"\nNOT WELL: the old state was loaded again, but {wrong}."
+        raise undone.kind(undone.why + back) from None
+
+
+class _Undone(Exception):
+    """It was undone: what is said of it, and what is said then if the old state is back indeed."""
+
+    def __init__(
+        self,
+        kind: type[Refused] | type[RolledBack],
+        why: str,
+        back: str = "\nEverything is as it was before.",
+    ) -> None:
+        super().__init__(why)
+        self.kind, self.why, self.back = kind, why, back
 
 
 def _load_and_wait(
@@ -130,16 +150,16 @@ def _load_and_wait(
         before_load()
     except Refused as refused:
         _undo(transaction, str(refused))
-        raise
+        raise _Undone(Refused, str(refused), "") from None
     loaded = call(host, "load", timeout=LOAD_SECONDS)
     if not loaded.ok:
         _undo(transaction, "could not be loaded")
-        raise Refused(f"{loaded.stderr.strip() or 'the rules could not be loaded'}\nEverything is as it was before.")
+        raise _Undone(Refused, loaded.stderr.strip() or "the rules could not be loaded")
     stop_at("load")
     wrong = read_back()
     if wrong:
         _undo(transaction, wrong)
-        raise RolledBack(f"{wrong}\nEverything is as it was before.")
+        raise _Undone(RolledBack, wrong)
     stop_at("read-back")
     if window.seconds == 0:
         if not call(host, "decide", "confirmed", "at once").ok:
@@ -231,8 +251,10 @@ def _from_afar(transaction: Transaction, until: float, why: str) -> str:
             break
     try:
         return _outcome(ended)
-    except RolledBack as undone:
-        raise RolledBack(f"{why}\n{undone}") from None
+    except _Undone as undone:
+        raise _Undone(undone.kind, f"{why}\n{undone.why}", undone.back) from None
+    except RolledBack as unknown:
+        raise RolledBack(f"{why}\n{unknown}") from None
 
 
 def _ended(transaction: Transaction, seconds: float) -> str:
@@ -247,7 +269,8 @@ def _wait_for(transaction: Transaction, seconds: float) -> str | None:
 def _outcome(ended: str | None) -> str:
     if ended is None:
         raise RolledBack("it is not known how this apply ended; see `portctl status`")
+    if ended == "rolled back":
+        raise _Undone(RolledBack, "Not confirmed in time", ": the old rules are back.")
     if ended.startswith("roll"):
-        message = "Not confirmed in time: the old rules are back." if ended == "rolled back" else f"NOT WELL: {ended}"
-        raise RolledBack(message)
+        raise RolledBack(f"NOT WELL: {ended}")
     return ended

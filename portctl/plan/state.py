@@ -147,8 +147,13 @@ def jumps_to(line: Line, names: set[str]) -> bool:
 
 
 def in_sync(observed: Program, desired: Program) -> bool:
-    """Whether portctl's rules are loaded as desired, and are reached: their jumps stand where they must."""
-    return observed.own() == desired.own() and _doors(observed) == _doors(desired)
+    """Whether portctl's rules are loaded as desired, and are reached."""
+    return observed.own() == desired.own() and reached(observed, desired)
+
+
+def reached(observed: Program, desired: Program) -> bool:
+    """Whether the jumps to portctl's rules stand where they must."""
+    return _doors(observed) == _doors(desired)
 
 
 def _doors(program: Program) -> dict[tuple[str, int, str], tuple[tuple[int, Line], ...]]:
