@@ -31,6 +31,8 @@ class Status:
     """Who is applying what, and for how long it can still be confirmed."""
     findings: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    init: str = "other"
+    """What boots the host (`Facts.init`)."""
 
 
 def status(host: Host) -> Status:
@@ -54,7 +56,7 @@ def status(host: Host) -> Status:
     findings += full_tables(host)
     if force.outcome != "confirmed":
         findings.append(f"record {force.number}: {force.outcome}")
-    return Status(force, pending, tuple(findings), notes)
+    return Status(force, pending, tuple(findings), notes, known.init)
 
 
 def _ended(record: history.Record) -> str:

@@ -117,9 +117,20 @@ def apply(
         raise typer.Exit(_in_sandbox(file, request, with_listeners, date, root))
     with where.host(host, changes=True) as found, talking.said():
         ended = applying.apply(found, request, talking.talk(yes, found, host, by_hand))
-        typer.echo(_ENDED.get(ended, ended).format(how_long=where.how_long(host)), err=True)
+        typer.echo(_ENDED.get(ended, ended).format(how_long=where.how_long(host, _init(found))), err=True)
         if ended not in _ENDED:
             raise typer.Exit(CHANGED)
+
+
+def _init(host: Host) -> str:
+    """What boots a host; `other` where it does not answer any more."""
+    from portctl.command import HostError
+    from portctl.observe import facts
+
+    try:
+        return facts(host).init
+    except HostError:
+        return "other"
 
 
 def _in_sandbox(file: Path, request: Request, with_listeners: bool, date: str | None, root: Path | None) -> int:
@@ -200,12 +211,12 @@ def status(
     if form == "json":
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:
-        _print_status(found.record, found.pending, found.findings, found.notes)
+        _print_status(found.record, found.pending, found.findings, found.notes, where.how_long(host, found.init))
     raise typer.Exit(CHANGED if found.findings else AS_IS)
 
 
 def _print_status(
-    record: Record | None, pending: str | None, findings: tuple[str, ...], notes: tuple[str, ...]
+    record: Record | None, pending: str | None, findings: tuple[str, ...], notes: tuple[str, ...], how_long: str
 ) -> None:
     if record is None:
         typer.echo("Nothing of portctl's is in force on this host.")
@@ -221,7 +232,7 @@ def _print_status(
     for note in notes:
         typer.echo(f"  {note}")
     if record is not None and not findings and not pending:
-        typer.echo("The host is as it was confirmed, and will be after a reboot.")
+        typer.echo(f"The host is as it was confirmed, {how_long}.")
 
 
 def history(

@@ -51,10 +51,17 @@ def host(target: str, changes: bool = False) -> Iterator[Host]:
         yield found
 
 
-def how_long(target: str) -> str:
-    """For how long what was confirmed there holds, in words."""
+def how_long(target: str, init: str) -> str:
+    """For how long what was confirmed there holds, in words. `init` is that of the host (`Facts.init`)."""
     passing = {"netns": "until the network namespace ends"} | dict.fromkeys(_CONTAINERS, "until the container ends")
-    return passing.get(target.partition("://")[0], "and will be after a reboot")
+    lasting = "and will be after a reboot" if init != "other" else _BY_HAND
+    return passing.get(target.partition("://")[0], lasting)
+
+
+_BY_HAND = (
+    "until a reboot: portctl knows systemd and OpenRC, and this host has another init. Let that run "
+    "`sh /etc/portctl/boot/boot.sh` before the network is up"
+)
 
 
 def beside(target: str) -> str:

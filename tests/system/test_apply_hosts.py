@@ -304,6 +304,22 @@ def test_after_a_rollback_status_says_what_is_true(world: World, backend: str) -
     assert status.status == 1 and "/etc/sysctl.d/60-portctl.conf is not what was confirmed" in status.stdout
 
 
+def test_what_is_said_of_a_reboot_is_true(world: World) -> None:
+    machine = world.machine
+    first = applying.apply(machine, applying.FIRST, "--confirm-within", "0")
+    assert first.status == 0
+    by_hand = "until a reboot: portctl knows systemd and OpenRC, and this host has another init"
+    assert by_hand in first.stderr and by_hand in applying.portctl(machine, "status").stdout
+    machine.put("/run/openrc/softlevel", b"default\n")
+    again = applying.apply(machine, applying.FIRST, "--confirm-within", "0")
+    assert again.status == 0 and "+need localmount" in again.stdout.replace("+    ", "+")
+    assert "It is in force, and will be after a reboot." in again.stderr
+    assert "as it was confirmed, and will be after a reboot." in applying.portctl(machine, "status").stdout
+    worlds.checked(machine, "rm", "/etc/runlevels/boot/portctl-boot")
+    status = applying.portctl(machine, "status")
+    assert status.status == 1 and "/etc/runlevels/boot/portctl-boot is not what was confirmed" in status.stdout
+
+
 def test_a_rollback_over_two_packet_filters_leads_back_to_the_one_before(world: World) -> None:
     machine = world.machine
     applying.applied(machine, applying.FIRST, "--backend", "nftables")
