@@ -172,10 +172,11 @@ def plug_addresses(room: Room, *addresses: str) -> None:
 
 def until(holds: Callable[[], object], what: str, seconds: float = 10.0) -> None:
     """Waits until a condition holds. AssertionError after `seconds`."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.02
     while not holds():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.2)  # to ask takes processors from what is waited for
 
 
 def ability() -> str | None:
