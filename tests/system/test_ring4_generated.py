@@ -5,7 +5,8 @@ They are loaded one over the other, as a host would, but for limits, whose count
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
@@ -70,10 +71,26 @@ def prober(rulesets: list[Ruleset]) -> Iterator[probe.Prober]:
         yield prober
 
 
+@pytest.fixture(scope="module")
+def drawn(prober: probe.Prober, rulesets: list[Ruleset]) -> Callable[[int], list[Packet]]:
+    """The packets of a policy: the same for every packet filter, and drawn once."""
+
+    @cache
+    def found(number: int) -> list[Packet]:
+        ruleset = rulesets[number]
+        return together(corners.packets(ruleset, prober.box.layout, number, PACKETS), ruleset)
+
+    return found
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("tried", FILTERS, ids=lambda tried: tried.name)
 def test_the_kernel_decides_as_decide_does(
-    tried: Filter, part: int, prober: probe.Prober, rulesets: list[Ruleset]
+    tried: Filter,
+    part: int,
+    prober: probe.Prober,
+    rulesets: list[Ruleset],
+    drawn: Callable[[int], list[Packet]],
 ) -> None:
     wrong: list[str] = []
     sent = 0
@@ -85,7 +102,7 @@ def test_the_kernel_decides_as_decide_does(
         if any(rule.limited for rule in (*ruleset.inbound, *ruleset.outbound, *ruleset.forwarded)):
             rings.remove(prober.box, tried)
         rings.load(prober.box, tried, ruleset)
-        packets = together(corners.packets(ruleset, prober.box.layout, number, PACKETS), ruleset)
+        packets = drawn(number)
         sent += len(packets)
         wrong += [f"policy {number}: {text}" for text in rings.disagreements(prober, ruleset, packets)]
     rings.remove(prober.box, tried)
