@@ -18,7 +18,19 @@ to=$(cd "$1" && pwd)
 # killed (load.sh, `transaction`) some stand there twice: then those that are in force, under their own names.
 own() {
   "$1-save" >"$to/.all"
+  { getent passwd || cat /etc/passwd; } >"$to/.users" 2>/dev/null || :
   awk '
+    # A rule with its user by the name that its comment tells, as it was written; a listing has the number.
+    function named(line, start, number, name) {
+      if (!match(line, / --uid-owner [0-9]+/)) return line
+      start = RSTART + 13
+      number = substr(line, start, RLENGTH - 13)
+      if (!match(line, /(-- |; )user [^;"]+/)) return line
+      name = substr(line, RSTART, RLENGTH)
+      sub(/^(-- |; )user /, "", name)
+      if (!(name in user) || user[name] != number) return line
+      return substr(line, 1, start - 1) name substr(line, start + length(number))
+    }
     function target(line) { sub(/.* /, "", line); return line }
     # Of PORTCTL-in-ssh: PORTCTL-IN-ssh.
     function large(chain) {
@@ -39,6 +51,7 @@ own() {
         }
       } while (more)
     }
+    FILENAME ~ /\/\.users$/ { split($0, part, ":"); user[part[1]] = part[3]; next }
     /^\*/ { table = substr($1, 2) }
     /^:PORTCTL-/ && $1 !~ /^:PORTCTL-(OPEN|SWITCH)$/ {
       chain[table, ++chains[table]] = substr($1, 2)
@@ -65,17 +78,17 @@ own() {
           print ":" large(chain[table, i]) " - [0:0]"
         }
         for (i = 1; i <= rules[table]; i++) {
-          if (!halfway) { print rule[table, i]; continue }
+          if (!halfway) { print named(rule[table, i]); continue }
           if (!((table, of[table, i]) in force)) continue
-          line = substr(rule[table, i], length(of[table, i]) + 4)
+          line = substr(named(rule[table, i]), length(of[table, i]) + 4)
           end = target(line)
           print "-A " large(of[table, i]) substr(line, 1, length(line) - length(end)) large(end)
         }
         if (found) print "COMMIT"
       }
     }
-  ' "$to/.all"
-  rm -f "$to/.all"
+  ' "$to/.users" "$to/.all"
+  rm -f "$to/.users" "$to/.all"
 }
 
 own "${IPTABLES:-iptables}" >"$to/rules.v4"

@@ -18,7 +18,7 @@ tables=$(nft list tables) || {
     exit 1
 }
 if printf '%s\n' "$tables" | grep -qx 'table inet portctl'; then
-    nft list table inet portctl >"$1/rules.listed"
+    nft -u list table inet portctl >"$1/rules.listed" # users by name, as they were written
     awk '
         /^\tset (live|limit|open)-[^ ]+ \{$/ { kept = 1 }
         /^\t\}$/ { kept = 0 }

@@ -94,6 +94,19 @@ def test_what_is_taken_back_by_hand_is_read_back(machine: Room, tried: Filter) -
     assert waiting.wait(60) == 4
 
 
+@pytest.mark.parametrize("tried", FILTERS[:2], indirect=True, ids=lambda tried: tried.name)
+def test_after_a_rollback_rules_for_a_user_are_as_they_were_confirmed(machine: Room, tried: Filter) -> None:
+    """A listing has the user's number where the policy has the name."""
+    for port in ("http", "https"):
+        egress = f"egress: {{mirror: {{ports: {port}, to: any, user: nobody}}}}\n"
+        text = f"portctl: 1\nname: {port}\n{egress}defaults: {{outbound: reject}}\n"
+        applying.applied(machine, text, "--backend", tried.backend)
+    taken = applying.portctl(machine, "rollback")
+    assert taken.status == 0, taken
+    status = applying.portctl(machine, "status")
+    assert status.status == 0, status
+
+
 def failing(machine: Room, tried: Filter, after: int) -> None:
     """The tool that loads the rules passes every check, and fails in the middle, once."""
     if tried.backend == "nftables":
