@@ -14,6 +14,7 @@ from portctl.command import Host
 from portctl.observe import Observed
 from portctl.observe.boot import boot_state
 from portctl.pipeline import Compiled
+from portctl.plan.guest import WRITE_IT, uncalled
 from portctl.plan.state import desire
 from portctl.verify import Finding, compare, setting_names
 
@@ -51,6 +52,7 @@ def inspect(
         observed = replace(observed, unknown=(*observed.unknown, "what the next boot would load (needs root)"))
     rules = (*desired.parts, *sysctl.PARTS)
     files = {f"{part}/{file}": text for part, each in desired.bundles.items() for file, text in each.items()}
+    told = listings(mine, observed)
     findings = compare(
         compiled.ruleset,
         observed,
@@ -59,8 +61,10 @@ def inspect(
         boot=state,
         files={path: text for path, text in files.items() if path.rpartition("/")[2] in rules},
         problems=compiled.problems,
-        inside=mine.parse(told) if isinstance(mine, Guest) and (told := listings(mine, observed)) else None,
+        inside=mine.parse(told) if isinstance(mine, Guest) and told else None,
     )
+    if isinstance(mine, Guest) and told and (missing := mine.lacking(told, desired.bundles[mine.NAME])[0]):
+        findings = [Finding("drift", "error", compiled.ruleset.name, uncalled(missing), WRITE_IT), *findings]
     return Inspection(compiled, mine.NAME, observed, tuple(findings))
 
 

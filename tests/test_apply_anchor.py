@@ -109,6 +109,16 @@ def test_drift_inside_the_anchor_is_found(tmp_path: Path) -> None:
     assert any("drift" in finding for finding in applying.status(host).findings)
 
 
+def test_a_main_rule_set_that_no_longer_calls_the_anchor_is_drift(tmp_path: Path) -> None:
+    host = machine("OpenBSD", tmp_path)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    host.change(pf=host.state()["pf"] | {"rules": ["block drop in all", "pass out all flags S/SA keep state"]})
+    assert any("does not call portctl's anchor" in finding for finding in applying.status(host).findings)
+    compiled = pipeline.compile(tmp_path / "policy.yaml")
+    seen = inspection.inspect(host, compiled, datetime(2026, 7, 1, tzinfo=UTC), boot=False)
+    assert 'lacks `anchor "portctl"`' in seen.findings[0].message
+
+
 def test_what_the_next_boot_needs_is_asked_of_the_main_rule_set(tmp_path: Path) -> None:
     host = machine("FreeBSD", tmp_path)
     host.file("/etc/pf.conf").write_text("block in\npass out\n")

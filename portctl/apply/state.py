@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from portctl import backends, observe, sysctl
 from portctl.apply import boot, boot_bsd, history, returning
 from portctl.apply.paths import BOOT, CURRENT, HISTORY
-from portctl.apply.reading import holds, loaded, same_filter
+from portctl.apply.reading import holds, listings, loaded, same_filter
 from portctl.apply.steps import Refused, call
 from portctl.apply.transaction import Bundles
-from portctl.backends.base import Backend, is_part
+from portctl.backends.base import Backend, Guest, is_part
 from portctl.command import Command, Host
 from portctl.listeners.proc import sections
 from portctl.observe import Facts
+from portctl.plan.guest import uncalled
 from portctl.plan.state import in_sync
 from portctl.program import Program
 
@@ -117,6 +118,9 @@ def _drift(host: Host, force: history.Record, known: Facts, bundles: Bundles, wr
     wanted = _confirmed(bundles, written, backend)
     if not in_sync(now, wanted):
         found.append("drift: " + _difference(now, wanted))
+    files = bundles.get(backend.NAME, {})
+    if isinstance(backend, Guest) and files and (missing := backend.lacking(listings(backend, observed), files)[0]):
+        found.append(f"drift: {uncalled(missing)}")
     for name, value in settings.items():
         if observed.settings.get(name) != value:
             found.append(f"drift: {name} is {observed.settings.get(name, 'not there')}, was set to {value}")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from portctl.plan.types import Refusal
 from portctl.program import Program
 
 MOST_BEFORE = 3
+
+
+WRITE_IT = "write that into /etc/pf.conf before other rules of its kind, then `pfctl -f /etc/pf.conf`"
+
+
+def uncalled(missing: Sequence[str]) -> str:
+    """That nobody asks portctl's rules, in words."""
+    return f"the main rule set does not call portctl's anchor: it lacks `{'`, `'.join(missing)}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +31,7 @@ class GuestOf:
     def refusals(self) -> Iterator[Refusal]:
         """One where portctl's rules would not be asked at all."""
         if self.missing:
-            yield Refusal(
-                f"the main rule set does not call portctl's anchor: it lacks `{'`, `'.join(self.missing)}`",
-                "write that into /etc/pf.conf before other rules of its kind, then `pfctl -f /etc/pf.conf`",
-            )
+            yield Refusal(uncalled(self.missing), WRITE_IT)
 
     def warnings(self) -> Iterator[str]:
         """Rules of the others' that the policy says nothing about."""
