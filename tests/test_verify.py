@@ -339,3 +339,15 @@ def test_the_worst_comes_first(policy: Callable[..., Case]) -> None:
         finding.severity for finding in case.findings(case.observed(listeners=(SSHD, postgres), unknown=("x",)))
     ]
     assert severities == ["error", "warning", "note"]
+
+
+def test_an_example_of_drift_is_a_packet_that_exists(policy: Callable[..., Case]) -> None:
+    """Nobody sends ICMPv6 from an IPv4 address, nor to a link-local address from afar."""
+    case = policy()
+    found = case.findings(replace(case.observed(), program=Program(())))
+    texts = [line for finding in found for line in finding.evidence if " → " in line]
+    assert texts
+    for line in texts:
+        source, _, to = line.strip().partition(" → ")
+        assert ":" in source or "icmpv6" not in to, line
+        assert "fe80:" not in to or source.startswith("fe80:"), line

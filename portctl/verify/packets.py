@@ -12,7 +12,7 @@ from itertools import islice
 from portctl.net import FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Address, Addresses, Family, Ranges
 from portctl.observe.types import Facts
 from portctl.program import Action, Chain, Condition, Field, Jump, Line, Lookup, Place, Program, Translate
-from portctl.ruleset import EVERY_PORT, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule
+from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Flow, Packet, Rule
 from portctl.verify.finding import View
 from portctl.verify.narrow import may_meet
 
@@ -76,15 +76,17 @@ def to_listener(
     suspects = [line for line in view.suspects if may_meet(line, protocol, port)]
     source_ports = _source_ports(rules, protocol, port)
     for family in FAMILIES:
-        here = [d for d in destinations if d.version == family][:MOST_DESTINATIONS]
+        here = sorted((d for d in destinations if d.version == family), key=lambda a: a.is_link_local)
+        here = here[:MOST_DESTINATIONS]
         if not here:
             continue
         ways = [(d, homes.get(d, names[0]) if only is None else only) for d in here]
         ways += [(here[0], name) for name in names[:MOST_INTERFACES] if (here[0], name) not in ways]
         for source in _sources(rules, suspects, port, family):
+            near = _near(source, here)
             for source_port in source_ports:
                 for destination, name in ways:
-                    if source not in view.own:
+                    if source not in view.own and (near or not destination.is_link_local):
                         yield Packet(
                             Direction.INBOUND,
                             protocol,
@@ -95,6 +97,11 @@ def to_listener(
                             interface=name,
                             at=view.at,
                         )
+
+
+def _near(source: Address, here: Sequence[Address]) -> bool:
+    """Whether somebody may send to a link-local address: from one, or because the socket has no other."""
+    return source.is_link_local or all(a.is_link_local for a in here)
 
 
 def _sources(rules: Iterable[Rule], suspects: Sequence[Line], port: int, family: Family) -> Iterator[Address]:
@@ -220,7 +227,7 @@ def of_line(view: View, line: Line, chain: Chain) -> Iterator[Packet]:
         sources = [a for c in conditions if c.field is Field.SOURCE for a in _ofs(c, family)] or list(STRANGERS[family])
         aimed = [a for c in conditions if c.field is Field.DESTINATION for a in _ofs(c, family)]
         here = sorted((a for a in view.own if a.version == family), key=int)[:2]
-        for protocol in protocols[:4]:
+        for protocol in [p for p in protocols if p != (ICMPV6 if family == 4 else ICMP)][:4]:
             for port in ports[:12]:
                 for name in [*[_name([a], names, 0) for a in asked[:4]], names[0]]:
                     for source in sources[:24]:
