@@ -395,7 +395,7 @@ def unique(entry: Entry, taken: set[str]) -> None:
     """A name is taken once; services and forwards of one name would be confusing, and are told apart, too."""
     base = entry.name or "entry"
     device = (entry.interfaces or entry.out_interfaces or ("",))[0].rstrip("*")
-    candidates = [base, *([slug(f"{base}-{device}")] if device else [])]
+    candidates = [base, *([slug(f"{base}-{device}")] if device and not base.endswith(slug(device)) else [])]
     if entry.destination is not None and entry.section != "egress":
         where = next(iter(_texts(entry.destination)), "")
         candidates.append(slug(f"{base}-at-{where}".replace(".", "-").replace(":", "-").split("/")[0]))
