@@ -259,3 +259,19 @@ def test_an_anchor_is_saved_and_emptied(machine: Machine, shell: str, tmp_path: 
     said = machine.said()
     assert "-a portctl -f -" in said and "-a portctl -t portctl_admins -T kill" in said
     assert not any(line.startswith(("-d", "-F")) for line in said)
+
+
+@each_shell
+def test_a_user_is_saved_by_name(machine: Machine, shell: str, tmp_path: Path) -> None:
+    """pfctl lists numbers; a text of nothing else would not be found equal to what was written."""
+    rule = 'pass out quick proto tcp all user = 0 flags S/SA keep state label "portctl:egress:x"'
+    told = "'pass out proto udp all user = 4294967295 keep state' 'block drop all label \"x user = 0 y\"'"
+    head = "\"-s rules\") printf '%s\\n' "
+    assert head in PFCTL
+    machine.tool("pfctl", PFCTL.replace(head, f"{head}'{rule}' {told} "))
+    found = machine.run(shell, "save.sh", str(tmp_path / "saved"))
+    assert found.returncode == 0, found.stderr
+    lines = (tmp_path / "saved" / "pf.conf").read_text().splitlines()
+    assert rule.replace("= 0", "= root") in lines and 'block drop all label "x user = 0 y"' in lines
+    assert "pass out proto udp all user = 4294967295 keep state" in lines
+    assert not (tmp_path / "saved" / "users.listed").exists()

@@ -38,6 +38,23 @@ options() {
     fi
 }
 
+# The rules that are listed, with users by their names, as they were written; a listing has their numbers.
+named() {
+    { getent passwd || cat /etc/passwd; } >users.listed 2>/dev/null || :
+    awk '
+        FILENAME == "users.listed" {
+            split($0, part, ":")
+            if (!(part[3] in name)) name[part[3]] = part[1]
+            next
+        }
+        match($0, / user = [0-9]+ /) && (!index($0, " label ") || RSTART < index($0, " label ")) {
+            number = substr($0, RSTART + 8, RLENGTH - 9)
+            if (number in name) $0 = substr($0, 1, RSTART + 7) name[number] substr($0, RSTART + RLENGTH - 1)
+        }
+        { print }' users.listed rules.listed
+    rm -f users.listed
+}
+
 saved() {
     echo "# what was loaded: written by portctl${anchor:+ for the anchor portctl}."
     [ -c /dev/pf ] || return 0
@@ -57,7 +74,7 @@ saved() {
     grep '^scrub' rules.listed || :
     pf -s nat 2>/dev/null || :
     [ "$anchor" ] || pfctl -s dummynet 2>/dev/null || :
-    grep -v '^scrub' rules.listed || :
+    named | grep -v '^scrub' || :
     rm -f rules.listed
 }
 
