@@ -53,6 +53,16 @@ done
 """
 """What a container engine would do."""
 
+SLOWLY = """#!/bin/sh
+for word; do [ "$word" != --test ] || exec REAL-restore "$@"; done
+cd "$(mktemp -d)" && awk '/^\\*/ { n++ } { print > ("part." n) }' || exit 1
+for part in part.*; do
+  sleep 0.1
+  REAL-restore "$@" <$part || exit 1
+done
+"""
+"""Waits before each transaction, so that what is wrong between two of them is seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -319,6 +329,8 @@ def world(tried: Filter) -> Iterator[World]:
     with worlds.world() as made:
         machine, client = made.machine, made.controller
         chosen(machine, tried)
+        if tried.backend == "iptables":
+            slowly(machine, tried.name.removeprefix("iptables-"))
         inner = machine.network("inner")
         checked(machine, "sh", "-c", LAN)
         checked(inner, "sh", "-c", INNER)
@@ -330,6 +342,13 @@ def world(tried: Filter) -> Iterator[World]:
         # Also where nobody may get to: a port that only the other policy turns elsewhere.
         serve(machine, *(f"{of.machine},{port}" for of in (FOUR, SIX) for port in (9003, *own(of))))
         yield made
+
+
+def slowly(machine: Room, variant: str) -> None:
+    for tool in ("iptables", "ip6tables"):
+        script = SLOWLY.replace("REAL", f"/usr/sbin/{tool}-{variant}")
+        machine.put(f"/run/slowly-{tool}", script.encode(), 0o755)
+        checked(machine, "ln", "-sfn", f"/run/slowly-{tool}", f"/etc/alternatives/{tool}-restore")
 
 
 def own(of: Family) -> tuple[int, ...]:
