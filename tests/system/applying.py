@@ -69,7 +69,8 @@ holder=$(readlink /run/portctl/lock.*) || exit 0
 
 def settled(machine: Room, seconds: float = 12) -> None:
     """Waits until no apply is under way: the lock is free, or whoever held it is dead and left no guard."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.1
     while not machine.run(Command(("sh", "-c", SETTLED))).ok:
         assert time.monotonic() < end, machine.run(Command(("sh", "-c", "ls -lR /run/portctl; ps -ef"))).stdout
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.4)
