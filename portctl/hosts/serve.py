@@ -19,15 +19,19 @@ TCP = 6
 
 
 def main() -> None:
+    all_named, named = os.pipe()
     for name, sockets in json.loads(sys.stdin.readline()):
         opened = [made for wanted in sockets if (made := listen(*wanted))]
         if opened and os.fork() == 0:
             library = ctypes.CDLL(None)
             library.prctl(PR_SET_NAME, name.encode()[:15])
             library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.close(named)
             answer(name, opened)
         for made in opened:
             made.close()
+    os.close(named)
+    os.read(all_named, 1)  # ends once no process holds the other side: each bears its name
     print("ready", flush=True)
     sys.stdin.read()
 
