@@ -72,6 +72,8 @@ class Line:
     unconditional: bool
     runs: bool
     """It runs a body."""
+    weight: int
+    """How many lines it is, with those of the bodies it runs, as often as it does."""
     rest: Line | None = None
     plain: Line | None = None
     """The line with its acts simplified, once somebody asked for it."""
@@ -86,6 +88,8 @@ class Body:
     """Which of `PASSED`, `RETURNED` and breaks it may end with."""
     stops: bool
     """It never falls through nor comes back to the one who runs it."""
+    weight: int
+    """Of its lines together."""
 
     @property
     def final(self) -> bool:

@@ -7,7 +7,7 @@ Nodes are numbers in one `Diagrams`; numbers of two of them must not be mixed.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress, islice, repeat
@@ -19,6 +19,8 @@ from portctl.space.dimensions import Dimension
 
 Cuts = tuple[int, ...]
 Operation = Callable[[Hashable, Hashable], Hashable]
+T = TypeVar("T", bound=Hashable)
+Settle = Callable[[int, int], int | None]
 
 
 class Node(NamedTuple):
@@ -63,6 +65,11 @@ class Diagrams:
             self.cuts += len(node.cuts)
         return found
 
+    def over(self, dimension: Dimension, split: tuple[Cuts, Sequence[T]], number: Callable[[T], int]) -> int:
+        """The node whose children are the diagrams of some things, as `number` gives them."""
+        cuts, things = split
+        return self.make(dimension, cuts, _each(number, things))
+
     def work(self) -> int:
         """A measure of what has been worked out so far, the same on every machine."""
         return len(self._memo) + self.cuts
@@ -90,6 +97,31 @@ class Diagrams:
             return self.make(b.dimension, b.cuts, _each(lambda c: self.combine(operation, left, c), b.children))
         cuts, pairs = _overlay(a, b)
         return self.make(a.dimension, cuts, _each(lambda pair: self.combine(operation, *pair), pairs))
+
+    def merged(self, settle: Settle, left: int, right: int) -> int:
+        """One function of two. `settle(left, right)` is the number of what they are together, if that is clear without
+        a look at what they ask; of two leaves it always is. Nothing is remembered but the nodes."""
+        known: dict[tuple[int, int], int] = {}
+
+        def pair(numbers: tuple[int, int]) -> int:
+            found = settle(*numbers)
+            if found is None:
+                found = known.get(numbers)
+                if found is None:
+                    found = known[numbers] = below(*numbers)
+            return found
+
+        def below(left: int, right: int) -> int:
+            a, b = self.nodes[left], self.nodes[right]
+            if b is None or (a is not None and a.dimension < b.dimension):
+                assert a is not None
+                return self.make(a.dimension, a.cuts, _each(lambda child: pair((child, right)), a.children))
+            if a is None or b.dimension < a.dimension:
+                return self.make(b.dimension, b.cuts, _each(lambda child: pair((left, child)), b.children))
+            cuts, pairs = _overlay(a, b)
+            return self.make(a.dimension, cuts, _each(pair, pairs))
+
+        return pair((left, right))
 
     def map(self, change: Callable[[Hashable], Hashable], number: int) -> int:
         """The function with every answer changed. `change` must be one lasting object."""
@@ -150,9 +182,6 @@ class Diagrams:
     def branches(self, node: Node, end: int) -> Iterator[tuple[int, Ranges]]:
         """The distinct children of a node and the values that lead to each, in the order of their first value."""
         yield from values_of(node.cuts, node.children, end)
-
-
-T = TypeVar("T", bound=Hashable)
 
 
 def _each(work: Callable[[T], int], children: Sequence[T]) -> list[int]:
@@ -221,18 +250,26 @@ def _overlay(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:
     """The cuts of both nodes, and the pair of children between each two."""
     if a.cuts == b.cuts:
         return a.cuts, list(zip(a.children, b.children, strict=True))
+    if len(a.cuts) < len(b.cuts):
+        cuts, turned = _overlay(b, a)
+        return cuts, [(mine, other) for other, mine in turned]
+    if len(b.cuts) > FEW:
+        cuts = list(dict.fromkeys(sorted(a.cuts + b.cuts)))
+        left = map(a.children.__getitem__, map(bisect_right, repeat(a.cuts), cuts))
+        right = map(b.children.__getitem__, map(bisect_right, repeat(b.cuts), cuts))
+        return cuts, [(a.children[0], b.children[0]), *zip(left, right, strict=True)]
+    return _stretches(a, b)
+
+
+def _stretches(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:
+    """The same for a `b` of few cuts: between two of them the children of `a` are one stretch."""
     cuts: list[int] = []
-    pairs = [(a.children[0], b.children[0])]
-    i = j = 0
-    while i < len(a.cuts) or j < len(b.cuts):
-        if j >= len(b.cuts) or (i < len(a.cuts) and a.cuts[i] <= b.cuts[j]):
-            cut = a.cuts[i]
-            i += 1
-            if j < len(b.cuts) and b.cuts[j] == cut:
-                j += 1
-        else:
-            cut = b.cuts[j]
-            j += 1
-        cuts.append(cut)
-        pairs.append((a.children[i], b.children[j]))
-    return cuts, pairs
+    pairs: list[tuple[int, int]] = []
+    start = 0
+    for child, cut in zip(b.children, b.cuts, strict=False):
+        stop = bisect_left(a.cuts, cut)
+        pairs += zip(a.children[start : stop + 1], repeat(child), strict=False)
+        cuts += (*a.cuts[start:stop], cut)
+        start = bisect_right(a.cuts, cut)
+    pairs += zip(a.children[start:], repeat(b.children[-1]), strict=False)
+    return [*cuts, *a.cuts[start:]], pairs

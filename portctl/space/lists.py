@@ -9,7 +9,7 @@ the marks it sets; conditions that nobody can know go both ways there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress, islice, repeat
 from operator import is_not, xor
@@ -37,6 +37,7 @@ from portctl.space.bodies import (
 )
 from portctl.space.diagram import Cuts, Diagrams, values_of
 from portctl.space.dimensions import FAMILY, Dimension, size
+from portctl.space.folding import Folding
 from portctl.space.listed import Listed
 
 
@@ -58,6 +59,7 @@ class Lists:
     _groups: dict[tuple[Body, int], list[tuple[Body, Part]]] = field(default_factory=dict)
     _built: dict[tuple[Body, Family], int] = field(default_factory=dict)
     _runs: dict[tuple[Body, int], Ends] = field(default_factory=dict)
+    _folding: Folding | None = None
 
     def part(self, ranges: Ranges) -> Part:
         found = self._parts.get(ranges.bounds)
@@ -96,7 +98,8 @@ class Lists:
             dimensions = frozenset([dimension for dimension, _ in cube])
             if bodies:
                 dimensions = dimensions.union(*(body.dimensions for body in bodies))
-            found = self._lines[key] = Line(cube, acts, marks, unknown, dimensions, unconditional, bool(bodies))
+            weight = 1 + sum(body.weight for body in bodies)
+            found = self._lines[key] = Line(cube, acts, marks, unknown, dimensions, unconditional, bool(bodies), weight)
         return found
 
     def _rest(self, line: Line) -> Line:
@@ -137,7 +140,7 @@ class Lists:
             exits = frozenset().union(*[exits_of(act) for acts in {line.acts for line in key} for act in acts])
             stops = stops and exits <= {PASSED}
             dimensions = frozenset().union(*{line.dimensions for line in key})
-            found = self._bodies[key] = Body(key, dimensions, exits, stops)
+            found = self._bodies[key] = Body(key, dimensions, exits, stops, sum([line.weight for line in key]))
         return found
 
     def _instead(self, act: Act) -> Sequence[Line] | None:
@@ -188,13 +191,22 @@ class Lists:
         if found is None:
             if not body.dimensions:
                 found = self.diagrams.leaf(self._leaf(body))
+            elif self.listed is None and body.weight > MOST_SPLIT:
+                found = self.diagrams.map(self._leaf_of, self._folded().ends(body, family))
             else:
                 dimension = min(body.dimensions)
-                cuts, bodies = self.split(body, dimension, size(dimension, family))
-                children = {b: self.diagram(b, family) for b in dict.fromkeys(bodies)}
-                found = self.diagrams.make(dimension, cuts, list(map(children.__getitem__, bodies)))
+                split = self.split(body, dimension, size(dimension, family))
+                found = self.diagrams.over(dimension, split, lambda left: self.diagram(left, family))
             self._built[key] = found
         return found
+
+    def _folded(self) -> Folding:
+        if self._folding is None:
+            self._folding = Folding(self.diagrams, self.body, self._bare, self._split_if_it_pays)
+        return self._folding
+
+    def _bare(self, marks: tuple[MarkTest, ...], unknown: int | None, acts: tuple[Act, ...]) -> Line:
+        return self._line((), acts, marks, unknown)
 
     def of_family(self, body: Body, family: Family) -> Body:
         """What is left of a body for packets of one family."""
@@ -210,12 +222,23 @@ class Lists:
         if found is None:
             if self.listed is not None:
                 self.listed.count(dimension, len(body.dimensions))
-            found = self._splits[key] = self._split(body, dimension, end)
+            found = self._split(body, dimension, end)
+            assert found is not None
+            self._splits[key] = found
         return found
 
-    def _split(self, body: Body, dimension: Dimension, end: int) -> Split:
-        always: list[tuple[int, Line]] = []
-        parts: dict[Part, list[tuple[int, Line]]] = {}
+    def _split_if_it_pays(self, body: Body, dimension: Dimension, end: int) -> Split | None:
+        """The split of a body, unless there is too much of it to go through again for each of many values."""
+        if body.weight <= MOST_SPLIT:
+            return self.split(body, dimension, end)
+        if any(line.weight > MOST_SPLIT for line in body.lines):
+            return None
+        return self._split(body, dimension, end, int(MOST_LEFT * body.weight))
+
+    def _split(self, body: Body, dimension: Dimension, end: int, most: int | None = None) -> Split | None:
+        """None: what is left over has more than `most` lines."""
+        always: Numbered = []
+        parts: dict[Part, Numbered] = {}
         for at, line in enumerate(body.lines):
             for part, rest in self._pieces(line, dimension, end):
                 if part is None:
@@ -231,7 +254,10 @@ class Lists:
                 found = known[mask] = self.body(line for _, line in _chosen(always, groups, mask))
             return found
 
-        return _sweep(list(parts), end, left)
+        def pays(masks: Iterable[int]) -> bool:
+            return most is None or _together(always, groups, masks, most) <= most
+
+        return _sweep(list(parts), end, left, pays)
 
     def _pieces(self, line: Line, dimension: Dimension, end: int) -> list[tuple[Part | None, Line]]:
         """What is left of a line, and for which values; None: for all."""
@@ -271,6 +297,10 @@ class Lists:
             cuts, bodies = self.split(body, dimension, end)
             found = self._groups[key] = [(b, self.part(r)) for b, r in values_of(cuts, bodies, end)]
         return found
+
+    def _leaf_of(self, body: Hashable) -> Leaf:
+        assert isinstance(body, Body)
+        return self._leaf(body)
 
     def _leaf(self, body: Body) -> Leaf:
         verdicts: dict[Verdict, frozenset[int]] = {}
@@ -352,6 +382,12 @@ class Lists:
         return found
 
 
+MOST_SPLIT = 100
+"""Bodies of more lines, those of the bodies that they run among them, are split only where that pays."""
+MOST_LEFT = 1.25
+"""It pays where what is left over has together at most so many times the lines."""
+
+
 MOST_INLINE = 64
 """Longer bodies are not copied into those that run them."""
 
@@ -374,7 +410,10 @@ def _join(ends: dict[K, frozenset[int]], key: K, depends: frozenset[int]) -> Non
     ends[key] = depends if found is None else found | depends
 
 
-def _chosen(always: list[tuple[int, Line]], groups: list[list[tuple[int, Line]]], mask: int) -> list[tuple[int, Line]]:
+Numbered = list[tuple[int, Line]]
+
+
+def _chosen(always: Numbered, groups: list[Numbered], mask: int) -> Numbered:
     """The lines whose part holds the value, in their order; bit k of `mask` stands for group k."""
     found = list(always)
     while mask:
@@ -389,8 +428,29 @@ def _place(pair: tuple[int, Line]) -> int:
     return pair[0]
 
 
-def _sweep(parts: list[Part], end: int, left: Callable[[int], Body]) -> Split:
-    """Walks once over all values: `left(mask)` is what remains where exactly the parts of `mask` hold."""
+def _together(always: Numbered, groups: list[Numbered], masks: Iterable[int], most: int) -> int:
+    """How many lines there are in what remains for some masks, counted until there are more than `most`."""
+    everywhere = sum(line.weight for _, line in always)
+    weights = [sum(line.weight for _, line in group) for group in groups]
+    total = 0
+    for mask in masks:
+        total += everywhere
+        while mask and total <= most:
+            low = mask & -mask
+            total += weights[low.bit_length() - 1]
+            mask ^= low
+        if total > most:
+            break
+    return total
+
+
+def _sweep(
+    parts: list[Part], end: int, left: Callable[[int], Body], pays: Callable[[Iterable[int]], bool]
+) -> Split | None:
+    """Walks once over all values: `left(mask)` is what remains where exactly the parts of `mask` hold.
+
+    None: with so many masks it does not pay.
+    """
     mask = 0
     together: dict[Cuts, int] = {}  # a set and its complement change at the same places
     for k, part in enumerate(parts):
@@ -412,7 +472,10 @@ def _sweep(parts: list[Part], end: int, left: Callable[[int], Body]) -> Split:
         toggles.update(mine)
     places = sorted(toggles)
     masks = list(accumulate(map(toggles.__getitem__, places), xor, initial=mask))
-    known = {mask: left(mask) for mask in dict.fromkeys(masks)}
+    distinct = dict.fromkeys(masks)
+    if not pays(distinct):
+        return None
+    known = {mask: left(mask) for mask in distinct}
     bodies = list(map(known.__getitem__, masks))
     changes = list(map(is_not, bodies, islice(bodies, 1, None)))
     return tuple(compress(places, changes)), (bodies[0], *compress(islice(bodies, 1, None), changes))
