@@ -9,7 +9,7 @@ from portctl.evaluation import Answer, Step, evaluate
 from portctl.importing import limits
 from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
-from portctl.importing.limits import Limit
+from portctl.importing.limits import Limit, met
 from portctl.importing.prepare import (
     TURNS,
     Key,
@@ -33,7 +33,7 @@ from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direct
 from portctl.space.boxes import Box, boxes, set_of
 from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, SOURCE_PORT, Dimension
 from portctl.space.examples import example
-from portctl.space.sets import PacketSet, Partition, Space
+from portctl.space.sets import PacketSet, Partition, Space, union
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -278,19 +278,21 @@ def _admitted(
     for box in cover(free, spare, work.effort):
         yield Found(section, box, None, None, masquerade, _steps(work, box, free))
     limited = wanted - work.beyond
-    by_limit: dict[Limit | None, list[Box]] = {}
-    for box in boxes(limited):
-        by_limit.setdefault(_limited(work, box, limited), []).append(box)
+    asked = limited & work.world.of(met(work.space, work.program, lambda text: limits.read(text) is not None))
+    by_limit: dict[Limit | None, list[PacketSet]] = {None: [limited - asked] if limited - asked else []}
+    for number, box in enumerate(boxes(asked)):
+        limit = _limited(work, box, asked) if number < MOST_LIMITED else None
+        by_limit.setdefault(limit, []).append(set_of(work.space, box))
+    if by_limit.pop(None):
+        work.notes.append("a limit that the language does not have is left out, with what it admitted")
     for limit, listed in by_limit.items():
-        part = work.space.nothing()
-        for box in listed:
-            part = part | set_of(work.space, box)
-        part = part & limited
-        if limit is None:
-            work.notes.append("a limit that the language does not have is left out, with what it admitted")
-            continue
+        part = union(work.space, listed) & asked
         for box in cover(part, part | spare, work.effort):
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
+
+
+MOST_LIMITED = 1000
+"""For so many boxes that a limit may be about it is looked for; what the others have is left out."""
 
 
 def _filters_forward(work: _Work, prepared: Prepared) -> bool:
@@ -316,19 +318,14 @@ def _inbound(
     plain = cover(here, allowed, work.effort)
     blocks = _candidates(work, filtered)
     if blocks:
-        closed = work.space.nothing()
-        for _, packets, _ in blocks:
-            closed = closed | packets
+        closed = union(work.space, [packets for _, packets, _ in blocks])
         with_blocks = cover(here, allowed | closed, work.effort)
-        union = work.space.nothing()
-        for box in with_blocks:
-            union = union | set_of(work.space, box)
-        used = [each for each in blocks if each[1] & union & work.world.meant]
+        open_to = union(work.space, [set_of(work.space, box) for box in with_blocks]) & work.world.meant
+        used = [each for each in blocks if each[1] & open_to]
         spoken = work.world.protocols
         if _words(with_blocks, spoken) + len(used) <= _words(plain, spoken):
             found += _joined_blocks(used, spoken)
-            for _, packets, _ in used:
-                allowed = allowed | packets
+            allowed = allowed | union(work.space, [packets for _, packets, _ in used])
     found += _admitted(work, "services", here, allowed)
     yield from ()
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from portctl.program import Program
 
-MOST_WORK = 1_000_000
-"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 10 seconds."""
-MOST_READ = 30_000_000
-"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 8 seconds."""
+MOST_WORK = 400_000
+"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 4 seconds."""
+MOST_READ = 10_000_000
+"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 3 seconds."""
 
 FINDING = 15_000
 """What it takes to find a packet of a box is as much as reading so many lines."""

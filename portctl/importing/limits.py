@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from portctl.importing.prepare import asks_limit
+from portctl.net import Ranges
+from portctl.program import Program, Translate
+from portctl.ruleset import Direction
+from portctl.space.conditions import ask, first_view
+from portctl.space.dimensions import DESTINATION, PORT, Dimension
+from portctl.space.sets import PacketSet, Space
 
 _PERIODS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -26,6 +35,22 @@ def read(text: str) -> Limit | None:
         if found is not None:
             return found
     return None
+
+
+def met(space: Space, program: Program, wanted: Callable[[str], bool]) -> PacketSet:
+    """The packets that may meet one of the limits that are wanted, by their texts; all others surely meet none."""
+    turns = any(isinstance(a, Translate) for chain in program.chains for line in chain.lines for a in line.actions)
+    found: list[tuple[Direction | None, dict[Dimension, Ranges]]] = []
+    for chain in program.chains:
+        for line in chain.lines:
+            if not any(wanted(str(condition.value)) for condition in asks_limit(line.conditions)):
+                continue
+            for direction in Direction:
+                asked = ask(line.conditions, first_view(direction, False), True)
+                if asked is not None:
+                    kept = {d: r for d, r in asked.cube.items() if not (turns and d in (DESTINATION, PORT))}
+                    found.append((direction, kept))
+    return space.boxes(found)
 
 
 def _connections(text: str) -> Limit | None:

@@ -175,6 +175,8 @@ def excepted(members: Addresses) -> tuple[Addresses, Addresses] | None:
     """A set as everything, or a family, without a few: where that takes fewer words."""
     wholes = [ANYWHERE, ANYWHERE.only(4), ANYWHERE.only(6)]
     direct = len(texts(members))
+    if direct < 2:
+        return None  # nothing takes fewer words
     for base in wholes:
         if members <= base and members != base and all(members.family(f) or not base.family(f) for f in FAMILIES):
             rest = base - members

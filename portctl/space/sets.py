@@ -188,6 +188,14 @@ class PacketSet:
             seen.add(number)
 
 
+def union(space: Space, sets: Iterable[PacketSet]) -> PacketSet:
+    """The packets of all of some sets: two neighbours at a time, so that most unions are of small ones."""
+    left = list(sets)
+    while len(left) > 1:
+        left = [*map(PacketSet.__or__, left[::2], left[1::2]), *left[len(left) & ~1 :]]
+    return left[0] if left else space.nothing()
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """Every packet with its `Leaf`. Equal behaviours of one `Space` are equal values."""
