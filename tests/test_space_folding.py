@@ -38,7 +38,8 @@ def action(random: Random, chain: int, chains: int) -> Action:
     later = chain + random.randrange(1, 4)
     if later < chains and random.random() < 0.2:
         return Jump(f"c{later}", goto=random.random() < 0.3)
-    return random.choice([Accept(), Deny(), Deny(True), Return(), SetMark(3, random.randrange(4))])
+    ends: list[Action] = [Accept(), Deny(), Deny(True), Return(), SetMark(3, random.randrange(4))]
+    return random.choice(ends)
 
 
 def program(random: Random, chains: int = 4, lines: int = 35) -> Program:
