@@ -338,6 +338,18 @@ def test_the_account_as_text_and_json() -> None:
     assert value["count"]["modelled"] == 4
 
 
+def test_what_would_be_more_than_anybody_reads_is_left_out_and_said_to_be() -> None:
+    """Here more than five pieces: the widest entries stay, and the difference names the rest."""
+    rules = [f"-A INPUT -s 10.{n}.0.0/{16 + n % 8} -p tcp --dport {1000 + 7 * n} -j ACCEPT" for n in range(40)]
+    text = "\n".join(["*filter", ":INPUT DROP", ":FORWARD ACCEPT", ":OUTPUT ACCEPT", *rules, "COMMIT", ""])
+    found = bring(importing.read({"x": text}), "imported", effort=Effort(work=0, pieces=5))
+    assert any("only the widest" in note for note in found.notes)
+    assert found.ruleset is not None
+    assert 0 < len(re.findall(r"\d+/tcp", found.text)) < 40
+    assert found.difference is not None
+    assert found.difference.relation == "narrowed"
+
+
 @pytest.mark.parametrize("name", ["hand-written", *SETS])
 def test_with_no_effort_left_a_policy_is_longer_but_no_less_equal(name: str) -> None:
     files = files_of(name) or {"rules.v4": CROWDED}

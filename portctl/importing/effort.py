@@ -1,7 +1,7 @@
 """How much work it may be to describe an input well. It is counted, not timed: one input gives one policy everywhere.
 
-What is left when it is spent is described as it is cut: each box an entry, neither widened nor named after lines. The
-policy is compared with its input all the same.
+What is left when it is spent is described as it is cut: each box an entry, neither widened nor named after lines; or
+not at all, where that would be more than anybody could read. The policy is compared with its input all the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from portctl.program import Program
+from portctl.space.boxes import MOST_BOXES
 
 MOST_WORK = 400_000
 """Operations on diagrams, and cuts of their nodes, to widen boxes: some 4 seconds."""
@@ -28,7 +29,11 @@ class Effort:
     """What is left to be spent on widening."""
     read: int = MOST_READ
     """What is left to be spent on the search for deciding lines."""
+    pieces: int = MOST_BOXES
+    """So many pieces are still described as they are cut."""
     mark: int = 0
+    left_out: bool = False
+    """Something is in more pieces than portctl describes, and is not in the policy."""
 
     def begin(self, done: int) -> None:
         """Widening begins; so much work the diagrams have seen before."""
@@ -51,6 +56,8 @@ class Effort:
         return self.read >= 0
 
     def notes(self) -> Iterator[str]:
+        if self.left_out:
+            yield "the input admits more different things than can be described: the policy has only the widest"
         if self.work < 0:
             yield "there is much to describe: some entries are as the input cuts its packets, not joined further"
         if self.read < 0:

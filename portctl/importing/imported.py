@@ -135,7 +135,7 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
     new = sides.of_ruleset(space, ruleset, name, text)
     changes: list[Change] = []
     said = found.turned or space.nothing()
-    many = False
+    many: set[Way] = set()
     for over in (False, True):
         parts = {k: p.along(*found.ways) - said for k, p in _parts(found.world, old, new, over).items()}
         for kind, packets in parts.items():
@@ -144,10 +144,10 @@ def compare(found: Draft, ruleset: Ruleset, name: str, text: str, own: Iterable[
             try:
                 changes += _changes(kind, packets, side, (old, new), over, found.inputs)
             except TooMany:
-                many = True
+                many.add(kind)
     changes.sort(key=_order)
-    kinds = {change.kind for change in changes}
-    return Difference(old, new, _relation(kinds) if not many else "both", tuple(changes), (), (), many)
+    kinds = {change.kind for change in changes} | many
+    return Difference(old, new, _relation(kinds), tuple(changes), (), (), bool(many))
 
 
 def _numbered(step: Step, inputs: Inputs) -> Step:

@@ -28,7 +28,7 @@ from portctl.net import (
 from portctl.policy.models import Defaults
 from portctl.resolve import tables
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, Direction, Kind, Packet
-from portctl.space.boxes import Box, boxes, set_of
+from portctl.space.boxes import Box, TooMany, boxes, set_of
 from portctl.space.dimensions import (
     DESTINATION,
     FAMILY,
@@ -259,25 +259,30 @@ def along(packets: PacketSet, dimension: Dimension) -> dict[Family, Ranges]:
 
 MOST_GROWN = 250
 """So many boxes are widened; a set of more is nothing that anybody reads, and is taken as it is cut."""
+LEAST_GROWN = 20
+"""So many are, whatever work is left."""
 
 
 def cover(wanted: PacketSet, allowed: PacketSet, effort: Effort, most: int = MOST_GROWN) -> list[Box]:
-    """A few boxes, all within `allowed`, that hold everything that is wanted. They may overlap. Raises `TooMany`.
+    """A few boxes, all within `allowed`, that hold everything that is wanted. They may overlap.
 
     Ports that mean the same are described together, the widest such class first: what is open on every port needs no
-    word at any single one. Where that takes more work than is left, the rest is as it is cut.
+    word at any single one. Where that takes more work than is left, the rest is as it is cut; and where that is in more
+    pieces than portctl describes, it is left out, and `effort` says so.
     """
     diagrams = wanted.space.diagrams
     effort.begin(diagrams.work())
-    if effort.spent(diagrams.work()):
-        return as_cut(wanted, allowed)
+    if effort.spent(diagrams.work()) and (cut := as_cut(wanted, allowed, effort.pieces)) is not None:
+        return cut
     rest = wanted
     found: list[Box] = []
     for alike in _classes(wanted):
         left = rest & alike
         for box in sorted(boxes(left), key=_narrowness) if left else ():
-            if len(found) >= most or effort.spent(diagrams.work()):
-                return found + as_cut(rest, allowed)
+            if len(found) >= most or (len(found) >= LEAST_GROWN and effort.spent(diagrams.work())):
+                cut = as_cut(rest, allowed, effort.pieces)
+                effort.left_out |= cut is None
+                return found + (cut or [])
             if rest & set_of(rest.space, box):
                 grown = grow(box, allowed, rest)
                 found.append(grown)
@@ -285,11 +290,16 @@ def cover(wanted: PacketSet, allowed: PacketSet, effort: Effort, most: int = MOS
     return found
 
 
-def as_cut(wanted: PacketSet, allowed: PacketSet) -> list[Box]:
-    """What is wanted, as it is cut. "Every interface but" cannot be said: it is every interface where it may be."""
+def as_cut(wanted: PacketSet, allowed: PacketSet, most: int) -> list[Box] | None:
+    """What is wanted, as it is cut; None where that is in more pieces than `most`. "Every interface but" cannot be
+    said: it is every interface where it may be."""
+    try:
+        cut = boxes(wanted, most)
+    except TooMany:
+        return None
     found: list[Box] = []
     tries = MOST_OPENED
-    for box in map(plain, boxes(wanted)):
+    for box in map(plain, cut):
         for dimension in (IN, OUT):
             values = box.values(dimension)
             if values is not None and values.count() > size(dimension, 4) // 2 and tries > 0:
