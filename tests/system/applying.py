@@ -32,8 +32,8 @@ STATE = """nft list tables | grep -vE ' ip6? (filter|nat|mangle|raw|security)$' 
 iptables-save; ip6tables-save; ipset save | sort
 sysctl net.ipv4.tcp_keepalive_time net.core.somaxconn net.ipv4.ip_forward net.ipv6.conf.all.forwarding
 find_ours() { find /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system -path '*portctl*' "$@" 2>/dev/null; }
-find_ours -printf '%p %l\\n' | sort
-find_ours -type f -print0 | sort -z | xargs -0r tail -n +1"""
+find_ours -printf '%p %l\\n' | sort -V
+find_ours -type f -print0 | sort -zV | xargs -0r tail -n +1"""
 
 
 def state(machine: Room) -> str:
