@@ -177,6 +177,28 @@ def is_console_name(name: str) -> bool:
     return re.fullmatch(r"/dev/(console|ttyv[0-9a-f]+|ttyu\d+|ttyC\w+)", name) is not None
 
 
+_LENDERS = ("sudo", "su", "runuser", "doas")
+"""They may run a command on a terminal of their own making, for whoever sits at theirs."""
+
+
+def at_console(chain: Iterable[Process]) -> bool:
+    """Whether the terminal from which a chain of processes was started stands in front of the machine.
+
+    The first of the chain may have none: what portctl asks with is in a session of its own. Any other process that
+    gives a terminal (tmux, a terminal on the web) may serve somebody who sits elsewhere.
+    """
+    terminal = 0
+    for number, process in enumerate(chain):
+        if terminal not in (0, process.device) and process.name not in _LENDERS:
+            return False
+        terminal = process.device
+        if is_console(terminal):
+            return True
+        if not terminal and number:
+            return False
+    return False
+
+
 def named(process: Process, connections: Iterable[Connection]) -> Connection | None:
     """The connection that a process says it came over, if it is open now."""
     words = process.ssh.split()
@@ -205,7 +227,7 @@ def find(
     if own:
         peers = ", ".join(dict.fromkeys(f"{c.peer} to port {c.local_port}" for c in own))
         return WayIn(f"You came by ssh from {peers}.", connections=own, own=True)
-    if not any(p.name in SSHD for p in around.chain) and around.chain and is_console(around.chain[0].device):
+    if not any(p.name in SSHD for p in around.chain) and at_console(around.chain):
         return WayIn("You sit at a console of this host.", console=True)
     if sessions:
         peers = ", ".join(dict.fromkeys(f"{c.peer}" for c in sessions))

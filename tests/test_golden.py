@@ -84,10 +84,11 @@ def test_rendered_rules_mean_what_the_policy_means(case: Path, backend: str) -> 
 
 @pytest.mark.parametrize("backend", backends.DIALECTS)
 def test_rules_in_an_anchor_mean_what_the_policy_means(backend: str) -> None:
-    for case in CASES:
-        names = golden_cases.of_case(case)
-        if backends.anchored(backend) in names:
-            test_rendered_rules_mean_what_the_policy_means(case, backends.anchored(backend))
+    anchored = backends.anchored(backend)
+    kept_to = [case for case in CASES if anchored in golden_cases.of_case(case)]
+    assert kept_to
+    for case in kept_to:
+        test_rendered_rules_mean_what_the_policy_means(case, anchored)
 
 
 def disagreements(backend: str, ruleset: Ruleset, program: Program, sent: Judged, most: int = 5) -> list[str]:

@@ -63,6 +63,22 @@ def test_a_console_is_a_terminal_in_front_of_the_machine(device: int, is_one: bo
     assert find(chain((900, "bash", ""), (1, "login", ""), device=device), OLD).console is is_one
 
 
+@pytest.mark.parametrize(
+    ("terminals", "is_one"),
+    [
+        ([("sh", 0), ("python3", CONSOLE), ("bash", CONSOLE), ("login", 0)], True),  # what asks is in its own session
+        ([("sh", 0), ("python3", PTS), ("sudo", PTS), ("sudo", CONSOLE), ("bash", CONSOLE)], True),
+        ([("sh", 0), ("python3", PTS), ("bash", PTS), ("tmux: server", 0), ("systemd", 0)], False),
+        ([("sh", 0), ("python3", PTS), ("bash", PTS), ("ttyd", CONSOLE), ("bash", CONSOLE)], False),
+        ([("sh", 0), ("python3", 0), ("cron", 0), ("bash", CONSOLE)], False),
+        ([("sh", 0), ("python3", CONSOLE), ("bash", CONSOLE), ("sshd", 0)], False),
+    ],
+)
+def test_the_terminal_that_counts_is_the_one_somebody_sits_at(terminals: list[tuple[str, int]], is_one: bool) -> None:
+    processes = tuple(Process(900 - n, device, 100.0, name, "") for n, (name, device) in enumerate(terminals))
+    assert find(Surroundings(chain=processes), OLD).console is is_one
+
+
 def test_an_ssh_forward_that_sshd_opened_itself_is_no_session() -> None:
     outward = Connection(6, HERE, 51000, ip_address("192.0.2.99"), 5432, "sshd", 500)
     assert find(chain((900, "sh", "")), OLD, outward).connections == (OLD,)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from portctl.command import Command
+from portctl.command import Command, Result
 from tests.system import applying, worlds
 from tests.system.applying import BACKENDS
 from tests.system.worlds import World
@@ -174,6 +174,28 @@ def test_from_cron_every_connected_ssh_peer_must_stay_admitted(world: World) -> 
     assert "refused: locked out" not in alone.stdout and "refused" in with_somebody.stdout
     assert "192.0.2.1" in with_somebody.stdout
     keeper.kill()
+
+
+def at_a_console(world: World, words: str, before: str = "") -> Result:
+    """Runs portctl in a session whose terminal is a virtual console of this machine that nobody uses."""
+    inner = f"{before} {PORTCTL} {words} >/run/said 2>&1"
+    found = world.machine.run(Command(("sh", "-c", f"setsid --ctty --wait sh -c '{inner}' </dev/tty12")), 60)
+    return Result(found.status, world.machine.run(Command(("cat", "/run/said"))).stdout, found.stderr)
+
+
+@pytest.mark.parametrize("before", ["", "sudo -n"])
+def test_somebody_at_a_console_is_told_so_and_confirms_from_there(world: World, before: str) -> None:
+    world.machine.put("/root/policy.yaml", CLOSED.encode())
+    planned = at_a_console(world, "plan /root/policy.yaml", before)
+    assert planned.status == 0, planned
+    assert "You sit at a console of this host." in planned.stdout
+    world.machine.put("/root/policy.yaml", OPEN.encode())
+    session = world.start_ssh(f"{PORTCTL} apply /root/policy.yaml --yes --confirm-within 60")
+    worlds.until(lambda: world.machine.run(Command(("test", "-e", "/run/portctl/pending/loaded"))).ok, "loaded")
+    confirmed = at_a_console(world, "confirm", before)
+    assert confirmed.status == 0, confirmed
+    assert session.wait(20) == 0
+    assert "from a console" in applying.portctl(world.machine, "history").stdout
 
 
 def test_confirming_with_nothing_pending_is_refused(world: World) -> None:
