@@ -86,6 +86,8 @@ class Body:
     """All that it asks, with the bodies it runs."""
     exits: frozenset[str]
     """Which of `PASSED`, `RETURNED` and breaks it may end with."""
+    denies: bool
+    """Some packet may be denied in it."""
     stops: bool
     """It never falls through nor comes back to the one who runs it."""
     weight: int
@@ -155,6 +157,13 @@ def exits_of(act: Act) -> frozenset[str]:
     if act.op == "goto":
         return act.body.exits | {RETURNED}
     return act.body.exits - set(exits_turned(act))
+
+
+def denies(act: Act) -> bool:
+    """Whether it may deny a packet, and not only lead it on or mark it."""
+    if act.body is not None:
+        return act.body.denies
+    return act.op == "any" or (act.op == "end" and act.verdict is not Verdict.ACCEPT)
 
 
 def composed(outer: Act, inner: Act) -> Act:

@@ -9,7 +9,7 @@ from typing import Any
 
 from portctl.backends.base import Difference, Region
 from portctl.program import Accept, Chain, Deny, Hook, HookName, Line, Program
-from portctl.ruleset import Direction, Packet, Verdict
+from portctl.ruleset import Direction, Packet
 from portctl.space.dimensions import (
     FLAGS,
     HOP_LIMIT,
@@ -50,48 +50,31 @@ def explained(policy: Partition, loaded: Partition, differences: Iterable[Differ
     if not left or not listed:
         return Explained(left)
     seen = [(each, region_set(policy, each.where)) for each in listed if each.seen]
-    said, got = _by_verdict(policy), _by_verdict(loaded)
-    wanted = {verdict: _as_seen(packets, seen) for verdict, packets in said.items()}
+    wanted = _as_seen(policy, seen)
     met: list[tuple[Difference, PacketSet]] = []
-    same = _union(left, [got[verdict] & wanted[verdict] for verdict in Verdict])
+    same = left & wanted.agreeing(loaded)
     for each, where in seen:  # what one of them alone explains is told as its own
-        here = left & same & where
-        met.append((each, _union(left, [here & got[v] & said[v].fix(_values(each)) for v in Verdict] if here else [])))
-        left = left - met[-1][1]
+        here = where & same
+        met.append((each, here & policy.fix(_values(each)).agreeing(loaded) if here else here))
+        same, left = same - met[-1][1], left - met[-1][1]
     for each, where in reversed(seen):
-        met.append((each, left & same & where))
-        left = left - met[-1][1]
+        met.append((each, where & same))
+        same, left = same - met[-1][1], left - met[-1][1]
     for each in listed:
         if not each.seen:
-            asked = _union(left, [wanted[v] for v in each.wanted]) & _union(left, [got[v] for v in each.got])
-            met.append((each, left & asked & region_set(policy, each.where)))
+            asked = left & region_set(policy, each.where) if left else left
+            met.append((each, asked & wanted.ending(each.wanted) & loaded.ending(each.got) if asked else asked))
             left = left - met[-1][1]
     found = {each.heading: Forced(each, packet) for each, packets in reversed(met) if (packet := example(packets))}
     headings = [each.heading for each in listed]
     return Explained(left, tuple(sorted(found.values(), key=lambda f: headings.index(f.difference.heading))))
 
 
-def _by_verdict(partition: Partition) -> dict[Verdict, PacketSet]:
-    """The packets that surely meet each verdict."""
-    return {
-        Verdict.ACCEPT: partition.accepted(),
-        Verdict.DROP: partition.dropped(),
-        Verdict.REJECT: partition.rejected(),
-    }
-
-
-def _union(of: PacketSet, sets: Iterable[PacketSet]) -> PacketSet:
-    found = of.space.nothing()
-    for each in sets:
-        found |= each
-    return found
-
-
-def _as_seen(packets: PacketSet, seen: Sequence[tuple[Difference, PacketSet]]) -> PacketSet:
-    """The packets that would be in the set if those that the platform cannot tell apart were as it sees them."""
+def _as_seen(policy: Partition, seen: Sequence[tuple[Difference, PacketSet]]) -> Partition:
+    """What the policy would say if the packets that the platform cannot tell apart were as it sees them."""
     for each, where in reversed(seen):
-        packets = (packets - where) | (packets.fix(_values(each)) & where)
-    return packets
+        policy = policy.within(where, policy.fix(_values(each)))
+    return policy
 
 
 def _values(difference: Difference) -> dict[Dimension, int]:

@@ -31,6 +31,7 @@ from portctl.space.bodies import (
     Split,
     act_stops,
     composed,
+    denies,
     exit_of,
     exits_of,
     exits_turned,
@@ -137,10 +138,12 @@ class Lists:
         key = tuple(kept)
         found = self._bodies.get(key)
         if found is None:
-            exits = frozenset().union(*[exits_of(act) for acts in {line.acts for line in key} for act in acts])
+            every = [act for acts in {line.acts for line in key} for act in acts]
+            exits = frozenset().union(*map(exits_of, every))
             stops = stops and exits <= {PASSED}
             dimensions = frozenset().union(*{line.dimensions for line in key})
-            found = self._bodies[key] = Body(key, dimensions, exits, stops, sum([line.weight for line in key]))
+            weight = sum([line.weight for line in key])
+            found = self._bodies[key] = Body(key, dimensions, exits, any(map(denies, every)), stops, weight)
         return found
 
     def _instead(self, act: Act) -> Sequence[Line] | None:
@@ -185,7 +188,8 @@ class Lists:
         return act if only.op in ("mark", "any") and act.op == "goto" else only
 
     def diagram(self, body: Body, family: Family) -> int:
-        """The number of the diagram that says a `Leaf` of every packet of a family."""
+        """The number of the diagram that says a `Leaf` of every packet of a family. Nothing follows the body."""
+        body = self._ended(body)
         key = (body, family)
         found = self._built.get(key)
         if found is None:
@@ -199,6 +203,20 @@ class Lists:
                 found = self.diagrams.over(dimension, split, lambda left: self.diagram(left, family))
             self._built[key] = found
         return found
+
+    def _ended(self, body: Body) -> Body:
+        """A body that does the same where nothing follows: what ends without a verdict is accepted there."""
+        lines = body.lines
+        while lines:
+            last = lines[-1]
+            if not any(map(denies, last.acts)):
+                lines = lines[:-1]
+                continue
+            inner = last.acts[0].body if last.unconditional and len(last.acts) == 1 else None
+            if inner is None or (len(lines) > 1 and len(inner.lines) > MOST_INLINE):
+                break
+            lines = (*lines[:-1], *inner.lines)
+        return body if lines == body.lines else self.body(lines)
 
     def _folded(self) -> Folding:
         if self._folding is None:

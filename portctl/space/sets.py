@@ -240,6 +240,34 @@ class Partition:
         combine = self.space.diagrams.combine
         return PacketSet(self.space, {w: combine(_differ, self.roots[w], other.roots[w]) for w in WAYS})
 
+    def agreeing(self, other: Partition) -> PacketSet:
+        """The packets with which the two surely do the same."""
+        assert self.space is other.space
+        combine = self.space.diagrams.combine
+        return PacketSet(self.space, {w: combine(_agree, self.roots[w], other.roots[w]) for w in WAYS})
+
+    def ending(self, verdicts: Iterable[Verdict]) -> PacketSet:
+        """The packets that surely meet one of some verdicts, the same whatever the unknown conditions are."""
+        return union(self.space, [self.where(_SURELY[verdict]) for verdict in verdicts])
+
+    def fix(self, values: Mapping[Dimension, int]) -> Partition:
+        """What happens to every packet as if it had these values, which are no longer asked."""
+        roots = dict(self.roots)
+        for dimension, value in values.items():
+            roots = {way: self.space.diagrams.fix(root, dimension, value) for way, root in roots.items()}
+        return Partition(self.space, roots)
+
+    def within(self, packets: PacketSet, other: Partition) -> Partition:
+        """The same, but for some packets what the other says."""
+        assert self.space is packets.space is other.space
+        combine = self.space.diagrams.combine
+        empty = self.space.diagrams.leaf(False)
+        roots = dict(self.roots)
+        for way, where in packets.roots.items():
+            if where != empty:
+                roots[way] = combine(_instead, roots[way], combine(_only, where, other.roots[way]))
+        return Partition(self.space, roots)
+
     def depends(self, packet: Packet) -> tuple[Step, ...]:
         """The lines on which a packet's verdict hangs."""
         return tuple(self.space.steps[number] for number in sorted(self.at(packet).depends))
@@ -303,6 +331,26 @@ def _surely_rejected(leaf: Hashable) -> bool:
 
 def _uncertain(leaf: Hashable) -> bool:
     return isinstance(leaf, Leaf) and len(leaf.verdicts) > 1
+
+
+_SURELY = {
+    Verdict.ACCEPT: _surely_accepted,
+    Verdict.DROP: _surely_dropped,
+    Verdict.REJECT: _surely_rejected,
+}
+
+
+def _agree(a: Hashable, b: Hashable) -> bool:
+    assert isinstance(a, Leaf) and isinstance(b, Leaf)
+    return len(a.verdicts) == 1 and a.verdicts == b.verdicts
+
+
+def _only(inside: Hashable, leaf: Hashable) -> Hashable:
+    return leaf if inside else None
+
+
+def _instead(leaf: Hashable, other: Hashable) -> Hashable:
+    return leaf if other is None else other
 
 
 def _differ(a: Hashable, b: Hashable) -> bool:
