@@ -53,7 +53,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a program does with a packet. `decided` is the line (or policy) that denied it, or the last that accepted.
+    """What a program does with a packet. `decided` is the line (or policy) that denied it, or the last that accepted
+    (one that only translates where no other did).
 
     `trace` holds every line that matched. `depends_on` is not empty where the verdict hangs on something unknown;
     the verdict is then the one with that condition false.
@@ -113,7 +114,7 @@ def evaluate(program: Program, packet: Packet, own_addresses: Iterable[Address] 
             if chain.hook.kind == "nat" and (packet.state is not State.NEW or turned):
                 continue
             verdict, step = _run_base(walk, chain)
-            if step is not None:
+            if step is not None and (last is None or chain.hook.kind != "nat"):
                 last = step
             if isinstance(verdict, Deny):
                 outcome = Verdict.REJECT if verdict.reject else Verdict.DROP

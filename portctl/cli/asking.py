@@ -15,6 +15,7 @@ from portctl.cli import sources
 from portctl.problems import Problem, Problems
 
 if TYPE_CHECKING:
+    from portctl.cli.sources import Source
     from portctl.net import Family
     from portctl.observe import Observed
     from portctl.ruleset import Ruleset
@@ -38,7 +39,8 @@ OfHost = Annotated[
         help="Ask a machine: all that is loaded, and who listens. local, ssh://[user@]host[:port], docker://name, …",
     ),
 ]
-Interface = Annotated[str | None, typer.Option("--in", help="The interface it comes in by; default: every one.")]
+Inward = Annotated[str | None, typer.Option("--in", help="The interface it comes in by; default: every one.")]
+Outward = Annotated[str | None, typer.Option("--out", help="The interface it goes out by; default: every one.")]
 Date = Annotated[str | None, typer.Option(help="Judge `until` at this day or moment instead of now.")]
 Root = Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")]
 Form = Annotated[Format, typer.Option("--format", help="text or json.")]
@@ -58,7 +60,8 @@ def explain(
         str | None, typer.Option(help="Of a policy: nftables, iptables, pf-freebsd, …; default: all.")
     ] = None,
     host: OfHost = None,
-    interface: Interface = None,
+    inward: Inward = None,
+    outward: Outward = None,
     direction: Toward = "in",
     form: Form = "text",
     date: Date = None,
@@ -66,7 +69,8 @@ def explain(
 ) -> None:
     """Say what happens to a packet, and which line decides: of the policy, and of each packet filter's text.
 
-    Exit status: 0 all that is meant is accepted, 1 some of it is not, 2 the input is wrong, 3 the host cannot be asked.
+    Exit status: 0 all that is meant is accepted, 1 some of it is not, or there is no such packet, 2 the input is wrong,
+    3 the host cannot be asked.
     """
     if not to:
         raise typer.BadParameter("say what: --to 22/tcp")
@@ -74,7 +78,7 @@ def explain(
     found = _sides(file, host, at, root, texts=backend or "all")
     if backend and not found.rendered:
         raise typer.BadParameter("--backend asks of what a policy renders to: name a policy that it can say")
-    asked = found.spoken(_asked(source, to, interface, direction, found.groups))
+    asked = found.spoken(_asked(source, to, (inward, outward), direction, found.groups))
     outcomes = [(side, _outcomes(side, asked, at)) for side in found.sides]
     if form == "json":
         typer.echo(json.dumps({"version": 1, "sides": [_plain(s, o) for s, o in outcomes]}, indent=2))
@@ -85,7 +89,7 @@ def explain(
         for line in found.listening(asked):
             typer.echo(line)
     asked_of = [answers for side, answers in outcomes if side.title not in found.rendered]
-    every = all(outcome.verdict == "accept" for answers in asked_of for outcome in answers)
+    every = all(answers and all(each.verdict == "accept" for each in answers) for answers in asked_of)
     raise typer.Exit(ALLOWED if every else DENIED)
 
 
@@ -94,7 +98,8 @@ def reach(
     to: Annotated[str | None, typer.Option("--to", metavar="[ADDR:]PORT/PROTO", help="Who reaches this?")] = None,
     source: Annotated[str | None, typer.Option("--from", metavar="ADDR", help="What does this one reach?")] = None,
     host: OfHost = None,
-    interface: Interface = None,
+    inward: Inward = None,
+    outward: Outward = None,
     direction: Toward = "in",
     form: Form = "text",
     date: Date = None,
@@ -108,7 +113,7 @@ def reach(
     at = _moment(date)
     found = _sides(file, host, at, root)
     side = found.sides[0]
-    asked = found.spoken(_asked(source or "any", to, interface, direction, side.groups))
+    asked = found.spoken(_asked(source or "any", to, (inward, outward), direction, side.groups))
     outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
     if form == "json":
         typer.echo(json.dumps({"version": 1, **_plain(side, outcomes)}, indent=2))
@@ -125,7 +130,7 @@ def _moment(date: str | None) -> datetime:
 # ---- what is asked
 
 
-def _asked(source: str, to: str | None, interface: str | None, way: Way, groups: Groups) -> Query:
+def _asked(source: str, to: str | None, by: tuple[str | None, str | None], way: Way, groups: Groups) -> Query:
     from portctl.net import ANYWHERE
     from portctl.resolve import spoken
     from portctl.ruleset import Direction
@@ -133,9 +138,20 @@ def _asked(source: str, to: str | None, interface: str | None, way: Way, groups:
 
     direction = {"in": Direction.INBOUND, "out": Direction.OUTBOUND, "through": Direction.FORWARDED}[way]
     destination, flows = (ANYWHERE, None) if to is None else spoken.target(to, groups)
-    interfaces = (interface,) if interface else ()
-    inward, outward = ((), interfaces) if way == "out" else (interfaces, ())
+    inward, outward = map(_interfaces, by)
+    if way == "in" and outward:
+        raise typer.BadParameter("--out is of what leaves this host: say --direction through, or out")
+    if way == "out":
+        inward, outward = (), outward or inward
     return Query(direction, flows, spoken.addresses(source, groups), destination, inward, outward)
+
+
+def _interfaces(name: str | None) -> tuple[str, ...]:
+    from portctl.ruleset import LOOPBACK
+
+    if not name:
+        return ()
+    return (LOOPBACK,) if name in ("lo", "lo0") else (name,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +215,7 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
     rendered: tuple[str, ...] = ()
     families: tuple[Family, ...] = FAMILIES
     if file is not None:
-        source = sources.read(file, at, root)
+        source = _by_the_way_back(sources.read(file, at, root))
         families = source.families
         observed = source.observed
         found.append(source.side(space))
@@ -208,11 +224,25 @@ def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, 
             found += texts_of_it
             rendered = tuple(side.title for side in texts_of_it)
     if host is not None and observed is None:
-        source = sources.live(host)
+        source = _by_the_way_back(sources.live(host))
         observed, families = source.observed, FAMILIES
         side = source.side(space)
         found.append(replace(side, groups=found[0].groups) if found else side)
     return Sides(tuple(found), observed, rendered, families)
+
+
+def _by_the_way_back(source: Source) -> Source:
+    """For what comes by the way that leads back to it, as whoever asks takes for granted: no rule set knows routes."""
+    from portctl.program import Program
+    from portctl.space import reverse
+
+    if not isinstance(source.meaning, Program):
+        return source
+    program, asking = reverse.taken(source.meaning)
+    for line in asking:
+        where = f"line {line.number}: " if line.number else ""
+        typer.echo(f"note: asked is what comes by the way back to its source; {where}{line.text.strip()}", err=True)
+    return replace(source, meaning=program)
 
 
 def _rendered(space: Space, ruleset: Ruleset, names: str) -> Iterator[Side]:
@@ -253,8 +283,12 @@ def _say(side: Side, outcomes: Sequence[Outcome], titled: bool, live: bool) -> N
 
 def _plain(side: Side, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     from portctl import report
+    from portctl.net import FAMILIES, Addresses, network_texts
     from portctl.space.packets import packet_text
     from portctl.space.words import box_text
+
+    def networks(addresses: Addresses) -> list[str]:
+        return [text for family in FAMILIES for text in network_texts(addresses.family(family), family)]
 
     return {
         "title": side.title,
@@ -262,6 +296,8 @@ def _plain(side: Side, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             {
                 "verdict": each.verdict,
                 "packets": box_text(each.box, side.groups),
+                "source": networks(each.box.source),
+                "destination": networks(each.box.destination),
                 "entry": each.reason.name,
                 "line": each.reason.line,
                 "place": report.place(each.reason.place),

@@ -227,9 +227,9 @@ def _steps(work: _Work, box: Box, packets: PacketSet) -> Evidence:
             if not work.effort.reads(work.program):
                 break
             assert base is not None
-            decided = evaluate(work.program, _as(base, atom)).decided
-            if decided is not None:
-                found[atom][id(decided.line)] = decided
+            answer = evaluate(work.program, _as(base, atom))
+            turning = (s for s in answer.trace if s.line and any(isinstance(a, Translate) for a in s.line.actions))
+            found[atom] |= {id(step.line): step for step in (answer.decided, *turning) if step is not None}
     return {atom: tuple(steps.values()) for atom, steps in found.items()}
 
 

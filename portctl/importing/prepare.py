@@ -32,6 +32,7 @@ from portctl.program import (
     jumps,
 )
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS
+from portctl.space import reverse
 from portctl.space.packets import protocol_name
 from portctl.space.tracking import NEVER
 
@@ -132,11 +133,14 @@ def prepare(program: Program) -> Prepared:
             if (why := _never(line, hooks)) is not None:
                 settled[key(chain, line)] = why
                 continue
-            if any(_REVERSE.match(str(c.value)) for c in line.conditions if c.field is Field.UNKNOWN and not c.negated):
+            meant = line
+            if reverse.asks(line):
                 assumed[key(chain, line)] = REVERSE
-                continue
-            all_lines.append(line)
-            ready = _ready(chain, line, left_out, assumed)
+                if (rest := reverse.without(line)) is None:
+                    continue
+                meant = rest
+            all_lines.append(meant)
+            ready = _ready(chain, meant, left_out, assumed)
             if ready is not None:
                 kept.append(ready)
         if tool:
@@ -189,7 +193,6 @@ def _line_owner(chain: Chain, line: Line, owners: Mapping[Place, str], hooks: fr
     return None
 
 
-_REVERSE = re.compile(r"rpfilter\b.* --invert|fib saddr \. (?:mark \. )?iif oif (?:missing|0\b)")
 REVERSE = "a policy does not ask whether the way back is the way a packet came: connections are taken to come by it"
 _BROADCAST = re.compile(r"addrtype (?:! )?--(src|dst)-type (\S+)|fib (saddr|daddr) type (!= )?\{? ?(\w+)")
 

@@ -18,7 +18,7 @@ from portctl.pytest_plugin.probing import Answer
 from portctl.pytest_plugin.through import Through
 from portctl.resolve import spoken
 from portctl.ruleset import Direction
-from portctl.space import Space, questions, sides
+from portctl.space import Space, questions, reverse, sides
 from portctl.space.sides import Side
 from portctl.verify import Finding
 
@@ -109,7 +109,8 @@ class PortctlHost:
     def _side(self) -> Side:
         if self.observed.program is None:
             raise HostError(f"{self.name}: the loaded rules could not be read: {'; '.join(self.observed.unknown)}")
-        return sides.of_program(Space(), self.observed.program, self.name, self.facts.own_addresses())
+        program, _ = reverse.taken(self.observed.program)
+        return sides.of_program(Space(), program, self.name, self.facts.own_addresses())
 
     def findings(self, policy: str | Path) -> Findings:
         """What `portctl verify` finds, now. `policy` is a file, from pytest's root folder on. Raises `Problems`."""

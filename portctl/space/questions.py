@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Addresses, Family, Ranges
-from portctl.ruleset import Direction, Expect, Expectation, Flows, Packet
+from portctl.ruleset import LOOPBACK, Direction, Expect, Expectation, Flows, Packet
 from portctl.space.boxes import Box, boxes, one_family
 from portctl.space.conditions import Cube
 from portctl.space.dimensions import (
@@ -39,13 +39,14 @@ from portctl.space.sets import PacketSet, Space, possible
 from portctl.space.sides import Reason, Side, step_text
 from portctl.space.words import Groups, box_text, conditions_text, ports_text, tidy, words
 
-Verdicts = Literal["accept", "reject", "drop", "depends"]
+Verdicts = Literal["accept", "deny", "reject", "drop", "depends"]
+"""`depends`: it may be accepted or not; `deny`: it is not, but whether dropped or rejected nobody can know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which packets are meant. `flows` None: of every protocol. Interfaces empty: all but the loopback interface.
-    Where every address is meant, those of loopback are not: on other interfaces they never exist.
+    """Which packets are meant. `flows` None: of every protocol. Interfaces empty: all but the loopback interface,
+    which is `LOOPBACK`. Where every address is meant, those of loopback are not: on other interfaces they never exist.
     """
 
     direction: Direction
@@ -79,8 +80,9 @@ def query_set(space: Space, query: Query) -> PacketSet:
     if query.direction is not Direction.INBOUND:
         base[OUT] = policy_interfaces(query.out_interfaces) if query.out_interfaces else _NOT_LOOPBACK
     cubes: list[tuple[Direction | None, Cube]] = []
+    local = LOOPBACK in (*query.interfaces, *query.out_interfaces)
     for family in FAMILIES:
-        source, destination = _meant(query.source, family), _meant(query.destination, family)
+        source, destination = _meant(query.source, family, local), _meant(query.destination, family, local)
         if source and destination:
             place = {FAMILY: family_set(family), SOURCE: source, DESTINATION: destination}
             for flow in flow_cubes(query.flows, PORT):
@@ -104,9 +106,10 @@ def _here(space: Space, verdict: Verdicts) -> PacketSet:
     return space.boxes(cubes)
 
 
-def _meant(addresses: Addresses, family: Family) -> Ranges:
+def _meant(addresses: Addresses, family: Family, local: bool) -> Ranges:
+    """`local`: on the loopback interface."""
     found = addresses.family(family)
-    return found - LOOPBACK_ADDRESSES.family(family) if addresses.is_every(family) else found
+    return found - LOOPBACK_ADDRESSES.family(family) if addresses.is_every(family) and not local else found
 
 
 def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcome]:
@@ -117,9 +120,11 @@ def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcom
     space = side.partition.space
     meant = query_set(space, query) & possible(space)
     found: list[Outcome] = []
+    uncertain, maybe = side.partition.uncertain(), side.partition.maybe_accepted()
     parts: list[tuple[Verdicts, PacketSet]] = [
         ("accept", side.partition.accepted()),
-        ("depends", side.partition.uncertain()),
+        ("depends", uncertain & maybe),
+        ("deny", uncertain - maybe),
         ("reject", side.partition.rejected()),
         ("drop", side.partition.dropped()),
     ]
@@ -161,12 +166,13 @@ def explain_text(side: Side, outcomes: Iterable[Outcome], live: bool = False) ->
     for outcome in outcomes:
         lines.append(f"{outcome.verdict}: {box_text(outcome.box, side.groups)}")
         if outcome.depends:
-            lines += [f"  depends on {line}" for line in outcome.depends]
+            what = "whether it is dropped or rejected " if outcome.verdict == "deny" else ""
+            lines += [f"  {what}depends on {line}" for line in outcome.depends]
         else:
             lines.append(f"  decided by {outcome.reason.name}")
             lines += _where(outcome.reason, live)
         lines.append(f"  such as {packet_text(outcome.example)}")
-    return "".join(f"{line}\n" for line in lines) or "no packet is meant\n"
+    return "".join(f"{line}\n" for line in lines) or "there is no such packet\n"
 
 
 def _where(reason: Reason, live: bool) -> Iterator[str]:
@@ -181,11 +187,14 @@ def _where(reason: Reason, live: bool) -> Iterator[str]:
 def reach_text(outcomes: Iterable[Outcome], groups: Groups, asked: Literal["who", "what"]) -> str:
     """For a person: one line for each who (to one thing), or for each what (from one place)."""
     lines = []
-    for outcome in outcomes:
+    listed = list(outcomes)
+    several = len({(each.box.values(PROTOCOL), each.box.values(PORT)) for each in listed}) > 1
+    for outcome in listed:
         box = outcome.box
         said = words(box, groups)
         if asked == "who":
             line = said.source if box.direction is not Direction.OUTBOUND else "this host"
+            line = f"{said.what}: {line}" if several else line
         else:
             line = ports_text(box.values(PROTOCOL), box.values(PORT))
         family = one_family(box)

@@ -51,9 +51,14 @@ FEW = 4
 
 
 def tidy(box: Box) -> Box:
-    """The box with loopback addresses among many others: whether they are left out is not worth a word, for they
-    never come from elsewhere."""
-    return replace(box, source=_tidy(box.source), destination=_tidy(box.destination))
+    """The box with what never exists and is not worth a word: loopback addresses among many others, which never come
+    from elsewhere, and the other family's ICMP among all protocols."""
+    asked = box.asked
+    if (family := one_family(box)) and (protocols := box.values(PROTOCOL)) is not None and box.values(PORT) is None:
+        missing = whole(PROTOCOL, family) - protocols
+        if missing == Ranges.single(ICMPV6 if family == 4 else ICMP):
+            asked = tuple((dimension, ranges) for dimension, ranges in asked if dimension != PROTOCOL)
+    return replace(box, source=_tidy(box.source), destination=_tidy(box.destination), asked=asked)
 
 
 def _tidy(addresses: Addresses) -> Addresses:
