@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from portctl.net import Family
     from portctl.observe import Observed
     from portctl.ruleset import Ruleset
-    from portctl.space import Space
     from portctl.space.questions import Outcome, Query
     from portctl.space.sides import Side
     from portctl.space.words import Groups
@@ -75,16 +74,17 @@ def explain(
     if not to:
         raise typer.BadParameter("say what: --to 22/tcp")
     at = _moment(date)
-    found = _sides(file, host, at, root, texts=backend or "all")
+    found = _whom(file, host, at, root, texts=backend or "all")
     if backend and not found.rendered:
         raise typer.BadParameter("--backend asks of what a policy renders to: name a policy that it can say")
     asked = found.spoken(_asked(source, to, (inward, outward), direction, found.groups))
-    outcomes = [(side, _outcomes(side, asked, at)) for side in found.sides]
+    sides = found.sides(asked)
+    outcomes = [(side, _outcomes(side, asked, at)) for side in sides]
     if form == "json":
         typer.echo(json.dumps({"version": 1, "sides": [_plain(s, o) for s, o in outcomes]}, indent=2))
     else:
         for side, answers in outcomes:
-            live = found.observed is not None and side is found.sides[-1]
+            live = found.observed is not None and side is sides[-1]
             _say(side, answers, len(outcomes) > 1, live)
         for line in found.listening(asked):
             typer.echo(line)
@@ -111,9 +111,9 @@ def reach(
     if (to is None) == (source is None):
         raise typer.BadParameter("say one of both: --to 22/tcp (who?) or --from 198.51.100.7 (what?)")
     at = _moment(date)
-    found = _sides(file, host, at, root)
-    side = found.sides[0]
-    asked = found.spoken(_asked(source or "any", to, (inward, outward), direction, side.groups))
+    found = _whom(file, host, at, root)
+    asked = found.spoken(_asked(source or "any", to, (inward, outward), direction, found.groups))
+    side = found.sides(asked)[0]
     outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
     if form == "json":
         typer.echo(json.dumps({"version": 1, **_plain(side, outcomes)}, indent=2))
@@ -155,15 +155,32 @@ def _interfaces(name: str | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class Asked:
     """Who is asked: a policy and the texts it renders to, a rule set, a host."""
 
-    sides: tuple[Side, ...]
+    sources: tuple[Source, ...]
+    groups: Groups = ()
+    """The policy's names for addresses."""
     observed: Observed | None = None
     rendered: tuple[str, ...] = ()
     """The titles of the texts that a policy renders to; the platforms of some force differences."""
     families: tuple[Family, ...] = (4, 6)
     """Those that what was read speaks of."""
+
+    def sides(self, asked: Query) -> tuple[Side, ...]:
+        """All of them, as they are for the packets of a question."""
+        from portctl.program import Program
+        from portctl.space import Space
+        from portctl.space.narrowing import narrowed
+
+        space = Space()
+        found = []
+        for source in self.sources:
+            if isinstance(source.meaning, Program):
+                source = replace(source, meaning=narrowed(source.meaning, asked))
+            side = source.side(space)
+            found.append(replace(side, groups=self.groups) if self.groups else side)
+        return tuple(found)
 
     def spoken(self, asked: Query) -> Query:
         """The question, of those families alone. Raises `Problems` where it is about the other one."""
@@ -173,14 +190,10 @@ class Sides:
         other = 10 - family
         source, destination = asked.source.only(family), asked.destination.only(family)
         if not (source and destination):
-            what = f"`{self.sides[0].title}` says nothing of IPv{other}"
+            what = f"`{self.sources[0].title}` says nothing of IPv{other}"
             raise Problems([Problem("no-family", what, None, f"give the listing of IPv{other}, too")])
-        typer.echo(f"note: `{self.sides[0].title}` says nothing of IPv{other}: asked is IPv{family} alone", err=True)
+        typer.echo(f"note: `{self.sources[0].title}` says nothing of IPv{other}: asked is IPv{family} alone", err=True)
         return replace(asked, source=source, destination=destination)
-
-    @property
-    def groups(self) -> Groups:
-        return self.sides[0].groups
 
     def listening(self, asked: Query) -> list[str]:
         """Who waits behind what was asked, on a live host."""
@@ -201,34 +214,29 @@ class Sides:
         return found or ["nobody listens there"]
 
 
-def _sides(file: str | None, host: str | None, at: datetime, root: Path | None, texts: str | None = None) -> Sides:
+def _whom(file: str | None, host: str | None, at: datetime, root: Path | None, texts: str | None = None) -> Asked:
     """`texts`: a policy brings along what it renders to in these back ends."""
     from portctl.net import FAMILIES
     from portctl.ruleset import Ruleset
-    from portctl.space import Space
 
     if file is None and host is None:
         raise typer.BadParameter("name a policy or a rule set, or --host local")
-    space = Space()
-    found: list[Side] = []
-    observed = None
+    found: list[Source] = []
+    groups: Groups = ()
     rendered: tuple[str, ...] = ()
-    families: tuple[Family, ...] = FAMILIES
     if file is not None:
-        source = _by_the_way_back(sources.read(file, at, root))
-        families = source.families
-        observed = source.observed
-        found.append(source.side(space))
-        if texts and isinstance(source.meaning, Ruleset):
-            texts_of_it = tuple(_rendered(space, source.meaning, texts))
+        found.append(_by_the_way_back(sources.read(file, at, root)))
+        meaning = found[0].meaning
+        if isinstance(meaning, Ruleset):
+            groups = meaning.groups
+            texts_of_it = tuple(_rendered(meaning, texts)) if texts else ()
             found += texts_of_it
-            rendered = tuple(side.title for side in texts_of_it)
+            rendered = tuple(each.title for each in texts_of_it)
+    observed, families = (found[0].observed, found[0].families) if found else (None, FAMILIES)
     if host is not None and observed is None:
-        source = _by_the_way_back(sources.live(host))
-        observed, families = source.observed, FAMILIES
-        side = source.side(space)
-        found.append(replace(side, groups=found[0].groups) if found else side)
-    return Sides(tuple(found), observed, rendered, families)
+        found.append(_by_the_way_back(sources.live(host)))
+        observed, families = found[-1].observed, FAMILIES
+    return Asked(tuple(found), groups, observed, rendered, families)
 
 
 def _by_the_way_back(source: Source) -> Source:
@@ -245,19 +253,17 @@ def _by_the_way_back(source: Source) -> Source:
     return replace(source, meaning=program)
 
 
-def _rendered(space: Space, ruleset: Ruleset, names: str) -> Iterator[Side]:
+def _rendered(ruleset: Ruleset, names: str) -> Iterator[Source]:
     """What each back end that can say a policy makes of it, read back."""
     from portctl import backends, pipeline
     from portctl.backends.base import Ability
-    from portctl.space import sides
 
     for name, gaps in pipeline.sayable(ruleset, pipeline.backend_names(names), Ability()).items():
         if gaps:
             typer.echo(f"{name} cannot say this policy: {gaps[0].message}", err=True)
             continue
         backend = backends.load(name)
-        program = backend.parse(backend.render(ruleset, Ability()))
-        yield replace(sides.of_program(space, program, name), groups=ruleset.groups)
+        yield sources.Source(name, "", backend.parse(backend.render(ruleset, Ability())), language="")
 
 
 def _outcomes(side: Side, asked: Query, at: datetime) -> list[Outcome]:
