@@ -162,10 +162,17 @@ def test_an_address_cut_off_by_netstat_is_shown_as_open() -> None:
     assert [where(x) for x in sockets.listeners(netstat.sockets(cut))] == [(6, 22, "*", "v6")]
 
 
-def test_who_listens_on_freebsd() -> None:
+UNOWNED = {
+    "14": "?        ?          ?     ?   tcp4   *:2049                                        *:*\n",
+    "15": "??      ??         ?? ?? tcp4  *:2049                      *:*            \n",
+}
+"""A socket of the kernel's own, as sockstat.c of either release writes it."""
+
+
+@pytest.mark.parametrize("release", UNOWNED)
+def test_who_listens_on_freebsd(release: str) -> None:
     answer = (
-        f"\x01system\nFreeBSD\n\x01waiting\n{freebsd('sockstat-46lw')}"
-        "?       ?            ?  ? tcp4  *:2049                *:*\n"
+        f"\x01system\nFreeBSD\n\x01waiting\n{freebsd('sockstat-46lw')}{UNOWNED[release]}"
         f"\x01connected\n{freebsd('sockstat-46c')}\x01passwd\nroot:*:0:0::/root:/bin/sh\nwww:*:80:80::/:/nologin\n"
     )
     listening, connected = bsd.read(answer, everybody=True)
@@ -173,6 +180,25 @@ def test_who_listens_on_freebsd() -> None:
     assert {x.process for x in listening or () if x.port == 2049} == {"kernel"}
     assert {x.process for x in bsd.read(answer)[0] or () if x.port == 2049} == {None}
     assert len(connected or ()) == 5
+
+
+SEVERAL = {
+    "14": "y        app        52    6   sctp4  192.0.2.10:36412      *:*\n"
+    "                                     10.0.0.1:36412        \n",
+    "15": "y       app         52  6 sctp4 192.0.2.10:36412            *:*            \n"
+    "??      ??          ?? ?? ??    10.0.0.1:36412              ??             \n",
+}
+
+
+@pytest.mark.parametrize("release", SEVERAL)
+def test_sockstat_lists_every_address_of_a_socket_and_protocols_without_a_policy(release: str) -> None:
+    divert = "root    natd        60  3 div4  *:8668                      *:*            \n"
+    light = "root    lsn         61  3 udplite4 *:5004                   *:*            \n"
+    told = sockets.listeners(sockstat.sockets(freebsd("sockstat-46lw") + divert + light + SEVERAL[release]))
+    others = sockets.listeners(sockstat.sockets(freebsd("sockstat-46lw")))
+    more = [x for x in told if x not in others]
+    assert [where(x) for x in more] == [(132, 36412, "10.0.0.1", "v4"), (132, 36412, "192.0.2.10", "v4")]
+    assert {x.process for x in more} == {"app"}
 
 
 OPENBSD = """\
