@@ -201,6 +201,14 @@ def test_sockstat_lists_every_address_of_a_socket_and_protocols_without_a_policy
     assert {x.process for x in more} == {"app"}
 
 
+def test_an_address_that_lsof_writes_in_another_way_does_not_hide_what_netstat_tells() -> None:
+    strange = "COMMAND PID USER FD TYPE DEVICE SIZE/OFF NODE NAME\nx 1 0 3u IPv4 0x1 0t0 TCP here (LISTEN)\n"
+    answer = f"\x01system\nFreeBSD\n\x01netstat\n{freebsd('netstat-anW')}\x01lsof\n{strange}"
+    listening, _ = bsd.read(answer, everybody=True)
+    assert (6, 80, "*", "both") in map(where, listening or ())
+    assert bsd.read(f"\x01system\nFreeBSD\n\x01lsof\n{strange}", everybody=True) == (None, None)
+
+
 OPENBSD = """\
 \x01system
 OpenBSD

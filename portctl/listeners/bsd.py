@@ -6,6 +6,8 @@ or lsof names. Where none of them told, lsof alone, but only as root: to others 
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from portctl.listeners import Connection, Listener, fstat, lsof, netstat, sockets, sockstat
 from portctl.listeners.proc import sections
 from portctl.listeners.sockets import Socket
@@ -39,7 +41,10 @@ def read(answer: str, everybody: bool = False) -> tuple[tuple[Listener, ...] | N
 
 def _sockets(parts: dict[str, str], everybody: bool) -> list[Socket] | None:
     never = parts.get("system", "").strip() == "OpenBSD"
-    owners = fstat.sockets(parts.get("fstat", "")) + lsof.sockets(parts.get("lsof", ""), never)
+    owners = fstat.sockets(parts.get("fstat", ""))
+    open_files: list[Socket] = []
+    with suppress(ValueError):
+        open_files = lsof.sockets(parts.get("lsof", ""), never)
     try:
         stat = sockstat.sockets(parts.get("waiting", "")) + sockstat.sockets(parts.get("connected", ""))
     except ValueError:
@@ -47,10 +52,8 @@ def _sockets(parts: dict[str, str], everybody: bool) -> list[Socket] | None:
     if stat:
         return stat
     if listed := netstat.sockets(parts.get("netstat", "")):
-        return sockets.with_owners(listed, owners)
-    if everybody and parts.get("lsof"):
-        return lsof.sockets(parts["lsof"], never)
-    return None
+        return sockets.with_owners(listed, owners + open_files)
+    return open_files if everybody and open_files else None
 
 
 def then(snapshot: str) -> tuple[Connection, ...]:
