@@ -102,6 +102,8 @@ class Fake:
             if self.state["lose"] and self.state["lose"] in line:
                 return
             assert words[2] == "set"
+            if words[1] == "65535":
+                self.fail(69, "getsockopt(IP_FW_XADD): Invalid argument")
             body = line.split(" ", 4)[4].replace(" ipv6 from ", " ip6 from ")
             if " extension " in body.partition(" // ")[0]:
                 self.fail(64, "unrecognised option")
@@ -114,6 +116,12 @@ class Fake:
             self.state["rules"] = [rule for rule in self.state["rules"] if rule[1] != int(words[2])]
         else:
             getattr(self, words[0])(words[1:])
+
+    def enable(self, words: list[str]) -> None:
+        self.state["sysctl"][f"net.inet.ip.fw.{words[0]}"] = "1"
+
+    def disable(self, words: list[str]) -> None:
+        self.state["sysctl"][f"net.inet.ip.fw.{words[0]}"] = "0"
 
     def set(self, words: list[str]) -> None:
         if words[0] == "swap":

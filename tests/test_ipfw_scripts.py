@@ -15,6 +15,7 @@ from portctl import backends, templating
 from portctl.backends.base import Ability, bundle
 from portctl.ruleset import Ruleset, Verdict
 from tests import fake_ipfw, golden_cases
+from tests.ipfw_cases import golden
 from tests.nftables_cases import OFFICE, block, one, starts, tcp
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,6 +57,12 @@ class Machine:
 
     def load(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run(folder / "load.sh", *arguments)
+
+    def by_hand(self, rules: Path) -> subprocess.CompletedProcess[str]:
+        """`ipfw -q FILE`, without portctl's script."""
+        script = self.folder / "by-hand"
+        script.write_text('ipfw -q "$1"\n')
+        return self.run(script, str(rules))
 
     def loaded(self) -> list[list[Any]]:
         """The rules in force, the generation of tables left out."""
@@ -206,22 +213,42 @@ def test_own_addresses_are_filled_in(machine: Machine) -> None:
 def test_a_long_list_is_loaded_and_saved(machine: Machine) -> None:
     from portctl.net import Addresses, Ranges
 
-    feed = Addresses(Ranges(tuple(b for k in range(3001) for b in (k * 4 + 0x0B000000, k * 4 + 0x0B000001))))
+    feed = Addresses(Ranges(tuple(b for k in range(10001) for b in (k * 4 + 0x0B000000, k * 4 + 0x0B000001))))
     folder = machine.put("a", one(block("feed", source=feed)))
     assert (folder / "from-feed.table").exists()
     for _ in range(2):
         done = machine.load(folder)
         assert done.returncode == 0, done.stderr
-    assert len(machine.tables()["portctl0_from-feed"][2]) == 3001
+    assert len(machine.tables()["portctl0_from-feed"][2]) == 10001
     before = machine.tables()
     saved = machine.folder / "saved"
     assert machine.run(folder / "save.sh", str(saved)).returncode == 0
-    assert len((saved / "from-feed.table").read_text().splitlines()) == 3001
+    assert len((saved / "from-feed.table").read_text().splitlines()) == 10001
     assert machine.load(machine.put("b", small(22))).returncode == 0
     done = machine.load(saved)
     assert (done.returncode, done.stderr) == (0, "") and machine.tables() == before
+    # A table that is empty blocks nobody: ipfw alone stops before the first rule.
+    for written in (folder, saved):
+        assert machine.run(folder / "remove.sh").returncode == 0
+        assert machine.by_hand(written / "rules").returncode == 69 and machine.state()["rules"] == []
     (folder / "from-feed.table").unlink()
-    assert "cannot be read" in machine.load(folder).stderr and machine.tables() == before
+    assert "cannot be read" in machine.load(folder).stderr and machine.state()["rules"] == []
+
+
+@pytest.mark.parametrize("case", ["web-server", "many-ports", "block-groups", "port-forward", "log"])
+def test_the_file_alone_loads_what_load_sh_loads(machine: Machine, case: str) -> None:
+    logged = replace(small(22), inbound=(replace(starts("l", tcp(25)), log=True), *small(22).inbound))
+    folder = machine.put("a", golden().get(case, logged))
+    assert machine.load(folder).returncode == 0
+    wanted, tables = machine.loaded(), machine.tables()
+    settings = machine.state()["sysctl"]
+    assert machine.run(folder / "remove.sh").returncode == 0
+    machine.change(sysctl=fake_ipfw.EMPTY["sysctl"], modules=["ipfw_nat"])
+    done = machine.by_hand(folder / "rules")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (machine.loaded(), machine.tables()) == (wanted, tables)
+    for name in ("net.inet.ip.fw.one_pass", "net.inet.ip.fw.verbose"):
+        assert machine.state()["sysctl"][name] == settings[name]
 
 
 def test_connections_that_were_open_before_live_on(machine: Machine) -> None:

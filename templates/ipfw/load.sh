@@ -34,7 +34,7 @@ case $first in
     [ "${1-}" = check ] && exit 0
     exec sh "$here/remove.sh"
     ;;
-'# Rules of portctl.'*) ;;
+'# Rules of portctl'[.,]*) ;;
 *) fail "$rules does not begin as portctl writes it" ;;
 esac
 
@@ -179,7 +179,9 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         close(here "/" name ".table")
         next
     }
-    /^#/ || $1 == "disable" { next }
+    /^#/ || $1 == "disable" || $1 == "enable" { next }
+    # Keeps ipfw alone from loading this file with long tables left empty.
+    $1 == "add" && $2 == 65535 { next }
     $1 == "nat" { instance($0); next }
     $1 == "table" && $3 == "add" {
         sub(/^portctl0_/, new, $2)
@@ -208,7 +210,7 @@ configure "$scratch/fresh"
 ipfw -q "$scratch/rules" || give_up "ipfw refuses the rules"
 
 # Nothing may be missing: ipfw stops reading at the first line that it does not take.
-wanted=$(grep -c '^add ' "$rules")
+wanted=$(grep '^add ' "$rules" | grep -vc '^add 65535 ')
 got=$(listed | grep -c "^# DISABLED [0-9]* set $next ")
 [ "$wanted" = "$got" ] || give_up "of $wanted rules only $got were loaded"
 {

@@ -52,8 +52,9 @@ if [ -s "$scratch/rules" ]; then
                 print "table " name " create type " kind (value == "legacy" ? "" : " valtype " value)
                 plain[name] = value == "legacy"
                 file[name] = ""
-                if (!plain[name] || items <= 1000) next
+                if (!plain[name] || items <= 10000) next
                 print "#file " name
+                long = 1
                 file[name] = target "/" substr(name, 10) ".table"
                 printf "" >file[name]
                 next
@@ -69,6 +70,7 @@ if [ -s "$scratch/rules" ]; then
                 next
             }
             $1 == "ipfw" && $2 == "nat" && ($3 in instance) { sub(/^ipfw /, ""); print }
+            END { if (long) print "add 65535 set 20 deny ip from any to any // only load.sh fills the long tables" }
         ' "$scratch/rules" "$scratch/info" "$scratch/tables" "$scratch/nat"
         sed 's/^/add /' "$scratch/rules"
     } | awk '{

@@ -23,6 +23,8 @@ FIRST, LAST = 20000, 60000
 """Numbers of portctl's rules. Rules of others come before or after."""
 LASTING = 50000
 """From here on the number of a block comes from its name, and all its rules have that number."""
+REFUSED = 65535
+"""The kernel's own rule: no other has this number."""
 SET = 20
 """The set of portctl's rules; `load.sh` fills 21, disabled, and swaps."""
 GENERATION = "portctl0_"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from portctl.backends.ipfw.layout import BROADCAST
+from portctl.backends.ipfw.layout import BROADCAST, REFUSED
 from portctl.net import Family, Ranges
 
 TIME = r"(?:\d+|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})"
@@ -161,7 +161,8 @@ def _written(listing: Listing, line: str, number: int) -> None:
         text = found[3]
         if " ipv6 from " in text.partition(" // ")[0]:  # in a file the family, in a listing the name of protocol 41
             text = text.replace(" ipv6 from ", " ip6 from ", 1)
-        listing.rules.append(_rule(found[1].zfill(5), found[2], text, number))
+        if int(found[1]) != REFUSED:  # ends the file, where load.sh does not take it out
+            listing.rules.append(_rule(found[1].zfill(5), found[2], text, number))
     elif words[0] == "table" and len(words) > 3 and words[2] == "create":
         table = listing.table(words[1])
         table.kind, table.known = words[words.index("type") + 1] if "type" in words else "addr", True
@@ -173,6 +174,8 @@ def _written(listing: Listing, line: str, number: int) -> None:
         listing.nat[found[1]] = found[2]
     elif words in (["disable", "one_pass"], ["enable", "one_pass"]):
         listing.one_pass = words[0] == "enable"
+    elif words in (["disable", "verbose"], ["enable", "verbose"]):
+        pass  # whether what is logged is written
     elif found := re.match(r"net\.inet\.ip\.fw\.one_pass[:=] ?(\d)", line):
         listing.one_pass = found[1] != "0"
     else:

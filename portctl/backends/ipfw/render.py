@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 from portctl import templating
 from portctl.backends.base import Ability
-from portctl.backends.ipfw.layout import BROADCAST, GENERATION, OPEN, OPEN_TYPE, Layout
+from portctl.backends.ipfw import words
+from portctl.backends.ipfw.layout import BROADCAST, GENERATION, OPEN, OPEN_TYPE, REFUSED, SET, Layout
 from portctl.backends.ipfw.matching import live
 from portctl.backends.ipfw.sections import sections
 from portctl.ruleset import Ruleset
 
-MOST_HERE = 1000
-"""So many entries of a table stand in `rules`; more lie in a file of their own."""
+MOST_HERE = 10000
+"""So many entries of a table stand in `rules`, so that `ipfw -q rules` makes all of it; more lie in a file of their own."""
+WHY_REFUSED = "only load.sh fills the long tables"
 
 
 def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
@@ -23,18 +25,32 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     sections(layout)
     rules = templating.render(
         "ipfw/rules.j2",
-        # Loaded by hand, what an instance has looked at would be accepted.
-        settings=["disable one_pass"] if layout.nat else [],
+            settings=list(_settings(layout)),
         kept=list(_kept(ruleset)),
         tables=list(_tables(layout)),
         nat=[f"#me {line}" if " config ip me " in line else line for line in layout.nat],
-        rules=layout.rules(),
+        rules=[*_refusal(layout), *layout.rules()],
     )
     return {"rules": rules} | {
         f"{name.removeprefix(GENERATION)}.table": "".join(f"{entry}\n" for entry in layout.entries(name))
         for name in sorted(layout.tables)
         if _is_long(layout, name)
     }
+
+
+def _settings(layout: Layout) -> Iterator[str]:
+    """What `load.sh` sets by sysctl, as far as a file can say it."""
+    if layout.nat:
+        yield "disable one_pass"  # or what an instance has looked at would be accepted
+    if any(line.partition(" // ")[0].split()[1:2] == ["log"] for line in layout.lines()):
+        yield "enable verbose"
+
+
+def _refusal(layout: Layout) -> Iterator[str]:
+    """The tables that lie in files of their own would be empty, and block nobody, where ipfw alone reads `rules`: it
+    stops at a rule whose number the kernel does not take. `load.sh` leaves the rule out."""
+    if any(_is_long(layout, name) for name in layout.tables):
+        yield f"add {REFUSED} set {SET} deny ip from any to any{words.comment(WHY_REFUSED)}"
 
 
 def _is_long(layout: Layout, name: str) -> bool:
