@@ -13,7 +13,7 @@ from portctl.backends.ipfw.sections import sections
 from portctl.ruleset import Ruleset
 
 MOST_HERE = 10000
-"""So many entries of a table stand in `rules`, so that `ipfw -q rules` makes all of it; more lie in a file of their own."""
+"""So many entries of a table stand in `rules`, for `ipfw -q rules` to make; more lie in a file of their own."""
 WHY_REFUSED = "only load.sh fills the long tables"
 
 
@@ -25,7 +25,7 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     sections(layout)
     rules = templating.render(
         "ipfw/rules.j2",
-            settings=list(_settings(layout)),
+        settings=list(_settings(layout)),
         kept=list(_kept(ruleset)),
         tables=list(_tables(layout)),
         nat=[f"#me {line}" if " config ip me " in line else line for line in layout.nat],
