@@ -88,6 +88,30 @@ def test_only_words_that_every_pf_knows_are_used_beside(name: str) -> None:
     assert not [line for line in rules(name) if NEWER.search(re.sub(r'"[^"]*"', "", line))]
 
 
+@each_dialect
+def test_whoever_admits_ah_is_told_what_pf_makes_of_it(name: str) -> None:
+    """No rule for AH matches what pf looks through: IPv6 everywhere, IPv4 on OpenBSD and FreeBSD 15."""
+    for source, told in (("2001:db8::/32", True), ("198.51.100.2", DIALECTS[name].through_ah)):
+        wanted = generate.ruleset(
+            {"portctl": 1, "name": "ah", "services": {"ipsec": {"ports": ["esp", "ah"], "from": source}}}
+        )
+        assert wanted is not None
+        found = backends.load(name).gaps(wanted, Ability())
+        assert [(p.severity, "looks through AH" in p.message) for p in found] == [("note", True)] * told
+
+
+def test_a_group_of_other_interfaces_is_no_family() -> None:
+    """OpenBSD puts iwm0 and all its like into the group `wlan`, FreeBSD wlan0 alone."""
+    wireless = {"interfaces": {"air": "wlan*"}, "services": {"ssh": {"ports": "ssh", "from": "any", "in": "air"}}}
+    wanted = generate.ruleset({"portctl": 1, "name": "air", **wireless})
+    assert wanted is not None
+    errors = {
+        name: [p.message for p in backends.load(name).gaps(wanted, Ability()) if p.severity == "error"]
+        for name in ("pf-openbsd", "pf-freebsd14", "pf-freebsd15")
+    }
+    assert [len(errors[name]) for name in errors] == [1, 0, 0]
+
+
 def test_a_freebsd_version_chooses_its_language() -> None:
     assert [freebsd(v).name[-2:] for v in ("12.4", "13.1-RELEASE-p3", "14.2", "15.0", "16.0-CURRENT", "")] == [
         *("13", "13", "14", "15", "15", "15")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from portctl import backends
-from portctl.backends.base import Ability
+from portctl.backends.base import Ability, explained
 from portctl.backends.pf.meaning import NETWORK_MARK
 from portctl.evaluation import Answer, evaluate
-from portctl.program import Chain, Hook, Line, Program, SetMark
+from portctl.program import Chain, Hook, Line, Program, SetMark, Translate
 from portctl.ruleset import TCP, Direction, Packet, Ruleset, State, Verdict
 from tests import generate
 from tests.generate import Plain
@@ -66,14 +68,57 @@ def test_a_local_port_is_served_and_not_opened(name: str) -> None:
 
 
 @BOTH
-def test_a_port_among_own_addresses_keeps_the_address(name: str) -> None:
-    """A network behind the arrow is a pool, of which pf would take the first address, or one after the other."""
-    wanted = ruleset(alt={"ports": "8022/tcp", "from": "any", "to": "192.0.2.0/28", "target": ":22"})
-    assert "192.0.2.0/28 port 22 bitmask" in conf(name, wanted)
+def test_a_port_at_single_addresses_keeps_the_address(name: str) -> None:
+    """They are taken for own ones. What was sent to another host's is not sent on, whatever the default."""
+    wanted = ruleset(alt={"ports": "8022/tcp", "from": "any", "to": ["192.0.2.9", "192.0.2.11"], "target": ":22"})
     assert arrived(sent(name, wanted, 8022, to="192.0.2.9")) == ("192.0.2.9", 22)
-    pool = {"pf.conf": conf(name, wanted).replace(" bitmask", "")}
+    assert arrived(sent(name, wanted, 8022, to="192.0.2.11")) == ("192.0.2.11", 22)
+    backend = backends.load(name)
+    elsewhere = through("192.0.2.9", 8022)
+    answer = evaluate(backend.parse({"pf.conf": conf(name, wanted)}), elsewhere)
+    assert answer.verdict is Verdict.DROP
+    found = explained(wanted, backend.differences(wanted, Ability()), elsewhere, answer.verdict)
+    assert found is not None and found.heading == "pf: ports of this host"
+
+
+@BOTH
+def test_a_transparent_proxy_is_on_this_host(name: str) -> None:
+    """What was sent to a network, or anywhere, is turned to an address of this host's, and to one only: FreeBSD 15
+    drops what a second rule would turn (pf_rule_apply_nat)."""
+    proxy: Plain = {"ports": ["http", "domain"], "from": "10.0.0.0/8", "in": "lan", "target": ":3128"}
+    for to in ("any", "198.51.100.0/24", ["198.51.100.0/24", "192.0.2.9"]):
+        wanted = ruleset(proxy={**proxy, "to": to})
+        text = conf(name, wanted)
+        turned = [line for line in text.splitlines() if re.search(r"(->|rdr-to) \(em1:0\) port 3128", line)]
+        assert len(turned) == 2 and "bitmask" not in text, "one a protocol"
+        packet = replace(through("198.51.100.7", 80, "10.1.1.1"), interface="em1", out_interface="em0")
+        program = backends.load(name).parse({"pf.conf": text})
+        answer = evaluate(program, packet)
+        assert answer.packet is not None and answer.packet.direction is Direction.INBOUND and answer.packet.port == 3128
+        assert answer.verdict is Verdict.ACCEPT
+        turns = [
+            step for step in answer.trace if step.line and any(isinstance(a, Translate) for a in step.line.actions)
+        ]
+        assert len(turns) == 1
+
+
+def test_a_pool_is_not_understood() -> None:
+    """A network behind the arrow, of which pf would take the first address, or one after the other."""
+    line = "pass in on em0 inet proto tcp from any to 192.0.2.0/28 port 8022 rdr-to 192.0.2.0/28 port 22"
     packet = Packet(Direction.INBOUND, TCP, ip_address("203.0.113.9"), ip_address("192.0.2.9"), 8022, interface="em0")
-    assert evaluate(backends.load(name).parse(pool), packet).depends_on
+    parse = backends.load("pf-openbsd").parse
+    assert evaluate(parse({"pf.conf": line}), packet).depends_on
+    kept = evaluate(parse({"pf.conf": f"{line} bitmask"}), packet)
+    assert arrived(kept) == ("192.0.2.9", 22) and not kept.depends_on
+
+
+def test_a_port_of_this_host_in_ipv6_needs_an_address() -> None:
+    for to in ({}, {"to": "2001:db8::/64"}):
+        wanted = ruleset(alt={"ports": "8022/tcp", "from": "2001:db8:1::/48", "target": ":22", **to})
+        found = [p for p in backends.load("pf-openbsd").gaps(wanted, Ability()) if p.severity == "error"]
+        assert ["in IPv6" in p.message for p in found] == [True]
+    for way in ({"in": "wan"}, {"to": "2001:db8::1"}, {"to": "2001:db8::/64", "in": "wan"}):
+        conf("pf-openbsd", ruleset(alt={"ports": "8022/tcp", "from": "2001:db8:1::/48", "target": ":22", **way}))
 
 
 @BOTH
@@ -115,6 +160,16 @@ def test_a_limit_of_several_ways_in_is_one_counter(name: str) -> None:
     assert len(counting) == 1 and len(marking) > 2 and max(marking) < counting[0]
 
 
+@BOTH
+def test_a_limit_beside_a_target_counts_what_the_note_says(name: str) -> None:
+    one = ruleset(web={"ports": "8080/tcp", "from": "any", "target": "10.0.0.5:80", "max_connections": 5})
+    two = ruleset(web={"ports": ["8080/tcp", "8080/udp"], "from": "any", "target": "10.0.0.5", "max_connections": 5})
+    for wanted, option, said in ((one, "max-src-conn 5", "handshake"), (two, "max-src-states 5", "by states")):
+        assert conf(name, wanted).count(option) == 1
+        notes = [p.message for p in backends.load(name).gaps(wanted, Ability()) if p.severity == "note"]
+        assert len(notes) == 1 and said in notes[0]
+
+
 def test_types_of_icmp_are_refused_where_rules_that_translate_know_none() -> None:
     ping = ruleset(ping={"ports": "ping", "from": "any", "target": "10.0.0.5"})
     assert "icmp-type 8" in conf("pf-openbsd", ping)
@@ -129,6 +184,12 @@ def test_types_of_icmp_are_refused_where_rules_that_translate_know_none() -> Non
     )
     found = backends.load("pf-freebsd14").gaps(both, Ability())
     assert any("types of ICMP alone" in problem.message for problem in found)
+    apart = ruleset(
+        out={"ports": "ping", **route},
+        other={"ports": "any", "from": "10.0.0.0/8", "in": "lan", "out": "lan"},
+        back={"ports": "any", "from": "10.0.0.0/8", "in": "wan", "out": "wan"},
+    )
+    conf("pf-freebsd14", apart)  # other ways in or out: no `nat` rule of the one meets the other
 
 
 def test_macos_does_not_take_what_its_kernel_does_not_know() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from portctl.backends.pf.words import CLONED
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -24,20 +26,54 @@ class Dialect:
     """`proto sctp … port …`: FreeBSD 15 [28]."""
     returns_all: bool
     """`block return` answers every protocol: OpenBSD, FreeBSD from 15 [03]. Otherwise TCP and UDP alone."""
+    through_ah: bool
+    """An AH header of IPv4 is passed over, as that of IPv6 is by every pf, so that no rule for AH ever matches:
+    pf_walk_header in pf.c of OpenBSD and of FreeBSD from 15."""
+    families: tuple[str, ...] = CLONED
+    """Interface groups that hold all interfaces whose names begin so, and no others."""
     groups: bool = True
     """Interfaces have groups (`on tun`), of which `(self)` is one: OpenBSD, FreeBSD [33, 38]. The kernel of macOS has
     none: pfi_kif_match and pfi_table_update in bsd/net/pf_if.c of XNU know single interfaces, so that `(self)` is taken
     and holds no address, ever."""
 
 
+_OPENBSD = tuple(name for name in CLONED if name != "wlan")
+"""Every wireless interface of OpenBSD, `iwm0` say, is in the group `wlan` (ieee80211_ifattach)."""
+
+
+def _old(name: str, groups: bool = True) -> Dialect:
+    """pf as OpenBSD had it up to 4.6."""
+    return Dialect(
+        name,
+        rules_translate=False,
+        reassemble=False,
+        sctp_ports=False,
+        returns_all=False,
+        through_ah=False,
+        groups=groups,
+    )
+
+
+def _new(name: str, sctp_ports: bool, families: tuple[str, ...] = CLONED) -> Dialect:
+    return Dialect(
+        name,
+        rules_translate=True,
+        reassemble=True,
+        sctp_ports=sctp_ports,
+        returns_all=True,
+        through_ah=True,
+        families=families,
+    )
+
+
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("pf-openbsd", rules_translate=True, reassemble=True, sctp_ports=False, returns_all=True),
-        Dialect("pf-freebsd13", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
-        Dialect("pf-freebsd14", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False),
-        Dialect("pf-freebsd15", rules_translate=True, reassemble=True, sctp_ports=True, returns_all=True),
-        Dialect("pf-macos", rules_translate=False, reassemble=False, sctp_ports=False, returns_all=False, groups=False),
+        _new("pf-openbsd", sctp_ports=False, families=_OPENBSD),
+        _old("pf-freebsd13"),
+        _old("pf-freebsd14"),
+        _new("pf-freebsd15", sctp_ports=True),
+        _old("pf-macos", groups=False),
     )
 }
 

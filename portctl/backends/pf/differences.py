@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from portctl.backends.base import Difference, Region
 from portctl.backends.pf.dialects import Dialect
+from portctl.backends.pf.turning import alone
 from portctl.backends.pf.words import CAST
 from portctl.net import LINK_LOCAL_V6, LOOPBACK_ADDRESSES, Addresses, Ranges
 from portctl.program import Condition, Field
@@ -53,6 +54,7 @@ def differences(ruleset: Ruleset, dialect: Dialect) -> tuple[Difference, ...]:
     found = [
         *_limited_targets(ruleset),
         *_other_ways_out(ruleset),
+        *_elsewhere(ruleset),
         _untracked(),
         _published(),
         _hop_limit(),
@@ -155,6 +157,24 @@ def _other_ways_out(ruleset: Ruleset) -> Iterator[Difference]:
             where += [Region((*asked, elsewhere), (Direction.INBOUND, *PASSING)) for asked in _asked(item)]
     if where:
         yield Difference("targets elsewhere", "pf: targets by another way", tuple(where), wanted=ACCEPTED, got=REFUSED)
+
+
+def _elsewhere(ruleset: Ruleset) -> Iterator[Difference]:
+    """A single address is taken for one of this host's; what was sent to another host's does not leave."""
+    where: list[Region] = []
+    for item in ruleset.translations:
+        if item.target is not None or item.destination is None:
+            continue
+        for family in item.families():
+            own = Addresses.of(*alone(item.destination.family(family), family))
+            for asked in _asked(item):
+                where += [
+                    Region((*asked, each, Condition(Field.LOCAL, False)), (Direction.INBOUND, *PASSING))
+                    for each in _within(Field.DESTINATION, own)
+                ]
+    if where:
+        heading = "pf: ports of this host"
+        yield Difference("ports of this host", heading, tuple(where), wanted=ACCEPTED, got=REFUSED)
 
 
 def _known_and_blocked() -> Difference:

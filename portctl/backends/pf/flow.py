@@ -347,13 +347,13 @@ def _destination(reading: Reading, spec: Spec, addresses: list[str], port: tuple
     asked = spec.destinations[0][1] if spec.destinations else ""
     if "/" in text:
         kept = "bitmask" in spec.notes and asked == text
-        return (Translate("redirect", None, number),) if kept else (Unknown(f"rdr to a pool, {text}"),)
+        return (Translate("destination", None, number),) if kept else (Unknown(f"rdr to a pool, {text}"),)
     address = ip_address(text)
     if address.is_loopback and address.version == 6:
         return (Deny(answer="IPv6 input refuses ::1 from elsewhere"),)
-    if address.is_loopback or asked == text or address in _own(reading):
+    if address.is_loopback or address in _own(reading):
         return (Translate("redirect", address, number),)
-    return (Translate("destination", address, number),)
+    return (Translate("destination", None if asked == text else address, number),)
 
 
 def _address(addresses: Addresses) -> Address:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from portctl.backends.pf.dialects import Dialect
 from portctl.backends.pf.outward import asks_types
+from portctl.backends.pf.turning import by_interface
 from portctl.backends.pf.words import CLONED
-from portctl.net import ANYWHERE
+from portctl.net import ANYWHERE, Family
 from portctl.problems import Problem, Span, order
 from portctl.ruleset import (
     EVERY_PORT,
@@ -30,8 +31,10 @@ from portctl.ruleset import (
     State,
     Translation,
     Verdict,
+    interface_matches,
 )
 
+AH = 51
 LARGEST = (1 << 32) - 1
 LARGEST_RATE = 4_000_000
 """pf multiplies it by a thousand in 32 bits (pf_init_threshold)."""
@@ -61,13 +64,17 @@ def gaps(ruleset: Ruleset, dialect: Dialect) -> list[Problem]:
         for rule in ruleset.rules(direction):
             found += _rule(rule, direction, dialect)
     for item in ruleset.translations:
-        found += _translation(item, dialect)
+        found += _translation(ruleset, item, dialect)
     found += _masquerades(ruleset)
     if not dialect.rules_translate:
         found += _types_of_others(ruleset)
     for name in ruleset.clamps:
         found.append(
-            _gap("a segment size clamped to the path", _span(ruleset, name), "leave `mss` out, or set it on the link")
+            _gap(
+                "a segment size clamped to the path",
+                _place(ruleset, name, "mss"),
+                "leave `mss` out, or set it on the link",
+            )
         )
     if ruleset.published_governed:
         span = next((rule.span for rule in ruleset.forwarded if rule.kind is Kind.PUBLISHED), None)
@@ -83,17 +90,20 @@ def _note(what: str, span: Span | None) -> Problem:
     return Problem("platform", what, span, "see docs/platforms.md", "note")
 
 
-def _span(ruleset: Ruleset, name: str) -> Span | None:
-    return next((rule.span for rule in ruleset.forwarded if rule.name == name and rule.kind is Kind.FORWARD), None)
+def _place(ruleset: Ruleset, name: str, *keys: str) -> Span | None:
+    """The place of a part of a forward."""
+    rules = (rule for each in (ruleset.forwarded, ruleset.inbound) for rule in each if rule.kind is Kind.FORWARD)
+    return next((rule.place(*keys) for rule in rules if rule.name == name), None)
 
 
 def _rule(rule: Rule, direction: Direction, dialect: Dialect) -> Iterator[Problem]:
     if rule.kind is Kind.FIXED or not rule.states & State.NEW:
         return
-    yield from _interfaces((*rule.interfaces, *rule.out_interfaces), rule.span, dialect)
+    yield from _interfaces(rule.interfaces, rule.place("in"), dialect)
+    yield from _interfaces(rule.out_interfaces, rule.place("out"), dialect)
     if not dialect.groups and rule.kind is Kind.FORWARD and direction is Direction.FORWARDED:
         yield _gap("what passes through this host", rule.span, "macOS does not tell pf which addresses are its own")
-    yield from _flows(rule.flows, rule.span, dialect)
+    yield from _flows(rule.flows, rule.families(), rule.place("ports"), dialect)
     if rule.user is not None:
         yield from _user(rule, direction)
     live = (rule.live_source and rule.source != ANYWHERE) or (rule.live_destination and rule.destination != ANYWHERE)
@@ -109,11 +119,11 @@ def _rule(rule: Rule, direction: Direction, dialect: Dialect) -> Iterator[Proble
 
 def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
     if direction is not Direction.OUTBOUND:
-        yield _gap("the user of a packet that this host did not send", rule.span)
+        yield _gap("the user of a packet that this host did not send", rule.place("user"))
     if not _USER.fullmatch(rule.user or "") or rule.user in KEYWORDS or rule.user == "unknown":  # pf: no socket at all
-        yield _gap(f"a user called {rule.user!r}", rule.span)
+        yield _gap(f"a user called {rule.user!r}", rule.place("user"))
     if rule.flows is None or any(flow.protocol not in (TCP, UDP) for flow in rule.flows):
-        yield _gap("the user of anything but TCP and UDP", rule.span, "name TCP and UDP ports beside `user`")
+        yield _gap("the user of anything but TCP and UDP", rule.place("user"), "name TCP and UDP ports beside `user`")
 
 
 def _limits(rule: Rule) -> Iterator[Problem]:
@@ -122,18 +132,19 @@ def _limits(rule: Rule) -> Iterator[Problem]:
     if rule.verdict is not Verdict.ACCEPT:
         yield _gap("a limit on what is not admitted", rule.span)
     if rule.rate is not None and not only_tcp:
-        yield _gap(
-            "a rate of anything but TCP", rule.span, "use `max_connections`, or put TCP into an entry of its own"
-        )
+        hint = "use `max_connections`, or put TCP into an entry of its own"
+        yield _gap("a rate of anything but TCP", rule.place("rate"), hint)
     elif rule.rate is not None:
-        yield _note("pf counts a `rate` when a handshake ends, and IPv6 sources by address, not by /64", rule.span)
+        what = "pf counts a `rate` when a handshake ends, and IPv6 sources by address, not by /64"
+        yield _note(what, rule.place("rate"))
     if rule.rate is not None and rule.rate.number > LARGEST_RATE:
-        yield _gap(f"a rate above {LARGEST_RATE}", rule.span)
+        yield _gap(f"a rate above {LARGEST_RATE}", rule.place("rate"))
     if rule.max_connections is not None and rule.max_connections > LARGEST:
-        yield _gap(f"a limit above {LARGEST}", rule.span)
+        yield _gap(f"a limit above {LARGEST}", rule.place("max_connections"))
     if rule.max_connections is not None:
-        what = "when a handshake ends" if only_tcp else "by states"
-        yield _note(f"pf counts `max_connections` {what}, and IPv6 sources by address, not by /64", rule.span)
+        when = "when a handshake ends" if only_tcp else "by states"
+        what = f"pf counts `max_connections` {when}, and IPv6 sources by address, not by /64"
+        yield _note(what, rule.place("max_connections"))
 
 
 def _interfaces(names: tuple[str, ...], span: Span | None, dialect: Dialect) -> Iterator[Problem]:
@@ -143,8 +154,8 @@ def _interfaces(names: tuple[str, ...], span: Span | None, dialect: Dialect) -> 
             continue
         if name.endswith("*") and not dialect.groups:
             yield _gap(f"every interface whose name begins with {plain!r}", span, "name each interface")
-        elif name.endswith("*") and plain not in CLONED:
-            hint = "name each interface; pf knows families of cloned ones alone: " + ", ".join(CLONED)
+        elif name.endswith("*") and plain not in dialect.families:
+            hint = "name each interface; pf knows families of cloned ones alone: " + ", ".join(dialect.families)
             yield _gap(f"every interface whose name begins with {plain!r}", span, hint)
         elif not _INTERFACE.fullmatch(plain) or len(plain) > INTERFACE_LENGTH or plain in KEYWORDS:
             yield _gap(f"an interface called {name!r}", span, f"at most {INTERFACE_LENGTH} letters, digits and . _ -")
@@ -152,8 +163,11 @@ def _interfaces(names: tuple[str, ...], span: Span | None, dialect: Dialect) -> 
             yield _gap(f"an interface called {name!r}, which is a group's name", span)
 
 
-def _flows(flows: Flows, span: Span | None, dialect: Dialect) -> Iterator[Problem]:
+def _flows(flows: Flows, families: tuple[Family, ...], span: Span | None, dialect: Dialect) -> Iterator[Problem]:
     for flow in flows or ():
+        if flow.protocol == AH and (dialect.through_ah or 6 in families):
+            which = "AH" if dialect.through_ah else "AH of IPv6"
+            yield _note(f"pf looks through {which}: a packet is judged by what it carries, and `ah` admits none", span)
         ports = flow.ports != EVERY_PORT or flow.source_ports != EVERY_PORT
         if flow.protocol == SCTP and ports and not dialect.sctp_ports:
             yield _gap("ports of SCTP", span, f"{dialect.name} knows the protocol alone; FreeBSD 15 knows its ports")
@@ -161,25 +175,27 @@ def _flows(flows: Flows, span: Span | None, dialect: Dialect) -> Iterator[Proble
             yield _gap(f"ports of protocol {flow.protocol}, which has none", span)
 
 
-def _translation(item: Translation, dialect: Dialect) -> Iterator[Problem]:
-    yield from _interfaces(item.interfaces, item.span, dialect)
+def _translation(ruleset: Ruleset, item: Translation, dialect: Dialect) -> Iterator[Problem]:
+    places = {key: _place(ruleset, item.name, key) or item.span for key in ("in", "ports", "target")}
+    target = places["target"]
+    yield from _interfaces(item.interfaces, places["in"], dialect)
     if not dialect.groups and item.target is None and item.destination is None:
-        yield _gap("a port of this host on whichever address", item.span, "name the address with `to`")
-    yield from _flows(item.flows, item.span, dialect)
+        yield _gap("a port of this host on whichever address", target, "name the address with `to`")
+    yield from _flows(item.flows, item.families(), places["ports"], dialect)
     if not dialect.rules_translate and asks_types(item.flows):
-        yield _gap("a target for some types of ICMP", item.span, "leave `ping` out: this pf would turn every type")
+        hint = "leave `ping` out: this pf would turn every type"
+        yield _gap("a target for some types of ICMP", places["ports"], hint)
     portless = item.flows is None or any(flow.protocol not in PROTOCOLS_WITH_PORTS for flow in item.flows)
     if item.target_port is not None and portless:
-        yield _gap("a target port for a protocol without ports", item.span, "leave the port out of `target`")
-    here = item.target is None and item.destination is None
-    here = here and dialect.groups
-    if here and 6 in item.families() and not item.interfaces:
-        hint = "name the address with `to`, or the interface with `in`, or admit IPv4 sources alone"
-        yield _gap("a port of this host, in IPv6, on whichever address", item.span, hint)
+        yield _gap("a target port for a protocol without ports", target, "leave the port out of `target`")
+    here = {family for family in item.families() if by_interface(item, family)}
+    here = here if dialect.groups or item.destination is not None else set()
+    if 6 in here and not item.interfaces:
+        hint = "name single addresses with `to`, or the interface with `in`, or admit IPv4 sources alone"
+        yield _gap("a port of this host, in IPv6, on whichever address", target, hint)
     if here and any(name.endswith("*") for name in item.interfaces):
-        yield _gap(
-            "a port of this host on a family of interfaces", item.span, "name the interfaces, or an address with `to`"
-        )
+        hint = "name the interfaces, or an address with `to`"
+        yield _gap("a port of this host on a family of interfaces", places["in"], hint)
 
 
 def _types_of_others(ruleset: Ruleset) -> Iterator[Problem]:
@@ -189,9 +205,19 @@ def _types_of_others(ruleset: Ruleset) -> Iterator[Problem]:
         for rule in (r for r in routes if r.name == item.name and asks_types(r.flows)):
             for other in routes:
                 common = other.source & rule.source and other.destination & rule.destination
-                if other is not rule and common and _icmp(other.flows) and other.flows != rule.flows:
+                ways = meet(rule.interfaces, other.interfaces) and meet(rule.out_interfaces, other.out_interfaces)
+                if other is not rule and common and ways and _icmp(other.flows) and other.flows != rule.flows:
                     hint = f"leave `ping` out of it, or of {other.name}"
-                    yield _gap("a source that is replaced for some types of ICMP alone", rule.span, hint)
+                    what = "a source that is replaced for some types of ICMP alone"
+                    yield _gap(what, rule.place("masquerade"), hint)
+
+
+def meet(some: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Whether an interface may bear a name among both."""
+    pairs = [(each, other) for each in some for other in others]
+    return not (some and others) or any(
+        interface_matches((one,), two.rstrip("*")) for a, b in pairs for one, two in ((a, b), (b, a))
+    )
 
 
 def _icmp(flows: Flows) -> bool:
@@ -204,8 +230,10 @@ def _masquerades(ruleset: Ruleset) -> Iterator[Problem]:
         if rule is None:
             continue
         if item.address is None and not rule.out_interfaces:
-            yield _gap("`masquerade: true` without `out`", rule.span, "name the outgoing interface, or an address")
+            hint = "name the outgoing interface, or an address"
+            yield _gap("`masquerade: true` without `out`", rule.place("masquerade"), hint)
         if item.address is None and any(name.endswith("*") for name in rule.out_interfaces):
-            yield _gap("`masquerade: true` on a family of interfaces", rule.span, "name the interfaces")
+            yield _gap("`masquerade: true` on a family of interfaces", rule.place("out"), "name the interfaces")
         if rule.limited and rule.original is None:
-            yield _gap("a limit beside `masquerade`", rule.span, "limit it in an entry without `masquerade`")
+            hint = "limit it in an entry without `masquerade`"
+            yield _gap("a limit beside `masquerade`", rule.place("rate", "max_connections"), hint)

@@ -161,9 +161,10 @@ def pfctl_expands(text: str, patterns: tuple[str, ...]) -> bool:
 
 def limited(rule: Rule, protocol: int | None) -> str:
     """The state options of a limited rule. `max-src-conn` counts finished handshakes, which only TCP has."""
-    only_tcp = rule.flows is not None and all(flow.protocol == TCP for flow in rule.flows)
     if not rule.limited:
         return starts(protocol)
+    flows = rule.flows if rule.original is None else rule.original.flows
+    only_tcp = flows is not None and all(flow.protocol == TCP for flow in flows)
     limits = ["source-track rule"]
     if rule.max_connections is not None:
         limits.append(f"max-src-{'conn' if only_tcp else 'states'} {rule.max_connections}")

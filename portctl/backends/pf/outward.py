@@ -53,7 +53,9 @@ def write(file: File) -> None:
 
 
 def leaving(file: File) -> list[str]:
-    """What passes through, by its tags; and the end of each tag, so that nothing that bears one goes on."""
+    """What passes through, by its tags; and the end of each tag, so that nothing that bears one goes on.
+
+    What was turned to a port of this host, by an address that is another host's, does not leave."""
     ruleset, lines = file.ruleset, []
     default = ruleset.forwarded[-1]
     names = [t.name for t in ruleset.translations if t.target is not None]
@@ -62,7 +64,8 @@ def leaving(file: File) -> list[str]:
     for rule in beyond(ruleset):
         for mark in (*turned, *(tag("nat", name) for name in retagged if name in names)):
             lines += refusing(file, rule, Way("out", tagged=mark), sides(file, rule), rule.flows)
-    known = dict.fromkeys([HERE, *turned, *(tag("nat", name) for name in retagged)])
+    here = [HERE, *(tag("to", t.name) for t in ruleset.translations if t.target is None and t.destination is not None)]
+    known = dict.fromkeys([*here, *turned, *(tag("nat", name) for name in retagged)])
     for rule in ruleset.forwarded:
         if rule.kind is not Kind.FORWARD:
             continue
@@ -73,10 +76,10 @@ def leaving(file: File) -> list[str]:
         known |= dict.fromkeys(marks)
         lines += leave(file, rule, marks, list(sides(file, rule)))
     for mark in known:
-        if default.verdict is Verdict.ACCEPT and mark != HERE:
+        if default.verdict is Verdict.ACCEPT and mark not in here:
             lines.append(keeping(default, Way("out", tagged=mark)))
         else:
-            refused = replace(default, verdict=Verdict.DROP) if mark == HERE else default
+            refused = replace(default, verdict=Verdict.DROP) if mark in here else default
             lines += refusing(file, refused, Way("out", tagged=mark), ANY_SIDE)
     if default.verdict is Verdict.ACCEPT:
         lines.append(keeping(default, Way("out", tagged="portctl_keep")))

@@ -36,7 +36,7 @@ def render(ruleset: Ruleset, dialect: Dialect, anchor: bool = False) -> dict[str
         limit=total * 2 + MANY if total > MANY else 0,
         sources=SOURCES * len(limited),
         tables=lines,
-        translations=file.translations,
+        translations=list(dict.fromkeys(file.translations)),
         inward=listed(file, file.inward),
         outward=listed(file, file.outward),
     )

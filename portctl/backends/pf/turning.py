@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 from portctl.backends.pf.lines import ANY_SIDE, File, Way, entry, matches, passing, refusing
 from portctl.backends.pf.words import devices, label, tag
-from portctl.net import Family, network_texts
+from portctl.net import LOOPBACK_ADDRESSES, Addresses, Family, Ranges, network_texts
 from portctl.ruleset import Flow, Flows, Kind, Translation
 
 NEW = "portctl_new"
 LOOPBACK_NETWORK: dict[Family, str] = {4: "127.0.0.0/8", 6: "::1"}
+LOCALHOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def turning(file: File, item: Translation) -> Iterator[str]:
         for spared in loopback(item, turn):
             for _, text in matches(None, [(turn.family, "any", spared)]):
                 yield f"block drop in quick{text}{label('fixed', 'loopback-address')} tagged {mark}"
-        where = turn.where if turn.pool.startswith(f"{turn.where} ") else "any"
+        where = "any" if item.target is not None or item.destination is None else turn.where
         for _, text in matches(protocols(item.flows), [(turn.family, "any", where)]):
             yield f"match in{devices(turn.interfaces)}{text} tagged {mark} rdr-to {turn.pool}"
 
@@ -89,8 +90,27 @@ def protocols(flows: Flows) -> Flows:
 
 def loopback(item: Translation, turn: Turn) -> Iterator[str]:
     """What is sent to a loopback address, itself one of this host's, is dropped, and not turned to another address."""
-    if item.target is None and item.destination is None:
+    asked = LOOPBACK_ADDRESSES if item.destination is None else item.destination
+    if item.target is None and (asked & LOOPBACK_ADDRESSES).family(turn.family):
         yield LOOPBACK_NETWORK[turn.family]
+
+
+def alone(addresses: Ranges, family: Family) -> list[str]:
+    """The addresses that are no part of a network: with a target on this host, each is taken for one of its own."""
+    return [text for text in network_texts(addresses, family) if "/" not in text]
+
+
+def networks(item: Translation, family: Family) -> Addresses | None:
+    """The other destinations of a target on this host; None: this host's own addresses."""
+    if item.destination is None:
+        return None
+    own = Addresses.of(*alone(item.destination.family(family), family))
+    return item.destination.only(family) - own
+
+
+def by_interface(item: Translation, family: Family) -> bool:
+    """Whether the new destination is an address of this host that only the incoming interface tells."""
+    return item.target is None and (item.destination is None or bool(networks(item, family)))
 
 
 def wheres(file: File, item: Translation) -> dict[Family, str]:
@@ -101,32 +121,40 @@ def wheres(file: File, item: Translation) -> dict[Family, str]:
 
 
 def turns(file: File, item: Translation) -> Iterator[Turn]:
-    """Without a target address this host is meant: the address it was sent to where the policy names it, else the first
-    of the incoming interface, else the loopback address (in IPv4: IPv6 input refuses it)."""
+    """Without a target address this host is meant: the address it was sent to where the policy names it alone, else the
+    first of the incoming interface, else the loopback address (in IPv4: IPv6 input refuses it)."""
     port = "" if item.target_port is None else f" port {item.target_port}"
     sources = item.source.families()
     for family in (family for family in item.families() if family in sources):
         if item.target is not None:
             yield Turn(item.interfaces, family, wheres(file, item)[family], f"{item.target}{port}")
-        elif item.destination is not None:
-            for text in network_texts(item.destination.family(family), family):
-                kept = " bitmask" if "/" in text else ""  # or pf would take one address of the network after the other
-                yield Turn(item.interfaces, family, text, f"{text}{port}{kept}")
-        elif item.interfaces:
-            yield from (Turn((name,), family, "(self)", f"({name}:0){port}") for name in item.interfaces)
-        elif family == 4:
-            yield Turn((), family, "(self)", f"127.0.0.1{port}")
+            continue
+        if item.destination is not None:
+            for text in alone(item.destination.family(family), family):
+                yield Turn(item.interfaces, family, text, f"{text}{port}")
+        if by_interface(item, family):
+            rest = networks(item, family)
+            where = "(self)" if rest is None else file.tables.text(rest, f"{item.name}_to")[family]
+            yield from to_this_host(item, family, where, port)
+
+
+def to_this_host(item: Translation, family: Family, where: str, port: str) -> Iterator[Turn]:
+    for name in item.interfaces:
+        yield Turn((name,), family, where, f"({name}:0){port}")
+    if not item.interfaces and family == 4:
+        yield Turn((), family, where, f"{LOCALHOST}{port}")
 
 
 def admitted(file: File, item: Translation) -> list[str]:
-    """The lines that judge on its way in what was translated. What was turned to a loopback address ends here."""
+    """The lines that judge on its way in what was translated. What was turned to a loopback address, or kept one that
+    may be another host's, ends here."""
     rule = entry(file.ruleset, item.name)
     if rule is None:
         return []
     mark = tag("to", item.name)
     plain = replace(rule, out_interfaces=())
     found = passing(plain, Way("in", tagged=mark, tag=mark if rule.limited else ""), None, ANY_SIDE)
-    if item.target is None and item.destination is None and not item.interfaces:
+    if item.target is None and (item.destination is not None or not item.interfaces):
         default = next(each for each in file.ruleset.inbound if each.kind is Kind.DEFAULT)
         found += refusing(file, default, Way("in", tagged=mark), ANY_SIDE)
     return found
