@@ -272,6 +272,14 @@ def test_verify_sees_what_was_loaded_beside_the_policy_and_remove_takes_all_away
     assert not host.file("/etc/portctl").exists() and not host.file("/var/db/portctl").exists()
 
 
+@pytest.mark.parametrize("kind", HOSTS)
+def test_verify_names_the_openings_that_nobody_used(kind: str, tmp_path: Path) -> None:
+    host = machine(kind, tmp_path)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    found = inspection.inspect(host, pipeline.compile(tmp_path / "policy.yaml"), datetime.now(UTC)).findings
+    assert {finding.subject for finding in found if finding.code == "unused"} == {"ssh", "web"}
+
+
 def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:
     assert all(wayin.is_console_name(f"/dev/{x}") for x in ("console", "ttyv0", "ttyu0", "ttyC0"))
     assert not any(wayin.is_console_name(f"/dev/{x}") for x in ("pts/0", "ttyp0", "ttys001"))

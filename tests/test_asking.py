@@ -43,7 +43,7 @@ def test_what_is_admitted_is_explained_by_the_policy_and_by_each_text(policy: st
     for name in backends.OFFERED:
         _, _, part = said.stdout.partition(f"\n{name}:\n")
         assert part.splitlines()[0] == "  accept: inbound 22/tcp (ssh) from 198.51.100.7"
-        assert part.splitlines()[1] in ("    decided by ssh", "    decided by portctl:service:ssh")
+        assert part.splitlines()[1] == "    decided by ssh"
         assert "198.51.100.0/24" in part.splitlines()[2]
 
 

@@ -98,3 +98,14 @@ def test_packets_are_read_as_the_kernel_judged_them(case: Path) -> None:
             said = wrong.pop(asked).rpartition(" BUT ")[2]
             assert said.startswith("depends on ") and rule in said
     assert not wrong
+
+
+def test_lines_bear_the_names_of_their_entries() -> None:
+    listing = (
+        "00100 7 420 allow tcp from any to me 80 in // portctl:service:web; the site: ours; owner web team\n"
+        "00200 0 0 deny tcp from any to me 25 in // portctl: theirs, not ours\n"
+        "65535 0 0 deny ip from any to any\n"
+    )
+    chains = ipfw.parse({"list": listing}).chains
+    named = {line.comment: line.packets for chain in chains for line in chain.lines if line.comment}
+    assert named == {"web": 7, "portctl: theirs, not ours": 0}

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from portctl.backends.ipfw import parse_nat
+from portctl.backends.ipfw import parse_nat, words
 from portctl.backends.ipfw.layout import SET
 from portctl.backends.ipfw.listed import Listed, Listing, read
 from portctl.backends.ipfw.parse_rule import Reader, Rule, Way
@@ -86,7 +86,8 @@ class _Way:
                 name, lines = self.names[k], []
             if not probed and rule.state in ("keep-state", "limit"):
                 # It looks for a state before anything else, for packets of either way.
-                lines.append(Line((Condition(Field.STATE, State.ESTABLISHED),), (Accept(),), each.text, each.comment))
+                known = (Condition(Field.STATE, State.ESTABLISHED),)
+                lines.append(Line(known, (Accept(),), each.text, words.named(each.comment)))
             if not rule.never:
                 lines += self._lines(k, each, rule)
             probed = probed or rule.action[0] == "check-state" or rule.state in ("keep-state", "limit")
@@ -151,8 +152,10 @@ class _Way:
         return bases
 
     def _lines(self, at: int, each: Listed, rule: Rule) -> list[Line]:
+        name = words.named(each.comment)
+
         def line(conditions: Iterable[Condition], *actions: Action) -> Line:
-            return Line(tuple(conditions), actions, each.text, each.comment, each.line, each.packets, each.bytes)
+            return Line(tuple(conditions), actions, each.text, name, each.line, each.packets, each.bytes)
 
         notes: list[Action] = [Note("log")] if rule.log else []
         if rule.tag:

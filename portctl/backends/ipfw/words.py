@@ -35,6 +35,12 @@ def comment(*texts: str | None) -> str:
     return f" // {cut}" if cut else ""
 
 
+def named(comment: str) -> str:
+    """The name in a comment of portctl's (`portctl:service:web; what people say of it`), else the whole comment."""
+    parts = comment.partition(";")[0].split(":", 2)
+    return parts[2] if len(parts) == 3 and parts[0] == "portctl" else comment
+
+
 def _as_read(text: str) -> str:
     """What ipfw makes of a line before it cuts it into words: no blank behind a blank or a comma; but a comma behind
     one of these is a letter like others. At its end either is lost."""
