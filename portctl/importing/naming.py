@@ -25,7 +25,7 @@ from portctl.importing.words import (
 )
 from portctl.importing.world import NOBODY, families_of
 from portctl.net import ANYWHERE, FAMILIES, Addresses, Family, Ranges, network_texts
-from portctl.program import Field, Note, Translate
+from portctl.program import Field, Line, Note, Place, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction
 from portctl.space.dimensions import IN, OUT, SOURCE_PORT, USER, number_name, pattern
 
@@ -89,7 +89,7 @@ def name(draft: Draft, alike: bool) -> Names:
         for conditions in _conditions(found, known, made, draft, alike):
             listed = groups.setdefault(conditions, {})
             for atom, steps in _said_atoms(found, conditions, draft).items():
-                listed[atom] = tuple(dict.fromkeys((*listed.get(atom, ()), *steps)))
+                listed[atom] = _distinct((*listed.get(atom, ()), *steps))
     _join_pings(groups, alike and len(draft.inputs.families) == 1)
     taken: set[str] = set()
     for conditions, listed in groups.items():
@@ -100,6 +100,14 @@ def name(draft: Draft, alike: bool) -> Names:
     _finish(draft, made)
     made.entries.sort(key=lambda e: (_SECTIONS.index(e.section), _order(e)))
     return made
+
+
+def _distinct(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """Each line once; a chain, which may have thousands of them, counts by its place."""
+    found: dict[tuple[Place, Line | None], Step] = {}
+    for step in steps:
+        found.setdefault((step.chain.place, step.line), step)
+    return tuple(found.values())
 
 
 def _finish(draft: Draft, made: Names) -> None:
@@ -306,7 +314,7 @@ def _entries(conditions: _Conditions, listed: dict[Atom, tuple[Step, ...]]) -> l
 
 
 def _entry(conditions: _Conditions, named: str, kept: list[Atom], listed: dict[Atom, tuple[Step, ...]]) -> Entry:
-    steps = tuple(dict.fromkeys(step for atom in kept for step in listed[atom]))
+    steps = _distinct(step for atom in kept for step in listed[atom])
     target = conditions.target
     place = None
     if target is not None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, compress, islice, repeat
-from operator import eq, ne
+from itertools import accumulate, chain, compress, islice, repeat
+from operator import add, eq, lshift, ne, sub
 from typing import NamedTuple, TypeVar
 
 from portctl.net import Ranges
@@ -42,6 +42,8 @@ class Diagrams:
     _leaves: dict[Hashable, int] = field(default_factory=dict)
     _unique: dict[Node, int] = field(default_factory=dict)
     _memo: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _asked: dict[int, frozenset[Dimension]] = field(default_factory=dict)
+    _sets: dict[frozenset[Dimension], frozenset[Dimension]] = field(default_factory=dict)
 
     def leaf(self, value: Hashable) -> int:
         found = self._leaves.get(value)
@@ -96,32 +98,42 @@ class Diagrams:
         if a is None or b.dimension < a.dimension:
             return self.make(b.dimension, b.cuts, _each(lambda c: self.combine(operation, left, c), b.children))
         cuts, pairs = _overlay(a, b)
-        return self.make(a.dimension, cuts, _each(lambda pair: self.combine(operation, *pair), pairs))
+        return self.make(
+            a.dimension, cuts, _each(lambda pair: self.combine(operation, pair >> HALF, pair & _RIGHT), pairs)
+        )
 
-    def merged(self, settle: Settle, left: int, right: int) -> int:
-        """One function of two. `settle(left, right)` is the number of what they are together, if that is clear without
-        a look at what they ask; of two leaves it always is. Nothing is remembered but the nodes."""
-        known: dict[tuple[int, int], int] = {}
+    def merged(
+        self, settle: Settle, left: int, right: int, change: Callable[[Hashable], Hashable] | None = None
+    ) -> int:
+        """One function of two. `settle(left, right)` is the number of what they are together, if one of them is a leaf
+        and that is clear without a look at what the other asks; of two leaves it always is. Nothing is remembered but
+        the nodes. With `change` every answer is changed, as by `map`."""
+        known: dict[int, int] = {}
+        nodes = self.nodes
 
-        def pair(numbers: tuple[int, int]) -> int:
-            found = settle(*numbers)
+        def pair(numbers: int) -> int:
+            found = known.get(numbers)
             if found is None:
-                found = known.get(numbers)
+                one, other = numbers >> HALF, numbers & _RIGHT
+                found = settle(one, other) if nodes[one] is None or nodes[other] is None else None
                 if found is None:
-                    found = known[numbers] = below(*numbers)
+                    found = below(one, other)
+                elif change is not None:
+                    found = self.map(change, found)
+                known[numbers] = found
             return found
 
         def below(left: int, right: int) -> int:
-            a, b = self.nodes[left], self.nodes[right]
+            a, b = nodes[left], nodes[right]
             if b is None or (a is not None and a.dimension < b.dimension):
                 assert a is not None
-                return self.make(a.dimension, a.cuts, _each(lambda child: pair((child, right)), a.children))
+                return self.make(a.dimension, a.cuts, _each(lambda child: pair(_paired(child, right)), a.children))
             if a is None or b.dimension < a.dimension:
-                return self.make(b.dimension, b.cuts, _each(lambda child: pair((left, child)), b.children))
+                return self.make(b.dimension, b.cuts, _each(lambda child: pair(_paired(left, child)), b.children))
             cuts, pairs = _overlay(a, b)
             return self.make(a.dimension, cuts, _each(pair, pairs))
 
-        return pair((left, right))
+        return pair(_paired(left, right))
 
     def map(self, change: Callable[[Hashable], Hashable], number: int) -> int:
         """The function with every answer changed. `change` must be one lasting object."""
@@ -136,10 +148,20 @@ class Diagrams:
             self._memo[key] = found
         return found
 
+    def asked(self, number: int) -> frozenset[Dimension]:
+        """All dimensions that the function asks."""
+        found = self._asked.get(number)
+        if found is None:
+            node = self.nodes[number]
+            below = frozenset().union(*map(self.asked, set(node.children))) if node is not None else frozenset()
+            found = below if node is None else below | {node.dimension}
+            found = self._asked[number] = self._sets.setdefault(found, found)
+        return found
+
     def fix(self, number: int, dimension: Dimension, value: int) -> int:
         """The function with one dimension held at one value: it no longer asks it."""
         node = self.nodes[number]
-        if node is None or node.dimension > dimension:
+        if node is None or node.dimension > dimension or dimension not in self.asked(number):
             return number
         if node.dimension == dimension:
             return node.children[bisect_right(node.cuts, value)]
@@ -153,7 +175,7 @@ class Diagrams:
     def any(self, number: int, dimension: Dimension, either: Operation) -> int:
         """The function that joins, by `either`, what is said for all values of a dimension: it no longer asks it."""
         node = self.nodes[number]
-        if node is None or node.dimension > dimension:
+        if node is None or node.dimension > dimension or dimension not in self.asked(number):
             return number
         key = ("any", number, dimension, either)
         found = self._memo.get(key)
@@ -246,30 +268,42 @@ def _settled(operation: Operation, left: tuple[Hashable, int], right: tuple[Hash
     return None
 
 
-def _overlay(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:
+def _overlay(a: Node, b: Node) -> tuple[Sequence[int], list[int]]:
     """The cuts of both nodes, and the pair of children between each two."""
-    if a.cuts == b.cuts:
-        return a.cuts, list(zip(a.children, b.children, strict=True))
-    if len(a.cuts) < len(b.cuts):
-        cuts, turned = _overlay(b, a)
-        return cuts, [(mine, other) for other, mine in turned]
-    if len(b.cuts) > FEW:
-        cuts = list(dict.fromkeys(sorted(a.cuts + b.cuts)))
-        left = map(a.children.__getitem__, map(bisect_right, repeat(a.cuts), cuts))
-        right = map(b.children.__getitem__, map(bisect_right, repeat(b.cuts), cuts))
-        return cuts, [(a.children[0], b.children[0]), *zip(left, right, strict=True)]
-    return _stretches(a, b)
+    if len(a.cuts) <= FEW:
+        return _stretches(b, a, 0)
+    if len(b.cuts) <= FEW:
+        return _stretches(a, b, HALF)
+    steps = dict(zip(a.cuts, map(lshift, map(sub, a.children[1:], a.children), repeat(HALF)), strict=True))
+    others = dict(zip(b.cuts, map(sub, b.children[1:], b.children), strict=True))
+    if shared := steps.keys() & others.keys():
+        others.update([(cut, others[cut] + steps[cut]) for cut in shared])
+    steps.update(others)
+    cuts = sorted(steps)
+    first = _paired(a.children[0], b.children[0])
+    return cuts, list(accumulate(map(steps.__getitem__, cuts), initial=first))
 
 
-def _stretches(a: Node, b: Node) -> tuple[Sequence[int], list[tuple[int, int]]]:
-    """The same for a `b` of few cuts: between two of them the children of `a` are one stretch."""
+def _stretches(a: Node, b: Node, up: int) -> tuple[Sequence[int], list[int]]:
+    """The same for a `b` of few cuts: between two of them the children of `a` are one stretch. `up` is `HALF` where
+    those of `a` are the left ones, and else 0."""
     cuts: list[int] = []
-    pairs: list[tuple[int, int]] = []
+    pairs: list[int] = []
     start = 0
+    mine = list(map(lshift, a.children, repeat(up))) if up else a.children
     for child, cut in zip(b.children, b.cuts, strict=False):
         stop = bisect_left(a.cuts, cut)
-        pairs += zip(a.children[start : stop + 1], repeat(child), strict=False)
+        pairs += map(add, mine[start : stop + 1], repeat(child << HALF - up))
         cuts += (*a.cuts[start:stop], cut)
         start = bisect_right(a.cuts, cut)
-    pairs += zip(a.children[start:], repeat(b.children[-1]), strict=False)
+    pairs += map(add, mine[start:], repeat(b.children[-1] << HALF - up))
     return [*cuts, *a.cuts[start:]], pairs
+
+
+HALF = 40
+"""Two numbers are one where there are millions of pairs: the left one is the bits from here on."""
+_RIGHT = (1 << HALF) - 1
+
+
+def _paired(left: int, right: int) -> int:
+    return (left << HALF) + right

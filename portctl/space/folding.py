@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from portctl.net import Family
 from portctl.space.bodies import Act, Body, Cube, Line, MarkTest, Split, act_stops
@@ -22,6 +21,10 @@ Made = Callable[[tuple[MarkTest, ...], int | None, Acts], Line]
 """Makes the line that asks no dimension, with its marks and its unknown condition."""
 Splits = Callable[[Body, Dimension, int], Split | None]
 """Gives what is left of a body between the values of its lowest dimension; None: there would be too much."""
+Change = Callable[[Hashable], Hashable]
+"""Makes something else of what a diagram says. It is one lasting object."""
+_Place = tuple[tuple[Line, ...], int, int]
+"""Some lines, the number of one of them, and that of one of its acts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +46,89 @@ class Folding:
     body: Callable[[Iterable[Line]], Body]
     line: Made
     split: Splits
-    _bodies: dict[tuple[Body, Family], int] = field(default_factory=dict)
+    _bodies: dict[tuple[Body, Family, Change | None], int] = field(default_factory=dict)
+    _halves: dict[tuple[Body, Family], tuple[int, int]] = field(default_factory=dict)
     _lines: dict[tuple[int, Family], tuple[Line, int]] = field(default_factory=dict)
-    _does: dict[tuple[tuple[MarkTest, ...], int | None], Callable[[Hashable], Body]] = field(default_factory=dict)
+    _does: dict[tuple[tuple[MarkTest, ...], int | None], Change] = field(default_factory=dict)
+    _left: dict[tuple[_Place, Change | None], Change] = field(default_factory=dict)
 
-    def ends(self, body: Body, family: Family) -> int:
-        """The number of the diagram of a body."""
-        key = (body, family)
+    def ends(self, body: Body, family: Family, change: Change | None = None) -> int:
+        """The number of the diagram of a body; with `change`, of what that makes of each of its ends.
+
+        What is large is so made in its last form at once: a diagram that is changed is a second one of its size.
+        """
+        key = (body, family, change)
         found = self._bodies.get(key)
         if found is None:
-            found = self._bodies[key] = self._ends(body, family)
+            found = self._bodies[key] = self._ends(body, family, change)
         return found
 
-    def _ends(self, body: Body, family: Family) -> int:
+    def _ends(self, body: Body, family: Family, change: Change | None) -> int:
         if not body.dimensions:
-            return self.diagrams.leaf(body)
+            return self._changed(self.diagrams.leaf(body), change)
         dimension = min(body.dimensions)
         split = self.split(body, dimension, size(dimension, family))
         if split is not None:
-            return self.diagrams.over(dimension, split, lambda left: self.ends(left, family))
-        numbers = [self._of_line(line, family) for line in body.lines]
-        while len(numbers) > 1:
-            joined = map(partial(self.diagrams.merged, self._after), numbers[::2], numbers[1::2])
-            numbers = [*joined, *numbers[len(numbers) & ~1 :]]
-        return numbers[0]
+            return self.diagrams.over(dimension, split, lambda left: self.ends(left, family, change))
+        if (inside := self._inside(body.lines)) is not None:
+            return self.ends(inside[0], family, self._left_of(inside[1], change))
+        if len(body.lines) == 1:
+            return self._changed(self._of_line(body.lines[0], family), change)
+        halves = self._halves.get((body, family))
+        if halves is None:
+            middle = len(body.lines) // 2
+            halves = self._lines_of(body.lines[:middle], family), self._lines_of(body.lines[middle:], family)
+            self._halves[body, family] = halves
+        return self.diagrams.merged(self._after, *halves, change)
+
+    def _changed(self, number: int, change: Change | None) -> int:
+        return number if change is None else self.diagrams.map(change, number)
 
     def _nothing(self) -> int:
         return self.diagrams.leaf(self.body(()))
+
+    def _lines_of(self, lines: Sequence[Line], family: Family) -> int:
+        """The diagram of some lines, one or more: of both halves, and then of both together."""
+        if len(lines) == 1:
+            return self._of_line(lines[0], family)
+        middle = len(lines) // 2
+        halves = self._lines_of(lines[:middle], family), self._lines_of(lines[middle:], family)
+        return self.diagrams.merged(self._after, *halves)
+
+    def _inside(self, lines: tuple[Line, ...]) -> tuple[Body, _Place] | None:
+        """The one body that lines ask which ask nothing else, and where it stands; None: they are not like that."""
+        asking = [number for number, line in enumerate(lines) if line.dimensions]
+        if len(asking) != 1 or lines[asking[0]].cube:
+            return None
+        acts = lines[asking[0]].acts
+        bodies = [(k, act.body) for k, act in enumerate(acts) if act.body is not None and act.body.dimensions]
+        return (bodies[0][1], (lines, asking[0], bodies[0][0])) if len(bodies) == 1 else None
+
+    def _left_of(self, place: _Place, change: Change | None) -> Change:
+        """What is left of some lines, of what is left of the one body that they ask."""
+        found = self._left.get((place, change))
+        if found is None:
+            (lines, number, at) = place
+            line = lines[number]
+
+            def left_of(inner: Hashable) -> Hashable:
+                assert isinstance(inner, Body)
+                acts = (*line.acts[:at], line.acts[at]._replace(body=inner), *line.acts[at + 1 :])
+                found = self.body([*lines[:number], self.line(line.marks, line.unknown, acts), *lines[number + 1 :]])
+                return found if change is None else change(found)
+
+            found = self._left[place, change] = left_of
+        return found
 
     def _of_line(self, line: Line, family: Family) -> int:
         key = (id(line), family)
         found = self._lines.get(key)
         if found is None:
-            inside = self._does_of(line.marks, line.unknown, self._of_acts(line.acts, family))
+            alone = self._inside((self.line(line.marks, line.unknown, line.acts),))
+            if alone is not None:
+                inside = self.ends(alone[0], family, self._left_of(alone[1], None))
+            else:
+                inside = self._does_of(line.marks, line.unknown, self._of_acts(line.acts, family))
             found = self._lines[key] = line, self._where(line.cube, inside, family)
         return found[1]
 
@@ -94,7 +147,7 @@ class Folding:
         does = self._does.get((marks, unknown))
         if does is None:
 
-            def does(left: Hashable) -> Body:
+            def does(left: Hashable) -> Hashable:
                 assert isinstance(left, tuple)
                 return self.body([self.line(marks, unknown, left)])
 

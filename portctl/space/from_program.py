@@ -36,6 +36,7 @@ from portctl.space.bodies import Act, Body, Line
 from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
 from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
 from portctl.space.from_ruleset import ToTarget
+from portctl.space.index import Index, by_destination, same_for_all
 from portctl.space.lists import Lists
 
 HOOKS: dict[Direction, tuple[HookName, ...]] = {
@@ -48,6 +49,8 @@ HOOKS: dict[Direction, tuple[HookName, ...]] = {
 At = tuple[Chain, ProgramLine]
 
 
+INDEXED = 32
+"""Chains of so many lines are looked up by destination."""
 MOST_DEEP = 64
 """Jumps that nest deeper are not followed (as in `evaluation.evaluate`): what they do is unknown."""
 
@@ -79,6 +82,8 @@ class Maker:
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
     _asking: dict[int, tuple[ProgramLine, ...]] = field(default_factory=dict)
     _together: dict[int, int] = field(default_factory=dict)
+    _indices: dict[int, Index] = field(default_factory=dict)
+    _same: dict[tuple[int, Direction, bool], list[Line]] = field(default_factory=dict)
     _marked: bool = False
 
     def __post_init__(self) -> None:
@@ -128,13 +133,34 @@ class Maker:
         if found is None:
             self._open.add(key)
             lines: list[Line] = []
-            for line in chain.lines:
+            for line in self._asked_of(chain, view):
                 lines += self._lines(chain, line, view, rest)
             found = self._made[key] = self.lists.body(lines)
             self._open.discard(key)
         return found
 
+    def _asked_of(self, chain: Chain, view: View) -> Iterable[ProgramLine]:
+        """The lines of a chain but those that surely ask for other destinations: of packets that were translated to
+        one address few lines are left, and there may be hundreds of such addresses."""
+        if len(chain.lines) < INDEXED or not isinstance(view.destination, int):
+            return chain.lines
+        index = self._indices.get(id(chain))
+        if index is None:
+            index = self._indices[id(chain)] = by_destination(chain.lines)
+        return index.lines(view.destination)
+
     def _lines(self, chain: Chain, line: ProgramLine, view: View, rest: Rest) -> list[Line]:
+        """What a line is for packets that look so. Where that hangs on nothing that a translation changes, it is made
+        once for all."""
+        key = (id(line), view.direction, view.turned)
+        found = self._same.get(key)
+        if found is None:
+            found = self._line(chain, line, view, rest)
+            if same_for_all(line):
+                self._same[key] = found
+        return found
+
+    def _line(self, chain: Chain, line: ProgramLine, view: View, rest: Rest) -> list[Line]:
         step = (chain, line)
         acts: list[Act] = []
         for action in line.actions:

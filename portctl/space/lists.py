@@ -196,7 +196,7 @@ class Lists:
             if not body.dimensions:
                 found = self.diagrams.leaf(self._leaf(body))
             elif self.listed is None and body.weight > MOST_SPLIT:
-                found = self.diagrams.map(self._leaf_of, self._folded().ends(body, family))
+                found = self._folded().ends(body, family, self._leaf_of)
             else:
                 dimension = min(body.dimensions)
                 split = self.split(body, dimension, size(dimension, family))

@@ -169,7 +169,7 @@ class PacketSet:
 
     def dimensions(self) -> set[Dimension]:
         """What the set asks of a packet."""
-        return {node.dimension for node in self._nodes()}
+        return set().union(*map(self.space.diagrams.asked, self.roots.values()))
 
     def values(self, dimension: Dimension) -> set[int]:
         """Where its answer changes along a dimension."""
