@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from portctl.evaluation import Answer, Step, evaluate
@@ -28,7 +28,7 @@ from portctl.importing.separation import separated
 from portctl.importing.starts import of_starts
 from portctl.importing.world import NOBODY, World, cover, exotic, families_of, world
 from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
-from portctl.program import Field, Line, Program, Translate
+from portctl.program import Chain, Field, Line, Program, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
 from portctl.space.boxes import Box, boxes, set_of
 from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, SOURCE_PORT, Dimension
@@ -181,32 +181,34 @@ def _open(work: _Work, direction: Direction) -> bool:
 def _targets(work: _Work, found: list[Found], useless: list[Key]) -> tuple[PacketSet, PacketSet]:
     """The forwards with a target; returns all that a translation takes away from this host's own services, and what
     it takes on its way through."""
-    taken = passing = work.space.nothing()
+    taken: list[PacketSet] = []
+    passing: list[PacketSet] = []
     inbound = work.within.along(Direction.INBOUND)
     beside = work.world.beside.along(Direction.INBOUND)
     listed = translations(work.program)
     apart = separated(work.space, work.world, work.program, tuple(listed), TURNS)
+    hiding = hidings(work.program)
     for wanted, lines in listed.items():
         packets = apart[wanted].along(Direction.INBOUND)
-        taken = taken | packets
-        passing = passing | apart[wanted].along(Direction.FORWARDED)
+        taken.append(packets)
+        passing.append(apart[wanted].along(Direction.FORWARDED))
         admitted = inbound & packets
         if not admitted:
             useless += [key(chain, line) for chain, line in lines]
             continue
         allowed = admitted | beside
-        hidden = _hidden_target(work, wanted)
+        hidden = _hidden_target(hiding, wanted)
         for box in cover(admitted, allowed, work.effort):
             limit = _limited(work, box, admitted) if not set_of(work.space, box) & admitted <= work.beyond else None
             steps = tuple(Step(chain, line) for chain, line in lines)
             evidence = {atom: (*steps, *more) for atom, more in _steps(work, box, admitted).items()}
             found.append(Found("forwards", box, limit, wanted, hidden, evidence))
-    return taken, passing
+    return union(work.space, taken), union(work.space, passing)
 
 
-def _hidden_target(work: _Work, wanted: Translate) -> Translate | None:
+def _hidden_target(hidden: Mapping[Translate, Iterable[tuple[Chain, Line]]], wanted: Translate) -> Translate | None:
     """The hiding of the source of what goes to a target, where a line names the target."""
-    for hiding, lines in hidings(work.program).items():
+    for hiding, lines in hidden.items():
         for _, line in lines:
             for condition in line.conditions:
                 value = condition.value

@@ -36,7 +36,7 @@ from portctl.space.bodies import Act, Body, Line
 from portctl.space.conditions import YES, Choice, Cube, View, ask, first_view
 from portctl.space.dimensions import FAMILY, LOCAL, PUBLISHED, STATE, family_set, states
 from portctl.space.from_ruleset import ToTarget
-from portctl.space.index import Index, by_destination, same_for_all
+from portctl.space.index import Index, destinations, indexed, same_for_all
 from portctl.space.lists import Lists
 
 HOOKS: dict[Direction, tuple[HookName, ...]] = {
@@ -82,7 +82,7 @@ class Maker:
     _open: set[tuple[int, View, Rest]] = field(default_factory=set)
     _asking: dict[int, tuple[ProgramLine, ...]] = field(default_factory=dict)
     _together: dict[int, int] = field(default_factory=dict)
-    _indices: dict[int, Index] = field(default_factory=dict)
+    _indices: dict[int, Index[ProgramLine]] = field(default_factory=dict)
     _same: dict[tuple[int, Direction, bool], list[Line]] = field(default_factory=dict)
     _marked: bool = False
 
@@ -146,7 +146,7 @@ class Maker:
             return chain.lines
         index = self._indices.get(id(chain))
         if index is None:
-            index = self._indices[id(chain)] = by_destination(chain.lines)
+            index = self._indices[id(chain)] = indexed((line, destinations(line.conditions)) for line in chain.lines)
         return index.lines(view.destination)
 
     def _lines(self, chain: Chain, line: ProgramLine, view: View, rest: Rest) -> list[Line]:

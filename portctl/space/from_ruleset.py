@@ -26,6 +26,7 @@ from portctl.ruleset import (
     Translation,
     Verdict,
 )
+from portctl.space.after import AfterTranslation
 from portctl.space.bodies import Act, Body, Line
 from portctl.space.dimensions import (
     DESTINATION,
@@ -103,12 +104,13 @@ def _translated(lists: Lists, ruleset: Ruleset) -> Iterator[Line]:
     for translation in ruleset.translations:
         together.setdefault((translation.target, translation.target_port), []).append(translation)
     known: dict[tuple[Address | None, int | None], Body] = {}
+    inbound, forwarded = (AfterTranslation(ruleset.rules(d)) for d in (Direction.INBOUND, Direction.FORWARDED))
     for translation in ruleset.translations:
         place = translation.target, translation.target_port
         rest = known.get(place)
         if rest is None:
-            direction = Direction.INBOUND if translation.target is None else Direction.FORWARDED
-            listed = (_lines_after(lists, rule, together[place]) for rule in ruleset.rules(direction))
+            rules = (inbound if translation.target is None else forwarded).rules_for(together[place])
+            listed = (_lines_after(lists, rule, together[place]) for rule in rules)
             rest = known[place] = lists.body(line for lines in listed for line in lines)
         for cube in translation_cubes(translation):
             yield lists.line(cube, [Act("become", body=rest)])

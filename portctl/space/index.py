@@ -1,60 +1,60 @@
-"""Long chains looked up by destination, for packets that a translation has sent to one address."""
+"""Long lists of lines looked up by destination, for packets that a translation has sent to one address."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Generic, TypeVar
 
 from portctl.net import Ranges
 from portctl.program import Accept, Condition, Deny, Field, Line, Note, Return, SetMark
 
-Numbered = tuple[int, Line]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Index:
-    """The lines of one chain, each with its place in it."""
+class Index(Generic[T]):
+    """The lines of one list, each with its place in it."""
 
-    everywhere: list[Numbered] = field(default_factory=list)
+    everywhere: list[tuple[int, T]] = field(default_factory=list)
     """Those that may hold for any destination."""
-    at: dict[int, list[Numbered]] = field(default_factory=dict)
+    at: dict[int, list[tuple[int, T]]] = field(default_factory=dict)
     """Those of one address alone."""
-    within: dict[tuple[int, ...], list[Numbered]] = field(default_factory=dict)
-    """Those of a set of addresses, by its bounds."""
+    within: dict[Ranges, list[tuple[int, T]]] = field(default_factory=dict)
+    """Those of a set of addresses."""
 
-    def lines(self, address: int) -> Iterable[Line]:
-        """The lines that may hold for an address, in their order."""
+    def placed(self, address: int) -> list[tuple[int, T]]:
+        """The lines that may hold for an address, with their places, in any order."""
         found = [*self.everywhere, *self.at.get(address, ())]
-        for bounds, listed in self.within.items():
-            if address in Ranges(bounds):
+        for addresses, listed in self.within.items():
+            if address in addresses:
                 found += listed
-        found.sort(key=_PLACE)
-        return [line for _, line in found]
+        return found
+
+    def lines(self, address: int) -> list[T]:
+        """The same in their order."""
+        return [line for _, line in sorted(self.placed(address), key=itemgetter(0))]
 
 
-_PLACE = itemgetter(0)
-
-
-def by_destination(lines: Sequence[Line]) -> Index:
-    """The index of a chain."""
-    index = Index()
-    for place, line in enumerate(lines):
-        bounds = _destination(line.conditions)
-        if bounds is None:
+def indexed(lines: Iterable[tuple[T, Ranges | None]]) -> Index[T]:
+    """The index of some lines, each with the destinations for which alone it may hold; None: for any."""
+    index: Index[T] = Index()
+    for place, (line, addresses) in enumerate(lines):
+        if addresses is None:
             index.everywhere.append((place, line))
-        elif len(bounds) == 2 and bounds[1] - bounds[0] == 1:
-            index.at.setdefault(bounds[0], []).append((place, line))
+        elif addresses.count() == 1:
+            index.at.setdefault(addresses.bounds[0], []).append((place, line))
         else:
-            index.within.setdefault(bounds, []).append((place, line))
+            index.within.setdefault(addresses, []).append((place, line))
     return index
 
 
-def _destination(conditions: Iterable[Condition]) -> tuple[int, ...] | None:
+def destinations(conditions: Iterable[Condition]) -> Ranges | None:
     """The destinations of which one must be a packet's; None: that is not said."""
     for condition in conditions:
         if condition.field is Field.DESTINATION and not condition.negated and isinstance(condition.value, Ranges):
-            return condition.value.bounds
+            return condition.value
     return None
 
 

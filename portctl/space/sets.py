@@ -5,7 +5,7 @@ All that is to be compared is made in one `Space`: there, equal sets are equal v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from portctl.evaluation import Step
@@ -40,8 +40,10 @@ from portctl.space.dimensions import (
     WAYS,
     Dimension,
     Way,
+    interior,
     moment,
     name_number,
+    size,
     states,
 )
 from portctl.space.from_program import Maker
@@ -99,6 +101,8 @@ class Space:
     def boxes(self, boxes: Iterable[tuple[Direction | None, Mapping[Dimension, Ranges]]]) -> PacketSet:
         """The union of some boxes; of a direction, or of all."""
         listed = list(boxes)
+        if self.lists.listed is None and len(listed) <= FEW:
+            return PacketSet(self, {way: self._few(way, listed) for way in WAYS})
         inside, outside = Act("end", verdict=Verdict.ACCEPT), Act("end", verdict=Verdict.DROP)
         roots = {}
         for way in WAYS:
@@ -106,6 +110,33 @@ class Space:
             body = self.lists.of_family(self.lists.body([*lines, self.lists.line({}, [outside])]), way.family)
             roots[way] = self.diagrams.map(_surely_accepted, self.lists.diagram(body, way.family))
         return PacketSet(self, roots)
+
+    def _few(self, way: Way, listed: Sequence[tuple[Direction | None, Mapping[Dimension, Ranges]]]) -> int:
+        """The union of a few boxes, made without a list of lines."""
+        found = self.diagrams.leaf(False)
+        for direction, cube in listed:
+            if direction in (None, way.direction):
+                found = self.diagrams.combine(either, found, self._box(cube, way.family))
+        return found
+
+    def _box(self, cube: Mapping[Dimension, Ranges], family: Family) -> int:
+        outside = self.diagrams.leaf(False)
+        if FAMILY in cube and int(family == 6) not in cube[FAMILY]:
+            return outside
+        found = self.diagrams.leaf(True)
+        for dimension in sorted(cube, reverse=True):
+            if dimension == FAMILY:
+                continue
+            bounds = cube[dimension].bounds
+            cuts = interior(bounds, size(dimension, family))
+            first = found if bounds[:1] == (0,) else outside
+            other = outside if bounds[:1] == (0,) else found
+            found = self.diagrams.make(dimension, cuts, [first if k % 2 == 0 else other for k in range(len(cuts) + 1)])
+        return found
+
+
+FEW = 4
+"""The union of more boxes is made as a list of lines."""
 
 
 @dataclass(frozen=True, slots=True)
