@@ -338,6 +338,8 @@ case "$*" in
     echo 'all tcp 192.0.2.10:5001 -> 203.0.113.7:25       ESTABLISHED:ESTABLISHED'
     echo 'all tcp 192.0.2.10:5001 -> 192.0.2.25:25       ESTABLISHED:ESTABLISHED'
     echo 'all tcp 192.0.2.10:5001 -> 203.0.113.7:80       ESTABLISHED:ESTABLISHED'
+    echo 'all tcp 10.1.0.80:80 (192.0.2.10:8080) <- 203.0.113.66:4002       ESTABLISHED:ESTABLISHED'
+    echo 'all tcp 192.0.2.10:61000 (10.1.0.9:4444) -> 203.0.113.7:25       ESTABLISHED:ESTABLISHED'
     ;;
 *portctl_block\\ -T*) echo "   203.0.113.66" ;;
 *to-any*-T*) printf '   %s\\n' 203.0.113.7 203.0.113.66 203.0.113.9 ;;
@@ -376,7 +378,25 @@ def test_loading_keeps_the_anchors_of_others_and_cuts_who_is_blocked(tmp_path: P
         "-k key -k udp 192.0.2.10:5001 -> 203.0.113.66:53",
         "-k 192.0.2.10 -k 203.0.113.66",
         "-k key -k tcp 192.0.2.10:5001 -> 203.0.113.7:25",
+        "-k key -k tcp 192.0.2.10:8080 <- 203.0.113.66:4002",
+        "-k key -k tcp 192.0.2.10:61000 -> 203.0.113.7:25",
     ]
+
+
+def test_a_blocked_protocol_without_a_name_of_ours_is_cut(tmp_path: Path) -> None:
+    """States bear the system's names of protocols, rules their numbers."""
+    wanted = generate.ruleset({"portctl": 1, "name": "ospf", "block": [{"from": "any", "ports": "ospf"}]})
+    assert wanted is not None
+    pfctl = tmp_path / "bin" / "pfctl"
+    pfctl.parent.mkdir()
+    pfctl.write_text(PFCTL.replace("all udp 192.0.2.10:5001 -> 203.0.113.66:53", "all ospf 224.0.0.5 <- 192.0.2.7"))
+    pfctl.chmod(0o755)
+    for name, text in bundle(backends.load("pf-openbsd"), wanted, Ability()).items():
+        found = re.sub("^PATH=.*", f"PATH={pfctl.parent}:/usr/bin:/bin", text, flags=re.M)
+        (tmp_path / name).write_text(found.replace("-c /dev/pf", "-e /dev/null"))
+    subprocess.run(["sh", tmp_path / "load.sh"], check=True)
+    killed = [line for line in Path(f"{pfctl}.log").read_text().splitlines() if line.startswith("-k")]
+    assert killed == ["-k key -k ospf 224.0.0.5 <- 192.0.2.7"]
 
 
 @each_dialect

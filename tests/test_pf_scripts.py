@@ -85,6 +85,17 @@ def test_shellcheck_finds_nothing(name: str) -> None:
     assert found.stdout == ""
 
 
+SCRIPTS = sorted(Path(__file__).parent.parent.glob("templates/*/**/*.sh"))
+LINUX = ("nftables", "iptables")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_no_script_for_a_bsd_asks_for_words_of_gnu(path: Path) -> None:
+    """In basic regular expressions OpenBSD has no alternatives: `a\\|b` is the text `a|b` (re_format(7))."""
+    if path.parent.name not in LINUX:
+        assert not re.search(r"\\[|+?]", path.read_text())
+
+
 @each_shell
 def test_a_load_checks_first_loads_then_and_enables_last(machine: Machine, shell: str) -> None:
     found = machine.run(shell, "load.sh")

@@ -54,7 +54,7 @@ loaded=
 memory=
 [ ! -c /dev/pf ] || memory=$(pfctl -s memory 2>/dev/null || :)
 anchors() {
-    printf '%s\n' "$loaded" | grep "^$1 \"[^_\"]" | grep -v '{$\|^[a-z-]* "portctl" ' |
+    printf '%s\n' "$loaded" | grep "^$1 \"[^_\"]" | grep -v -e '{$' -e '^[a-z-]* "portctl" ' |
         sed 's/ fragment reassemble$//' || :
 }
 
@@ -116,7 +116,7 @@ if [ "$anchor" ]; then
         echo "and load that first" >&2
         exit 1
     }
-    case $(printf '%s\n' "$loaded" | grep '^\(anchor\|pass\|block\|match\|antispoof\) ' | head -n 1) in
+    case $(printf '%s\n' "$loaded" | grep -E '^(anchor|pass|block|match|antispoof) ' | head -n 1) in
     'anchor "portctl" all'*) ;;
     *) echo "rules of the main rule set before the call of the anchor decide before it" >&2 ;;
     esac
@@ -157,7 +157,7 @@ higher() {
 [ "$anchor" ] || higher
 rules | pf -f - >/dev/null
 # What an earlier load put into the anchor is in the main rule set now.
-if [ -z "$anchor" ] && pfctl -a portctl -s rules 2>/dev/null | grep -q 'label "portctl:\|tag portctl_'; then
+if [ -z "$anchor" ] && pfctl -a portctl -s rules 2>/dev/null | grep -q -e 'label "portctl:' -e 'tag portctl_'; then
     : | pfctl -a portctl -f - >/dev/null 2>&1 || :
 fi
 pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
@@ -187,7 +187,9 @@ awk '
 [ -s "$work/blocks" ] || exit 0
 pfctl -s states 2>/dev/null >"$work/listed" || exit 0
 
-# direction protocol, who began (address port), who answered (address port), the words of `pfctl -k key`
+# direction protocol, who began (address port), who answered (address port), the words of `pfctl -k key`: the addresses
+# as they are on the wire. What is listed first is what this host or the next sees of what came in, is on the wire of
+# what went out; the other is in parentheses.
 awk '
     function part(text) {
         if (match(text, /\[[0-9]+\]$/)) {
@@ -201,17 +203,21 @@ awk '
             port = 0
         }
     }
+    function wire(i) {
+        if ($arrow == "<-" && substr($(i + 1), 1, 1) == "(") return substr($(i + 1), 2, length($(i + 1)) - 2)
+        return $i
+    }
     {
         arrow = 0
         for (i = 3; i <= NF; i++) if ($i == "->" || $i == "<-") arrow = i
         if (!arrow) next
         part($3); left = address " " port
         part($(arrow + 1)); right = address " " port
-        key = $2
-        for (i = 3; i < NF; i++) key = key " " $i
+        key = $2 " " wire(3) " " $arrow " " wire(arrow + 1)
         print ($arrow == "->") ? "out" : "in", $2, ($arrow == "->") ? left " " right : right " " left, key
     }' "$work/listed" >"$work/states"
 awk '{ print $3; print $5 }' "$work/states" | sort -u >"$work/addresses"
+grep -v '^#' /etc/protocols >"$work/protocols" 2>/dev/null || :
 [ -s "$work/addresses" ] || exit 0
 
 awk '$3 != "-" { print $3 } $4 != "-" { print $4 }' "$work/blocks" | sort -u | while read -r table; do
@@ -219,12 +225,14 @@ awk '$3 != "-" { print $3 } $4 != "-" { print $4 }' "$work/blocks" | sort -u | w
 done >"$work/members"
 
 awk '
+    FILENAME ~ /protocols$/ { name[$2] = $1; next }
     FILENAME ~ /members$/ { member[$1, $2] = 1; next }
     FILENAME ~ /blocks$/ {
         n++
         way[n] = $1; family[n] = $6
         proto[n] = $2; from[n] = $3; to[n] = $4; ports[n] = $5
         if (proto[n] == "icmp6") proto[n] = "ipv6-icmp"
+        if (proto[n] in name) proto[n] = name[proto[n]]
         next
     }
     function inside(table, address) {
@@ -253,6 +261,6 @@ awk '
                 next
             }
         }
-    }' "$work/members" "$work/blocks" "$work/states" | while read -r _ _ source _ target _ key; do
+    }' "$work/protocols" "$work/members" "$work/blocks" "$work/states" | while read -r _ _ source _ target _ key; do
     pfctl -k key -k "$key" >/dev/null 2>&1 || pfctl -k "$source" -k "$target" >/dev/null 2>&1 || :
 done

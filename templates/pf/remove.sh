@@ -7,14 +7,14 @@ LC_ALL=C
 export PATH LC_ALL
 
 [ -c /dev/pf ] || exit 0
-if pfctl -a portctl -s rules 2>/dev/null | grep -q 'label "portctl:\|tag portctl_'; then
+if pfctl -a portctl -s rules 2>/dev/null | grep -q -e 'label "portctl:' -e 'tag portctl_'; then
     : | pfctl -a portctl -f - >/dev/null
     pfctl -a portctl -s Tables 2>/dev/null | while read -r table; do
         pfctl -a portctl -t "$table" -T kill >/dev/null 2>&1 || :
     done
 fi
 rules=$(pfctl -s rules 2>/dev/null)
-printf '%s\n' "$rules" | grep -q 'label "portctl:\|tag portctl_' || exit 0
+printf '%s\n' "$rules" | grep -q -e 'label "portctl:' -e 'tag portctl_' || exit 0
 
 others() {
     pfctl -vs Interfaces 2>/dev/null | sed -n 's/^\([^ ]*\) (skip)$/set skip on \1/p'

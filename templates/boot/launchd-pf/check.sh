@@ -11,7 +11,7 @@ say() {
 }
 job=/Library/LaunchDaemons/org.portctl.boot.plist
 [ -r "$job" ] || say "$job is not there"
-! launchctl print-disabled system 2>/dev/null | grep -q '"org.portctl.boot" => \(true\|disabled\)' ||
+! launchctl print-disabled system 2>/dev/null | grep -q -e '"org.portctl.boot" => true' -e '"org.portctl.boot" => disabled' ||
     say "the job org.portctl.boot is disabled"
 [ -r /etc/portctl/boot/boot.sh ] || say "/etc/portctl/boot/boot.sh is not there"
 pfctl -nf /etc/portctl/boot/current/boot.conf >/dev/null 2>&1 || say "pfctl does not take the rules"
