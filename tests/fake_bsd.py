@@ -39,7 +39,7 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
     if words[0] == "-a" and words[1] != "*":
         pf = anchors.setdefault(words[1], {"rules": [], "nat": [], "tables": {}})
         words = words[2:]
-    if words[:2] in (["-s", "info"], ["-si"]) or words == ["-s", "info"]:
+    if words[:1] == ["-si"] or words[:2] == ["-s", "info"]:
         print(f"Status: {'Enabled' if pf['enabled'] else 'Disabled'} for 0 days 00:00:01           Debug: Urgent")
     elif words in (["-e"], ["-E"]):
         pf["enabled"] = True
@@ -56,11 +56,17 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
         print("".join(f"{name} (skip)\n" for name in pf["skip"]), end="")
     elif words[-1] in ("-sr", "rules"):
         print("".join(f"{line}\n" for line in nested(pf, anchors if words[0] == "-a" else {})), end="")
-    elif words[-1] in ("-sn", "nat"):
-        print("".join(f"{line}\n" for line in pf["nat"]), end="")
+    elif words[-1] in ("-sn", "nat", "labels"):
+        print("".join(f"{line}\n" for line in (labels(pf) if words[-1] == "labels" else pf["nat"])), end="")
     elif words[-1] == "memory":
         print("table-entries hard limit   200000")
     return 0
+
+
+def labels(pf: dict[str, Any]) -> list[str]:
+    """What no packet has met yet, of each labelled rule."""
+    named = [line.partition(' label "')[2].rpartition('"')[0] for line in pf["rules"]]
+    return [f"{label} 3 0 0 0 0 0 0 0" for label in named if label]
 
 
 def nested(pf: dict[str, Any], anchors: dict[str, Any]) -> list[str]:

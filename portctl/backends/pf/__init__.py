@@ -29,6 +29,7 @@ from portctl.ruleset import Ruleset
 
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 _TABLES = 'pfctl -sT | while read -r t; do echo "table $t"; pfctl -t "$t" -T show; done'
+_LABELS = "pfctl -s labels"
 _ANCHOR = "pfctl -a portctl -sn; pfctl -a portctl -sr"
 _ANCHOR_TABLES = _TABLES.replace("pfctl ", "pfctl -a portctl ")
 _SERVICES = "cat /etc/services"
@@ -65,12 +66,14 @@ class Pf:
             "rules": Command(("pfctl", "-a", "*", "-sr")),
             "translations": Command(("sh", "-c", _QUIET.format("pfctl -a '*' -sn"))),
             "tables": Command(("sh", "-c", _TABLES)),
+            "labels": Command(("sh", "-c", _QUIET.format(_LABELS))),
             "interfaces": Command(("pfctl", "-vs", "Interfaces")),
             "ifconfig": Command(("ifconfig", "-a")),
             "services": Command(("sh", "-c", _QUIET.format(_SERVICES))),
             "users": Command(("sh", "-c", f"{{ {_USERS}; }} 2>/dev/null || :")),
             "anchor": Command(("sh", "-c", f"{{ {_ANCHOR}; }} 2>/dev/null || :")),
             "anchor tables": Command(("sh", "-c", f"{{ {_ANCHOR_TABLES}; }} 2>/dev/null || :")),
+            "anchor labels": Command(("sh", "-c", _QUIET.format(_LABELS.replace("pfctl", "pfctl -a portctl")))),
         }
 
     def parse(self, listings: Mapping[str, str]) -> Program:

@@ -34,8 +34,8 @@ class Found:
 
 
 def parse(listings: Mapping[str, str]) -> Program:
-    """The loaded rules. Listings: `rules`, `translations`, `tables`, `interfaces`, `ifconfig`, `services`, `users` as
-    asked by `questions`; or `pf.conf` with the files that it names."""
+    """The loaded rules. Listings: `rules`, `translations`, `tables`, `labels`, `interfaces`, `ifconfig`, `services`,
+    `users` as asked by `questions`; or `pf.conf` with the files that it names."""
     found = read(listings)
     if "anchor" in listings:
         _fill(found, listings)
@@ -54,7 +54,8 @@ def _fill(found: Found, listings: Mapping[str, str]) -> None:
     are others than those of the same name outside."""
     beside = {name: text for name, text in listings.items() if name in ("ifconfig", "services", "users")}
     files = {name: text for name, text in listings.items() if name.endswith(".table")}
-    texts = {"pf.conf": listings["anchor"], "tables": listings.get("anchor tables", "")}
+    texts = {"pf.conf": listings["anchor"]}
+    texts |= {name: listings.get(f"anchor {name}", "") for name in ("tables", "labels")}
     inside = read(beside | files | texts)
     found.world.tables |= {f"{OWN}/{name}": members for name, members in inside.world.tables.items()}
     found.world.live |= inside.world.live
@@ -90,6 +91,7 @@ def read(listings: Mapping[str, str]) -> Found:
             found.skipped.append(line.split()[0])
     for name in ("translations", "rules", "pf.conf"):
         _statements(found, listings.get(name, ""), listings)
+    _counters(found.rules, listings.get("labels", ""))
     for spec in found.rules:
         if spec.label.startswith("portctl:live:") and spec.sources:
             found.world.groups_of[spec.sources[0][1][1:-1]] = spec.label.removeprefix("portctl:live:")
@@ -101,6 +103,27 @@ def read(listings: Mapping[str, str]) -> Found:
         except ValueError:
             found.foreign.append(f"table <{name}>: {' '.join(texts)[:200]}")
     return found
+
+
+LABELED = re.compile(r"(.*?) \d+ (\d+) (\d+)(?: \d+){4,5}")
+"""A line of `pfctl -s labels`: the label, evaluations, packets, bytes, both of each way, and states where they are
+counted (pfctl(8))."""
+
+
+def _counters(rules: list[Spec], text: str) -> None:
+    """Gives labelled rules their packets and bytes. There is a line for each, in their order; if not, they changed
+    between the two questions, and nobody knows."""
+    counted: dict[str, list[tuple[int, int]]] = {}
+    for line in text.splitlines():
+        if (told := LABELED.fullmatch(line)) is not None:
+            counted.setdefault(told[1], []).append((int(told[2]), int(told[3])))
+    labelled: dict[str, list[Spec]] = {}
+    for spec in rules:
+        labelled.setdefault(spec.label, []).append(spec)
+    for label, specs in labelled.items():
+        if len(found := counted.get(label, [])) == len(specs):
+            for spec, (packets, size) in zip(specs, found, strict=True):
+                spec.packets, spec.bytes = packets, size
 
 
 def _tables(found: Found, text: str) -> None:
