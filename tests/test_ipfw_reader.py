@@ -218,3 +218,34 @@ def test_no_line_is_longer_than_ipfw_reads() -> None:
         assert words <= 200, line
     forced = {"ipfw": ipfw.differences(ruleset, Ability())}
     assert not proof.proofs(ruleset, {"ipfw": ipfw.parse(written)}, forced)["ipfw"].problems
+
+
+def together(**zz: object) -> Ruleset:
+    """Two entries that turn the same packets to the same place; of the first a source may have three at a time. A field
+    of the second that is None is left out."""
+    aa = {"ports": "8080/tcp", "from": "any", "in": "wan", "target": "10.0.0.5:80", "max_connections": 3}
+    second = {k: v for k, v in {**aa, "from": "198.51.100.0/24", **zz}.items() if v is not None}
+    policy = {"portctl": 1, "name": "t", "interfaces": {"wan": "em0"}, "defaults": {"forward": "drop"}}
+    ruleset = generate.ruleset({**policy, "forwards": {"aa": aa, "zz": second}})
+    assert ruleset is not None
+    return ruleset
+
+
+def test_an_entry_admits_what_another_one_has_turned() -> None:
+    ruleset = together(max_connections=None)
+    assert not ipfw.gaps(ruleset, Ability())
+    loaded = ipfw.parse({"rules": text(ruleset)})
+    forced = {"ipfw": ipfw.differences(ruleset, Ability())}
+    assert not proof.proofs(ruleset, {"ipfw": loaded}, forced)["ipfw"].problems
+    sent = Packet(Direction.INBOUND, TCP, ip_address("198.51.100.9"), ip_address("192.0.2.1"), 8080, interface="em0")
+    for source, wanted in (("198.51.100.9", Verdict.ACCEPT), ("203.0.113.9", Verdict.DROP)):
+        packet = replace(sent, source=ip_address(source), over_limit=True, out_interface="em1")
+        assert decide(ruleset, packet)[0] is wanted is evaluate(loaded, packet).verdict
+
+
+def test_answers_have_to_find_what_turned_their_requests() -> None:
+    """Each instance of nat knows its own connections alone."""
+    (problem,) = ipfw.gaps(together(ports=["8080/tcp", "8090/tcp"], max_connections=None), Ability())
+    assert problem.code == "gap" and "`aa` turns" in problem.message
+    assert not ipfw.gaps(together(ports=["8080/tcp", "8090/tcp"]), Ability())
+    assert not ipfw.gaps(together(ports="8090/tcp", max_connections=None), Ability())

@@ -184,6 +184,32 @@ def test_an_entry_without_a_limit_wins_over_a_translated_one_with() -> None:
             assert evaluate(loaded, replace(sent, port=999)).verdict is Verdict.DROP
 
 
+def served_here(source: Addresses, to: Addresses | None = None) -> Ruleset:
+    """TCP and UDP to port 53, served by what listens on 5353."""
+    came = (Flow(TCP, Ranges.single(53)), Flow(UDP, Ranges.single(53)))
+    rule = replace(starts("dns", *came, source=source), kind=Kind.FORWARD, flows=None, original=Original(came))
+    return replace(held(rule), translations=(Translation("dns", came, source, to, (), None, 5353),))
+
+
+def test_an_answer_to_a_datagram_leaves_with_the_port_that_was_asked() -> None:
+    """`fwd` would leave it the port of the socket; TCP has it from the connection."""
+    found = lines(served_here(OFFICE.only(4), Addresses.of("192.0.2.10")))
+    assert [line.split()[2] for line in found if line.startswith("fwd ")] == ["tcp"]
+    (arriving,) = [line for line in found if line.startswith("nat ") and " in " in f"{line} "]
+    (leaving,) = [line for line in found if line.startswith("nat ") and " out" in line]
+    assert " udp from " in arriving and " to 192.0.2.10 53 in" in arriving
+    assert leaving.startswith(f"nat {arriving.split()[1]} udp from 192.0.2.10 5353 to any out")
+    (config,) = [x for x in text(served_here(OFFICE.only(4), Addresses.of("192.0.2.10"))).splitlines() if "config" in x]
+    assert config.endswith("redirect_port udp 192.0.2.10:5353 192.0.2.10:53")
+    loaded = program(served_here(OFFICE.only(4)))
+    for protocol in (TCP, UDP):
+        sent = replace(SYN_IN, protocol=protocol, port=53)
+        answer = evaluate(loaded, sent)
+        assert answer.verdict is Verdict.ACCEPT and answer.packet is not None
+        assert (answer.packet.port, answer.packet.local) == (5353, True)
+        assert evaluate(loaded, replace(sent, port=5353)).verdict is Verdict.DROP
+
+
 def test_every_jump_goes_forward() -> None:
     for ruleset in every_ruleset():
         for line in text(ruleset).splitlines():
@@ -241,6 +267,8 @@ def user_rule() -> Rule:
         (one(starts("x", Flow(1, Ranges((8 * 256, 8 * 256 + 1))))), "codes"),
         (one(starts("x", Flow(1, icmp(42)))), "above 31"),
         (replace(one(starts("x", tcp(22))), published_governed=True), "published"),
+        (served_here(OFFICE), "UDP over IPv6"),
+        (served_here(ANYWHERE.only(4), ANYWHERE.only(4)), "more than 32"),
     ],
 )
 def test_what_ipfw_cannot_say_is_refused(ruleset: Ruleset, words: str) -> None:

@@ -17,6 +17,7 @@ from portctl.ruleset import Ruleset, Verdict
 from tests import fake_ipfw, golden_cases
 from tests.ipfw_cases import golden
 from tests.nftables_cases import OFFICE, block, one, starts, tcp
+from tests.test_ipfw_rules import served_here
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -208,6 +209,15 @@ def test_own_addresses_are_filled_in(machine: Machine) -> None:
     configs = list(machine.state()["nat"].values())
     assert configs and all(c.startswith("ip 10.0.0.1 deny_in reset ") for c in configs)
     assert all(" 10.0.0.1:" in c and " 192.0.2.10:" in c and "me" not in c.split() for c in configs)
+
+
+def test_own_addresses_are_filled_in_at_both_ends(machine: Machine) -> None:
+    machine.change(own=["192.0.2.10 x 192.0.2.255", "10.0.0.1 x 10.0.0.255"])
+    done = machine.load(machine.put("a", served_here(OFFICE.only(4))))
+    assert done.returncode == 0, done.stderr
+    (config,) = machine.state()["nat"].values()
+    redirects = [f"redirect_port udp {own}:5353 {own}:53" for own in ("10.0.0.1", "192.0.2.10")]
+    assert config == f"ip 10.0.0.1 deny_in reset {' '.join(redirects)}"
 
 
 def test_a_long_list_is_loaded_and_saved(machine: Machine) -> None:

@@ -157,9 +157,11 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         for (k = 7; k <= NF; k++) {
             if ($k != "redirect_port") { line = line " " $k; continue }
             for (n = 1; n <= count; n++) {
+                target = $(k + 2)
                 alias = $(k + 3)
+                sub(/^me/, each[n], target)
                 sub(/^me/, each[n], alias)
-                line = line " " $k " " $(k + 1) " " $(k + 2) " " alias
+                line = line " " $k " " $(k + 1) " " target " " alias
             }
             k += 3
         }

@@ -21,6 +21,7 @@ from portctl.ruleset import (
     RST,
     SYN,
     TCP,
+    UDP,
     Direction,
     Flow,
     Flows,
@@ -70,7 +71,8 @@ def _also_known(ruleset: Ruleset) -> Iterator[Translation]:
     """The translations that take whatever arrives, known connections too."""
     served = any(other_ports(ruleset, rule.flows) for rule in ruleset.inbound if rule.kind in (Kind.FIXED, Kind.BLOCK))
     for item in ruleset.translations:
-        if item.target or item.destination is not None or served:
+        datagrams = any(flow.protocol == UDP for flow in item.flows or ())
+        if item.target or item.destination is not None or served or datagrams:
             yield item
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from portctl.backends.base import Ability
 from portctl.backends.ipfw import words
-from portctl.backends.ipfw.nat import MOST_ALIASES, leaving_by
-from portctl.net import Addresses, Ranges, networks
+from portctl.backends.ipfw.nat import MOST_ALIASES, leaving_by, parts, served
+from portctl.net import ANYWHERE, Addresses, Ranges, networks
 from portctl.problems import Problem, Span, order
 from portctl.ruleset import (
     EVERY_PORT,
@@ -47,6 +48,7 @@ def gaps(ruleset: Ruleset, ability: Ability) -> list[Problem]:
             found += _rule(rule, direction)
     for translation in ruleset.translations:
         found += _translation(translation, _place(ruleset, translation.name, "target") or translation.span)
+    found += _together(ruleset)
     for masquerade in ruleset.masquerades:
         found += _masquerade(ruleset, masquerade)
     for name in ruleset.clamps:
@@ -143,17 +145,64 @@ def _translation(item: Translation, span: Span | None) -> Iterator[Problem]:
         yield _gap("a target for other packets than TCP and UDP", span, "name the ports: `80/tcp`")
         return
     if item.target is None:
-        return
-    if item.target.version == 6:
+        datagrams = tuple(flow for flow in item.flows if flow.protocol == UDP)
+        if datagrams and 6 in item.families():
+            hint = "list IPv4 addresses alone in `from`, or name what listens on that port as a service"
+            yield _gap("a target on this host, for UDP over IPv6: answers would leave with another port", span, hint)
+        if not datagrams:
+            return
+        item = replace(item, flows=datagrams)
+    elif item.target.version == 6:
         yield _gap("a target on another host, for IPv6: its NAT is for IPv4 alone", span)
         return
     if item.destination is not None and item.destination.v4.count() > MOST_ALIASES:
         yield _gap(f"a target for more than {MOST_ALIASES} addresses", span)
-    ports = [flow.ports for flow in item.flows]
+        return
+    ports = [flow.ports for flow in item.flows or ()]
     pieces = sum(p.count() if item.target_port is not None else len(p.bounds) // 2 for p in ports)
     aliases = 1 if item.destination is None else max(1, item.destination.v4.count())
     if pieces * aliases * 60 > LONGEST_CONFIG:
         yield _gap("a target for so many ports and addresses", span, "make several entries of it")
+
+
+def _together(ruleset: Ruleset) -> Iterator[Problem]:
+    """One entry may turn what another one lets in: its answers have to find the instance of `nat` that turned it."""
+    rules = [rule for each in (ruleset.inbound, ruleset.forwarded) for rule in each if rule.kind is Kind.FORWARD]
+    turned = [part for item in ruleset.translations for part in parts(item) if not served(part)]
+    for at, first in enumerate(turned):
+        bounds = [rule for rule in rules if rule.name == first.name and (rule.max_connections or rule.out_interfaces)]
+        for second in turned[at + 1 :] if bounds else ():
+            free = any(r.name == second.name and r.max_connections is None for r in rules)
+            if _alike(first) != _alike(second) and _meet(first, second) and (free or bounds[0].out_interfaces):
+                span = _place(ruleset, second.name, "target") or second.span
+                what = f"a target for packets that `{first.name}` turns, but may not let in"
+                yield _gap(
+                    what, span, "name other ports or sources, or in both the same `ports`, `to`, `in` and `target`"
+                )
+
+
+def _alike(item: Translation) -> object:
+    return item.flows, item.destination, item.interfaces, item.target, item.target_port
+
+
+def _meet(first: Translation, second: Translation) -> bool:
+    """Whether some packet may be one of both."""
+    devices = (*first.interfaces, *second.interfaces)
+    apart = first.interfaces and second.interfaces and not any("*" in name for name in devices)
+    return (
+        bool(first.source & second.source)
+        and any(
+            a.protocol == b.protocol and bool(a.ports & b.ports) and bool(a.source_ports & b.source_ports)
+            for a in first.flows or ()
+            for b in second.flows or ()
+        )
+        and (None in (first.destination, second.destination) or bool(_common(first.destination, second.destination)))
+        and not (apart and not {*first.interfaces} & {*second.interfaces})
+    )
+
+
+def _common(first: Addresses | None, second: Addresses | None) -> Addresses:
+    return (first or ANYWHERE) & (second or ANYWHERE)
 
 
 def _masquerade(ruleset: Ruleset, item: Masquerade) -> Iterator[Problem]:

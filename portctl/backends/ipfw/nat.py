@@ -1,4 +1,5 @@
-"""Translations: `nat` instances for other hosts and for masquerade (IPv4), `fwd` for ports of this host.
+"""Translations: `nat` instances for other hosts, for masquerade, and for UDP to a port of this host (all IPv4); `fwd`
+for TCP to a port of this host. A socket that `fwd` hands a datagram to would answer from its own port (udp_usrreq.c).
 
 A state is the action of the rule that made it, so what is translated on its way out makes its states with a `skipto`
 to a block that translates. What came in translated is known by its tag, so that direct access to the target stays shut.
@@ -17,7 +18,7 @@ from portctl.backends.ipfw import words
 from portctl.backends.ipfw.layout import Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.net import Addresses, address_text
-from portctl.ruleset import EVERY_PORT, TCP, Flow, Flows, Kind, Masquerade, Rule, Ruleset, Translation
+from portctl.ruleset import EVERY_PORT, TCP, UDP, Flow, Flows, Kind, Masquerade, Rule, Ruleset, Translation
 
 if TYPE_CHECKING:
     from portctl.backends.ipfw.starts import Pass
@@ -37,19 +38,43 @@ def arriving(layout: Layout, block: str) -> None:
             rule = f"nat {number} {where}{_why(masquerade.name)}"
             if rule not in layout.blocks[block]:
                 layout.blocks[block].append(rule)
-    for translation in _elsewhere(layout.ruleset):
+    # All tags come first: of entries that name the same packets one turns them, and each may admit what it turned.
+    turned: list[tuple[str, str, str]] = []
+    for translation in _by_nat(layout.ruleset):
+        why = _why(translation.name)
         for number, device in _instances(layout, translation):
             for body in arriving_for(layout, translation, device):
-                layout.add(block, f"count tag {tag(layout.ruleset, translation.name)}", body, _why(translation.name))
-                layout.add(block, f"nat {number}", body, _why(translation.name))
+                layout.add(block, f"count tag {tag(layout.ruleset, translation.name)}", body, why)
+                turned.append((f"nat {number}", body, why))
+    for action, body, why in turned:
+        layout.add(block, action, body, why)
 
 
 def _why(name: str) -> str:
     return words.comment(f"portctl:{Kind.FORWARD.value}:{name}")
 
 
-def _elsewhere(ruleset: Ruleset) -> list[Translation]:
-    return [translation for translation in ruleset.translations if translation.target is not None]
+def _by_nat(ruleset: Ruleset) -> list[Translation]:
+    return [part for translation in ruleset.translations for part in parts(translation) if not served(part)]
+
+
+def _by_fwd(ruleset: Ruleset) -> list[Translation]:
+    return [part for translation in ruleset.translations for part in parts(translation) if served(part)]
+
+
+def served(part: Translation) -> bool:
+    """Whether a part of a translation leaves addresses and ports alone: `fwd`."""
+    return part.target is None and any(flow.protocol != UDP for flow in part.flows or ())
+
+
+def parts(translation: Translation) -> list[Translation]:
+    """A translation cut into what `nat` does and what `fwd` does."""
+    if translation.target is not None:
+        return [translation]
+    datagrams = tuple(flow for flow in translation.flows or () if flow.protocol == UDP)
+    others = tuple(flow for flow in translation.flows or () if flow.protocol != UDP)
+    found = [replace(translation, flows=datagrams, source=translation.source.only(4))] if datagrams else []
+    return [*found, replace(translation, flows=others)] if others else found
 
 
 def tag(ruleset: Ruleset, name: str) -> int:
@@ -101,12 +126,14 @@ def _instances(layout: Layout, translation: Translation) -> Iterator[tuple[int, 
 def own_addresses(translation: Translation) -> bool:
     """Whether only the host knows which addresses are translated: `load.sh` fills them in, where the file says `me`."""
     devices = translation.interfaces
-    return translation.destination is None and (not devices or any("*" in name for name in devices))
+    nowhere = translation.target is None or not devices or any("*" in name for name in devices)
+    return translation.destination is None and nowhere
 
 
 def _redirects(translation: Translation, alias: str) -> Iterator[str]:
+    target = alias.removesuffix(":") if translation.target is None else translation.target
     for flow in translation.flows or ():
-        word = f"redirect_port {words.protocol(flow.protocol)} {translation.target}"
+        word = f"redirect_port {words.protocol(flow.protocol)} {target}"
         for first, last in flow.ports.pairs():
             if translation.target_port is None:
                 text = words.ports([(first, last)])
@@ -151,8 +178,7 @@ def turned(layout: Layout, at: Pass, block: str, rules: Sequence[Rule], direct: 
 
     `direct`: rules that may admit the same packets without a limit, and then win."""
     by_name = {translation.name: translation for translation in layout.ruleset.translations}
-    for rule in rules:
-        translation = by_name[rule.name]
+    for rule, translation in [(each, part) for each in rules for part in parts(by_name[each.name])]:
         action, lines = _asked(layout, at, rule, translation)
         if rule.log and at.state:
             for body in lines:
@@ -173,7 +199,7 @@ def turned(layout: Layout, at: Pass, block: str, rules: Sequence[Rule], direct: 
 
 def _asked(layout: Layout, at: Pass, rule: Rule, translation: Translation) -> tuple[str, list[str]]:
     """What happens to the packets that an entry has turned, and which they are."""
-    if translation.target is None:
+    if served(translation):
         return f"skipto @to-{rule.name}@", list(arriving_for(layout, translation, None, words.START))
     leaving = list(words.few(rule.out_interfaces if at.way == "out" else ()))
     lines = [_tagged(layout, at, rule, flow, names) for flow in translation.flows or () for names in leaving]
@@ -181,12 +207,23 @@ def _asked(layout: Layout, at: Pass, rule: Rule, translation: Translation) -> tu
 
 
 def _tagged(layout: Layout, at: Pass, rule: Rule, flow: Flow, devices: tuple[str, ...]) -> str:
+    """What was turned, of what one flow of an entry names."""
     out = words.interfaces("xmit", devices)
     asked = words.START if flow.protocol == TCP else ""
     marked = f"tagged {tag(layout.ruleset, rule.name)}"
     source = layout.addresses(rule.source, f"from-{rule.name}")
-    parts = [words.protocol(flow.protocol), "from", source, "to any", at.way, out, asked, marked]
-    return " ".join(part for part in parts if part)
+    text = [words.protocol(flow.protocol), "from", source, "to any", at.way, out, asked, marked]
+    return " ".join(part for part in text if part)
+
+
+def _target(layout: Layout, translation: Translation, flow: Flow) -> tuple[str, str]:
+    """The address and the ports behind a translation by `nat`, in words."""
+    ports = words.ports(flow.ports.pairs()) if translation.target_port is None else str(translation.target_port)
+    if translation.target is not None:
+        return str(translation.target), ports
+    if translation.destination is not None:
+        return layout.addresses(translation.destination, f"to-{translation.name}"), ports
+    return "me", ports
 
 
 def _free(translation: Translation, rules: Sequence[Rule]) -> Iterator[Rule]:
@@ -197,7 +234,7 @@ def _free(translation: Translation, rules: Sequence[Rule]) -> Iterator[Rule]:
         if rule.max_connections is not None:
             continue
         flows = [f for f in rule.flows or map(Flow, sorted(protocols)) if f.protocol in protocols]
-        if translation.target is None and port is not None:
+        if served(translation) and port is not None:
             flows = [replace(f, ports=EVERY_PORT) for f in flows if port in f.ports]
         if flows:
             yield replace(rule, flows=tuple(flows))
@@ -217,9 +254,9 @@ def other_ports(ruleset: Ruleset, flows: Flows) -> list[tuple[Translation, tuple
     port. None where it makes no difference."""
     found: list[tuple[Translation, tuple[Flow, ...]]] = []
     differs = False
-    for translation in ruleset.translations:
+    for translation in _by_fwd(ruleset):
         port = translation.target_port
-        if translation.target is not None or port is None:
+        if port is None:
             continue
         for flow in translation.flows or ():
             about = [f for f in flows or () if f.protocol == flow.protocol]
@@ -236,17 +273,17 @@ _LOOPBACK = {6: "::1", 4: "127.0.0.1"}
 
 def taken_in(layout: Layout) -> Iterator[str]:
     """Packets that are served here, to addresses that may not be this host's."""
-    for translation in layout.ruleset.translations:
-        if translation.target is None and translation.destination is not None:
+    for translation in _by_fwd(layout.ruleset):
+        if translation.destination is not None:
             yield from arriving_for(layout, translation, None)
 
 
 def local_targets(layout: Layout) -> None:
     """`fwd` changes no address: the socket of the other port sees the connection as it came."""
     used = layout.lines()
-    for translation in layout.ruleset.translations:
+    for translation in _by_fwd(layout.ruleset):
         block = f"to-{translation.name}"
-        if translation.target is not None or not any(f"@{block}@" in line for line in used):
+        if not any(f"@{block}@" in line for line in used):
             continue
         layout.lasting[block] = []
         for flow in translation.flows or ():
@@ -262,7 +299,7 @@ def local_targets(layout: Layout) -> None:
 
 def leaving(layout: Layout) -> None:
     """What is translated on its way out: answers of redirected connections, and sources that are masqueraded."""
-    targets = {translation.name: translation for translation in _elsewhere(layout.ruleset)}
+    targets = {translation.name: translation for translation in _by_nat(layout.ruleset)}
     masquerades = {masquerade.name: masquerade for masquerade in layout.ruleset.masquerades}
     for name in sorted({*targets, *masquerades}):
         block = leave_block(name)
@@ -289,7 +326,6 @@ def _masqueraded(layout: Layout, name: str) -> str:
 def _answers(layout: Layout, block: str, translation: Translation) -> None:
     for number, _ in _instances(layout, translation):
         for flow in translation.flows or ():
-            ports = words.ports(flow.ports.pairs()) if translation.target_port is None else str(translation.target_port)
-            word = words.protocol(flow.protocol)
-            body = f"{word} from {translation.target} {ports} to any out"
+            source, ports = _target(layout, translation, flow)
+            body = f"{words.protocol(flow.protocol)} from {source} {ports} to any out"
             layout.add(block, f"nat {number}", body, _why(translation.name))

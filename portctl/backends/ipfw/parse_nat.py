@@ -45,24 +45,27 @@ def translations(config: str, way: str, *, to_me: bool) -> Iterator[tuple[tuple[
 
 
 def _redirected(clause: str, instance: str, *, to_me: bool) -> Iterator[tuple[tuple[Condition, ...], Action]]:
-    """`tcp 10.0.0.20:5000-5010 [192.0.2.10:]6000-6010`."""
+    """`tcp 10.0.0.20:5000-5010 [192.0.2.10:]6000-6010`; to the address that it came to, only the port changes."""
     word, target, alias = clause.split()
     if "," in target or word not in _PROTOCOLS:
         yield (), Unknown(f"redirect_port {clause}")
         return
     address, _, to = target.partition(":")
     before, _, ports = alias.rpartition(":")
+    here = address == before
     where = _at("" if to_me else before or instance)
     first, last = _range(ports)
     start, _ = _range(to)
     proto = Condition(Field.PROTOCOL, Ranges.single(_PROTOCOLS[word]))
     if first == start:
         asked = Condition(Field.PORT, Ranges.of([(first, last)]))
-        yield (proto, where, asked), Translate("destination", ip_address(address))
+        yield (proto, where, asked), Translate("redirect") if here else Translate("destination", ip_address(address))
         return
     for port in range(first, last + 1):
         asked = Condition(Field.PORT, Ranges.single(port))
-        yield (proto, where, asked), Translate("destination", ip_address(address), port - first + start)
+        new = port - first + start
+        turned = Translate("redirect", None, new) if here else Translate("destination", ip_address(address), new)
+        yield (proto, where, asked), turned
 
 
 def _at(alias: str) -> Condition:
