@@ -224,12 +224,15 @@ def address_text(number: int, family: Family) -> str:
     return inet_ntop(AF_INET6, number.to_bytes(16, "big"))
 
 
+_BEHIND: dict[Family, tuple[str, ...]] = {f: (*(f"/{length}" for length in range(BITS[f])), "") for f in FAMILIES}
+"""What stands behind the address of a network, by the length of its prefix."""
+
+
 def network_texts(ranges: Ranges, family: Family) -> Iterator[str]:
     """`networks` as text; a single address without a prefix length, as the packet filters' listings print it."""
-    width = BITS[family]
     code = AF_INET if family == 4 else AF_INET6
-    size = width // 8
-    behind = *(f"/{length}" for length in range(width)), ""
+    size = BITS[family] // 8
+    behind = _BEHIND[family]
     for first, length in networks(ranges, family):
         yield inet_ntop(code, first.to_bytes(size, "big")) + behind[length]
 

@@ -293,7 +293,7 @@ def _admitted(
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
 
 
-MOST_LIMITED = 1000
+MOST_LIMITED = 300
 """For so many boxes that a limit may be about it is looked for; what the others have is left out."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
 
 from portctl import services
 from portctl.evaluation import Step
@@ -159,27 +161,33 @@ def slug(text: str) -> str:
 
 def texts(members: Addresses) -> list[str]:
     """Networks and ranges, whichever takes fewer words for each stretch."""
+    return list(_texts(members))
+
+
+@lru_cache(maxsize=20_000)
+def _texts(members: Addresses) -> tuple[str, ...]:
     found: list[str] = []
     for family in FAMILIES:
         for first, last in members.family(family).pairs():
-            nets = list(network_texts(Ranges((first, last + 1)), family))
+            nets = list(islice(network_texts(Ranges((first, last + 1)), family), 3))
             found += nets if len(nets) <= 2 else [_range(first, last, family)]
-    return found
+    return tuple(found)
 
 
 def _range(first: int, last: int, family: Family) -> str:
     return f"{address_text(first, family)}-{address_text(last, family)}"
 
 
+@lru_cache(maxsize=20_000)
 def excepted(members: Addresses) -> tuple[Addresses, Addresses] | None:
     """A set as everything, or a family, without a few: where that takes fewer words."""
     wholes = [ANYWHERE, ANYWHERE.only(4), ANYWHERE.only(6)]
-    direct = len(texts(members))
+    direct = len(_texts(members))
     if direct < 2:
         return None  # nothing takes fewer words
     for base in wholes:
         if members <= base and members != base and all(members.family(f) or not base.family(f) for f in FAMILIES):
             rest = base - members
-            if len(texts(rest)) < direct:
+            if len(_texts(rest)) < direct:
                 return base, rest
     return None

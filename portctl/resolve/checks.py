@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import permutations
 
 from portctl.net import ANYWHERE, FAMILIES, MULTICAST, Addresses
 from portctl.policy import Entry
@@ -119,7 +120,9 @@ def _limits(scope: Scope, openings: list[Opening]) -> None:
         if at >= other:
             continue
         first, second = limited[at], limited[other]
-        if _limit(first) != _limit(second) and _common(first, second) and not _covered(first, second, free):
+        if _limit(first) == _limit(second) or _apart(first, second) or not _common(first, second):
+            continue
+        if not _covered(first, second, free):
             clashes += 1
             scope.report(
                 "limits-clash",
@@ -128,6 +131,12 @@ def _limits(scope: Scope, openings: list[Opening]) -> None:
                 "give both the same limit, or let them name different ports or sources",
                 others=((f"`{first.name}` is limited here", _limit_place(first)),),
             )
+
+
+def _apart(first: Opening, second: Opening) -> bool:
+    """Whether one is of what comes to this host and the other of what passes through: a forward that translates nothing
+    never comes to a service."""
+    return any(a.kind is Kind.SERVICE and b.kind is Kind.FORWARD and not b.target for a, b in permutations((first, second)))
 
 
 def _limit(opening: Opening) -> tuple[object, int | None]:
