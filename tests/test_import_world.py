@@ -194,3 +194,17 @@ def test_one_file_may_hold_the_listings_of_both_families() -> None:
     assert found.equal
     assert 'ssh: {ports: ssh, from: [192.0.2.0/24, "2001:db8::/48"]}' in said(found)
     assert [e.text for e in found.account.entries] == text.splitlines()
+
+
+def test_limits_of_what_comes_in_and_of_what_passes_through_are_two_things() -> None:
+    """A router that slows attempts at its own ssh and at that of those behind it differently."""
+    often = "-m recent --rsource --hitcount 41 --update"
+    found = brought(
+        f"-A INPUT -i lan0 -p tcp -m tcp --dport 22 {often} --seconds 60 --name a -j DROP",
+        "-A INPUT -i lan0 -j ACCEPT",
+        f"-A FORWARD -p tcp -m tcp --dport 22 {often} --seconds 360 --name b -j DROP",
+        "-A FORWARD -d 192.0.2.0/24 -p tcp -m multiport --dports 22,443 -j ACCEPT",
+    )
+    assert found.equal, found.problems
+    assert "  ssh: {ports: ssh, from: any, in: lan0, rate: 40/minute}\n" in said(found)
+    assert "{ports: ssh, from: any, to: 192.0.2.0/24, rate: 400/hour}\n" in said(found)

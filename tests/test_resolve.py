@@ -121,6 +121,16 @@ def test_limits_may_differ_under_an_entry_without() -> None:
     meaning(services={**limited, "free": {"ports": "ssh", "from": "192.0.2.0/24"}})
 
 
+def test_limits_of_a_service_and_of_what_passes_through_do_not_meet() -> None:
+    keys: dict[str, Any] = {
+        "services": {"a": {"ports": "https", "from": "any", "rate": "10/minute"}},
+        "defaults": {"forward": "drop"},
+    }
+    passing = {"ports": "https", "from": "any", "to": "192.0.2.0/24", "rate": "5/second"}
+    meaning(**keys, forwards={"b": passing})
+    assert codes(**keys, forwards={"b": {**passing, "target": "198.51.100.9"}}) == ["limits-clash"]
+
+
 def test_forwarding_is_switched_on_for_the_families_in_use() -> None:
     keys: dict[str, Any] = {"defaults": {"forward": "drop"}}
     four, _ = meaning(forwards={"a": {"ports": "ssh", "from": "any", "target": "10.0.0.5:22"}}, **keys)

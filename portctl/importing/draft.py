@@ -289,7 +289,8 @@ def _admitted(
         work.notes.append("a limit that the language does not have is left out, with what it admitted")
     for limit, listed in by_limit.items():
         part = union(work.space, listed) & asked
-        for box in cover(part, part | spare, work.effort):
+        alike = part.any(*(part.dimensions() - {PROTOCOL, PORT}))  # a limit is named at what it is about
+        for box in cover(part, part | (spare & alike), work.effort):
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
 
 
