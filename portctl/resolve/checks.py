@@ -136,7 +136,8 @@ def _limits(scope: Scope, openings: list[Opening]) -> None:
 def _apart(first: Opening, second: Opening) -> bool:
     """Whether one is of what comes to this host and the other of what passes through: a forward that translates nothing
     never comes to a service."""
-    return any(a.kind is Kind.SERVICE and b.kind is Kind.FORWARD and not b.target for a, b in permutations((first, second)))
+    both = permutations((first, second))
+    return any(a.kind is Kind.SERVICE and b.kind is Kind.FORWARD and not b.target for a, b in both)
 
 
 def _limit(opening: Opening) -> tuple[object, int | None]:
