@@ -150,8 +150,7 @@ def _by_limits(line: Line) -> Said | None:
     beyond = any(c.negated for c in asks_limit(line.conditions)) or "above" in texts[0]
     if any(isinstance(a, Accept) for a in line.actions) and beyond:
         return "refused", "it admits what is beyond a limit, and no policy does"
-    what = f"rate: {limit.rate}" if limit.rate else f"max_connections: {limit.connections}"
-    return ("modelled", what) if limit.exact else ("approximated", f"{what}; {limit.note}")
+    return ("modelled", limit.words) if limit.exact else ("approximated", f"{limit.words}; {limit.note}")
 
 
 def _by_deed(draft: Draft, names: Names, line: Line, entries: Iterable[str]) -> Said:

@@ -174,8 +174,12 @@ def _holds(work: _Work, root: int) -> bool:
 def _open(work: _Work, direction: Direction) -> bool:
     """Whether what no rule is about is admitted."""
     families = {way.family for way, root in work.world.meant.roots.items() if _holds(work, root)}
-    packets = [exotic(direction, f, p) for f in sorted(families) for p in (TCP, UDP)]
+    packets = [exotic(direction, f, p) for f in sorted(families) for p in (TCP, UDP, GRE)]
     return bool(packets) and all(evaluate(work.program, p).verdict is Verdict.ACCEPT for p in packets)
+
+
+GRE = 47
+"""It stands for the protocols without ports that rules seldom name (RFC 2784)."""
 
 
 def _targets(work: _Work, found: list[Found], useless: list[Key]) -> tuple[PacketSet, PacketSet]:

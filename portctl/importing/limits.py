@@ -1,4 +1,7 @@
-"""Limits of a packet filter as those of the language: so many new connections a period, or at once, for a source."""
+"""Limits of a packet filter as those of the language: so many new connections a period, or at once, for a source.
+
+The texts are those of iptables-extensions(8), nft(8), pf.conf(5) (`max-src-conn`) and ipfw(8) (`limit src-addr`).
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,23 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Limit:
-    """One of both is given. `exact`: the policy means the same as the input."""
+    """One is given, or both. `exact`: the policy means the same as the input."""
 
     rate: str | None = None
     connections: int | None = None
     exact: bool = False
     note: str = ""
 
+    @property
+    def words(self) -> str:
+        """As a policy writes it."""
+        rate = [f"rate: {self.rate}"] if self.rate else []
+        return ", ".join([*rate, f"max_connections: {self.connections}"] if self.connections else rate)
+
 
 def read(text: str) -> Limit | None:
     """The limit that a condition's text says; None where the language has nothing like it."""
-    for reader in (_connections, _recent, _rate):
+    for reader in (_ipfw, _pf, _connections, _recent, _rate):
         found = reader(text)
         if found is not None:
             return found
@@ -53,6 +62,35 @@ def met(space: Space, program: Program, wanted: Callable[[str], bool]) -> Packet
     return space.boxes(found)
 
 
+def _ipfw(text: str) -> Limit | None:
+    found = re.fullmatch(r"src-addr (\d+)", text)
+    return Limit(None, int(found[1]), True) if found is not None and int(found[1]) else None
+
+
+def _pf(text: str) -> Limit | None:
+    """`max-src-conn 15, max-src-conn-rate 5/60`, with what else the state options of a rule limit."""
+    words = dict(part.split(" ", 1) for part in text.split(", ") if " " in part)
+    both = [int(words.pop(name, 0)) for name in ("max-src-conn", "max-src-states")]
+    connections = min((number for number in both if number), default=None)
+    number, _, seconds = words.pop("max-src-conn-rate", "0/1").partition("/")
+    together = words.pop("source-track", "rule") == "global"
+    if words or not (connections or int(number)):
+        return None
+    said = ["the input counts all its rules together"] if together else []
+    rate, usual = _in_seconds(int(number), int(seconds)) if int(number) else (None, True)
+    if not usual:
+        said.append(f"the input counts {number} in {seconds} seconds")
+    return Limit(rate, connections, not said, "; ".join(said))
+
+
+def _in_seconds(number: int, seconds: int) -> tuple[str, bool]:
+    """So many connections in so many seconds as a rate, the next wider one, and whether it is the same."""
+    for name, length in _SECONDS.items():
+        if seconds <= length:
+            return f"{max(number, number * length // seconds)}/{name}", seconds == length
+    return f"{number}/day", False
+
+
 def _connections(text: str) -> Limit | None:
     found = re.search(r"--connlimit-(upto|above) (\d+)", text) or re.search(r"ct (count) (\d+)", text)
     if found is None:
@@ -73,10 +111,7 @@ def _recent(text: str) -> Limit | None:
         return None
     number, period = max(1, int(hits[1]) - 1), max(1, int(seconds[1]))
     said = f"the input counts {number} in {period} seconds, in a window that moves"
-    for name, length in _SECONDS.items():
-        if period <= length:
-            return Limit(f"{max(number, number * length // period)}/{name}", None, False, said)
-    return Limit(f"{number}/day", None, False, said)
+    return Limit(_in_seconds(number, period)[0], None, False, said)
 
 
 def _rate(text: str) -> Limit | None:

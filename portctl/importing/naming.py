@@ -276,23 +276,34 @@ def _says_any(source: Addresses) -> bool:
 
 
 def _join_pings(groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]], alike: bool) -> None:
-    """`ping` is echo of both families: of ICMP the source is IPv4, of ICMPv6 it is IPv6; equal otherwise, they join."""
+    """`ping` is echo of both families: of ICMP the far end is IPv4, of ICMPv6 it is IPv6; equal otherwise, they join."""
     pings: dict[_Conditions, tuple[Addresses, tuple[Step, ...]]] = {}
     for conditions, listed in list(groups.items()):
+        far = _far(conditions)
         for protocol, family in ((ICMP, FAMILIES[0]), (ICMPV6, FAMILIES[1])):
             steps = listed.pop(Atom(protocol), None)
             if steps is None:
                 continue
-            everyone = alike and conditions.source == ANYWHERE
-            here = ANYWHERE if everyone else conditions.source.only(family)
-            blank = replace(conditions, source=ANYWHERE)
+            here = far if alike and far == ANYWHERE else far.only(family)
+            blank = _with_far(conditions, ANYWHERE)
             before, lines = pings.get(blank, (Addresses(), ()))
             pings[blank] = before | here, (*lines, *steps)
         if not listed:
             del groups[conditions]
-    for blank, (source, steps) in pings.items():
-        if source:
-            groups.setdefault(replace(blank, source=source), {})[Atom(ICMP)] = steps
+    for blank, (far, steps) in pings.items():
+        if far:
+            groups.setdefault(_with_far(blank, far), {})[Atom(ICMP)] = steps
+
+
+def _far(conditions: _Conditions) -> Addresses:
+    """Who is at the other end: where something goes out, the destination."""
+    outgoing = conditions.section in ("egress", "block")
+    return conditions.destination if outgoing and conditions.destination is not None else conditions.source
+
+
+def _with_far(conditions: _Conditions, far: Addresses) -> _Conditions:
+    outgoing = conditions.section in ("egress", "block") and conditions.destination is not None
+    return replace(conditions, destination=far) if outgoing else replace(conditions, source=far)
 
 
 def _entries(conditions: _Conditions, listed: dict[Atom, tuple[Step, ...]]) -> list[Entry]:

@@ -229,7 +229,8 @@ def flattened(
 
 def limit(spec: Spec) -> str:
     """The state options beyond which a packet is dropped, as text; nothing if there are none."""
-    return ", ".join(o for o in spec.options if o.split(" ")[0] in LIMITS and o != "max-src-nodes 0")
+    found = [o for o in spec.options if o.split(" ")[0] in LIMITS and o != "max-src-nodes 0"]
+    return ", ".join([*found, *(o for o in spec.options if found and o == "source-track global")])
 
 
 LIMITS = ("max", "max-src-nodes", "max-src-states", "max-src-conn", "max-src-conn-rate", "max-pkt-rate")
