@@ -276,7 +276,7 @@ def _says_any(source: Addresses) -> bool:
 
 
 def _join_pings(groups: dict[_Conditions, dict[Atom, tuple[Step, ...]]], alike: bool) -> None:
-    """`ping` is echo of both families: of ICMP the far end is IPv4, of ICMPv6 it is IPv6; equal otherwise, they join."""
+    """`ping` is echo of both families: of ICMP the far end is IPv4, of ICMPv6 it is IPv6; equal ones join."""
     pings: dict[_Conditions, tuple[Addresses, tuple[Step, ...]]] = {}
     for conditions, listed in list(groups.items()):
         far = _far(conditions)

@@ -165,12 +165,17 @@ def numbers(numbers: tuple[str, ...], world: World, most: int = 65535) -> Ranges
         case ">=":
             return Ranges((first, most + 1))
         case ":":
-            return Ranges((first, values[1] + 1))
+            return _between(first, values[1])
         case "><":
-            return Ranges((first + 1, values[1])) if values[1] > first + 1 else Ranges()
+            return _between(first + 1, values[1] - 1)
         case "<>":
-            return everything - Ranges((first, values[1] + 1))
+            return everything - _between(first, values[1])
     raise Unclear(operator)
+
+
+def _between(first: int, last: int) -> Ranges:
+    """None where it runs backwards, which FreeBSD 12 takes."""
+    return Ranges((first, last + 1)) if first <= last else Ranges()
 
 
 def _ports(spec: Spec, world: World, _tags: Tags) -> Iterator[Condition]:
