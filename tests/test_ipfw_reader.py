@@ -85,7 +85,8 @@ def test_ipv6_is_a_family_in_a_file_and_a_protocol_in_a_listing() -> None:
     ("addresses", "refused"),
     [
         (Addresses.of("::/96") - Addresses.of("::1"), True),
-        (Addresses.of("::2", "::9"), True),
+        (Addresses.of("::2", "::9"), False),
+        (Addresses.of("::2", "::9", "::11", "::13", "::15"), True),
         (Addresses.of("192.0.2.1", "::8000:0/97"), True),
         (Addresses.of("::", "::1", "2001:db8::/32"), False),
         (Addresses.of("::/64", "192.0.2.1"), False),

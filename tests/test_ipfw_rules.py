@@ -109,6 +109,21 @@ def test_tables_are_made_before_they_are_named() -> None:
             assert set(named) <= made, line
 
 
+def test_a_few_networks_stand_in_the_rule_itself() -> None:
+    """There is room for 127 tables; and a list is of one family: 25."""
+    entries = [
+        starts(f"s{k}", tcp(1000 + k), source=Addresses.of(f"10.{k}.0.0/16", f"192.0.2.{k}")) for k in range(200)
+    ]
+    written = text(held(*entries))
+    assert written.count(" create type ") < 12
+    assert "tcp from 10.7.0.0/16,192.0.2.7 to any in" in written
+    loaded = program(held(*entries))
+    for source, wanted in (("10.7.1.1", Verdict.ACCEPT), ("192.0.2.7", Verdict.ACCEPT), ("192.0.2.8", Verdict.DROP)):
+        assert evaluate(loaded, replace(SYN_IN, source=ip_address(source), port=1007)).verdict is wanted
+    both = Addresses.of("10.7.0.0/16", "2001:db8::/32")
+    assert "tcp from table(portctl0_from-a) to any" in text(held(starts("a", tcp(22), source=both)))
+
+
 def test_a_long_table_lies_in_a_file_of_its_own() -> None:
     last = 10000
     feed = Addresses(Ranges(tuple(b for k in range(last + 1) for b in (k * 4 + 0x0B000000, k * 4 + 0x0B000001))))

@@ -189,7 +189,7 @@ def test_undo_to_nothing(machine: Machine) -> None:
 def test_more_tables_than_the_kernel_has_room_for(machine: Machine) -> None:
     from portctl.net import Addresses
 
-    many = (starts(f"s{k}", tcp(1000 + k), source=Addresses.of(f"10.{k}.0.1", f"10.{k}.0.9")) for k in range(140))
+    many = (starts(f"s{k}", tcp(1000 + k), source=Addresses.of(f"10.{k}.0.1", f"fd00:{k}::")) for k in range(140))
     done = machine.load(machine.put("a", one(*many)))
     assert done.returncode == 0, done.stderr
     assert int(machine.state()["sysctl"]["net.inet.ip.fw.tables_max"]) > 140

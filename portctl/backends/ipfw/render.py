@@ -14,6 +14,8 @@ from portctl.ruleset import Ruleset
 
 MOST_HERE = 10000
 """So many entries of a table stand in `rules`, for `ipfw -q rules` to make; more lie in a file of their own."""
+MOST_TABLES = 120
+"""The kernel has room for 127 (`net.inet.ip.fw.tables_max`), and the host may have some of its own."""
 WHY_REFUSED = "only load.sh fills the long tables"
 
 
@@ -25,6 +27,7 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
     sections(layout)
     rules = templating.render(
         "ipfw/rules.j2",
+        by_hand=list(_by_hand(layout)),
         settings=list(_settings(layout)),
         kept=list(_kept(ruleset)),
         tables=list(_tables(layout)),
@@ -36,6 +39,22 @@ def render(ruleset: Ruleset, ability: Ability) -> dict[str, str]:
         for name in sorted(layout.tables)
         if _is_long(layout, name)
     }
+
+
+def _by_hand(layout: Layout) -> Iterator[str]:
+    """What makes of the rules, read by ipfw alone, what `load.sh` makes of them."""
+    if any(_is_long(layout, name) for name in layout.tables):
+        yield "  not at all: the tables that `#file` names would be empty, so ipfw alone stops before the first rule."
+        return
+    yield "  sysctl net.inet6.ip6.fw.deny_unknown_exthdrs=0"
+    if len(layout.tables) > MOST_TABLES:
+        yield f"  sysctl net.inet.ip.fw.tables_max={len(layout.tables) + 64}"
+    if layout.nat:
+        yield "  kldload -n ipfw_nat"
+    yield "  ipfw -q /full/path/of/this/file"
+    yield f"  ipfw table {BROADCAST} add ADDRESS    (each broadcast address of this host)"
+    if any(" config ip me " in line for line in layout.nat):
+        yield "  ipfw nat N config ...    (each line after `#me`, with this host's address in place of `me`)"
 
 
 def _settings(layout: Layout) -> Iterator[str]:

@@ -19,6 +19,10 @@ MOST_AT_BOTH = 15
 """Ports or ranges at each end where both name some."""
 MOST_INTERFACES = 8
 """In one rule, each way: ipfw reads lines of 1,023 bytes (BUFSIZ, main.c), into rules of 255 words (ipfw2.c)."""
+MOST_INLINE = 4
+LONGEST_INLINE = 66
+"""Networks, and bytes of them, that stand in a rule itself: as long as the longest name of a table in it. The kernel
+has room for 127 tables, unless it is told otherwise."""
 LONGEST_COMMENT = 80
 """Bytes; ipfw takes 83."""
 IPV6_ENCAPSULATED = 41
@@ -102,11 +106,16 @@ def few(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def inline(addresses: Addresses) -> str | None:
-    """A set of addresses that needs no table: `any`, one address, one network. `::/0` would mean `me6`."""
+    """A set of addresses that needs no table: `any`, or a few networks of one family. `::/0` would mean `me6`, and
+    0.0.0.0/0 every address of both."""
     if addresses == ANYWHERE:
         return "any"
-    found = [t for family in FAMILIES for t in islice(network_texts(addresses.family(family), family), 2)]
-    return found[0] if len(found) == 1 and not found[0].endswith("/0") else None
+    found = [t for family in FAMILIES for t in islice(network_texts(addresses.family(family), family), MOST_INLINE + 1)]
+    text = ",".join(found)
+    mixed = bool(addresses.v4) and bool(addresses.v6)
+    if not found or mixed or len(found) > MOST_INLINE or len(text) > LONGEST_INLINE:
+        return None
+    return None if any(each.endswith("/0") for each in found) else text
 
 
 def networks(addresses: Addresses) -> list[str]:
