@@ -254,6 +254,28 @@ def test_anchors_of_others_are_called_on_and_are_no_drift(tmp_path: Path) -> Non
     assert applying.apply(host, asked, applying.Talk()) == "unchanged"
 
 
+@pytest.mark.parametrize("kind", ["FreeBSD pf", "OpenBSD pf"])
+def test_the_boot_calls_the_anchors_of_others_too(kind: str, tmp_path: Path) -> None:
+    """The system's own loader reads one file, at a time when no rules are loaded to take calls over from."""
+    host = machine(kind, tmp_path)
+    anchors = ['anchor "bans/*" all', 'anchor "relayd/*" in on em0 all', 'anchor "_1" all', 'anchor "portctl" all']
+    nat = [] if kind.startswith("OpenBSD") else ['nat-anchor "jails" all', 'rdr-anchor "jails" all']
+    host.change(pf=host.state()["pf"] | {"enabled": True, "rules": anchors, "nat": nat})
+    asked = request(tmp_path)
+    assert applying.apply(host, asked, applying.Talk()) == "confirmed"
+    boot = host.file("/etc/portctl/boot/current/boot.conf").read_text().splitlines()
+    assert [line for line in boot if "anchor " in line and not line.startswith("#")] == [
+        *nat,
+        'anchor "bans/*" in all',
+        'anchor "relayd/*" in on em0 all',
+        'anchor "bans/*" out all',
+    ]
+    assert [line for line in boot if line.startswith("anchor")] == [
+        line for line in loaded(host) if str(line).startswith("anchor")
+    ], "what the load itself carries over"
+    assert applying.apply(host, asked, applying.Talk()) == "unchanged"
+
+
 def test_verify_sees_what_was_loaded_beside_the_policy_and_remove_takes_all_away(tmp_path: Path) -> None:
     host = machine("OpenBSD pf", tmp_path)
     before, asked = texts(host), request(tmp_path)

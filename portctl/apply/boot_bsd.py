@@ -7,10 +7,12 @@ are in `templates/boot/SYSTEM-FILTER/`: `rc` (lines for rc.conf), `check.sh` (wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from portctl.apply.paths import BOOT
 from portctl.backends import ANCHOR, package
+from portctl.backends.base import Backend, Caller
+from portctl.command import Host
 from portctl.templating import folder, text
 
 WHOLE, FALLBACK = "boot.conf", "minimal.conf"
@@ -33,7 +35,18 @@ def knows(init: str) -> bool:
     return init in ("freebsd-rc", "openbsd-rc", "launchd")
 
 
-def standing_alone(bundle: Mapping[str, str], parts: tuple[str, ...], name: str) -> dict[str, str]:
+def calls(host: Host, init: str, backend: Backend) -> Callable[[str], str]:
+    """What makes of rules those with the calls of others' anchors that are loaded now. A job of portctl's own asks when
+    it runs; a system's own loader takes a file as it is."""
+    if not isinstance(backend, Caller) or init not in _RC_FILE:
+        return str
+    loaded = host.run(backend.called()).stdout
+    return lambda text: backend.calling(text, loaded)
+
+
+def standing_alone(
+    bundle: Mapping[str, str], parts: tuple[str, ...], name: str, calling: Callable[[str], str] = str
+) -> dict[str, str]:
     """The bundle of the boot, with one file of all rules for a system's own loader, where it is one of pf."""
     added = {}
     for target, below in ((WHOLE, name), (FALLBACK, f"minimal/{name}")):
@@ -43,7 +56,7 @@ def standing_alone(bundle: Mapping[str, str], parts: tuple[str, ...], name: str)
                 rules = bundle[files[part]]
                 for file, path in files.items():
                     rules = rules.replace(f'"{file}"', f'"{BOOT}/current/{path}"')
-                added[target] = rules
+                added[target] = calling(rules)
     return {**bundle, **added}
 
 

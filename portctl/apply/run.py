@@ -85,7 +85,8 @@ def look(host: Host, request: Request) -> Look:
     desired = planning.desire(request.ruleset, backend, facts)
     planning.prove(desired, backend)
     if boot_bsd.knows(facts.init):
-        whole = boot_bsd.standing_alone(desired.boot_bundle, backend.PARTS, backend.NAME)
+        calling = boot_bsd.calls(host, facts.init, backend)
+        whole = boot_bsd.standing_alone(desired.boot_bundle, backend.PARTS, backend.NAME, calling)
         desired = replace(desired, boot_bundle=whole)
     if back := returning.bundle(host, tuple(known), desired.settings):
         desired = replace(desired, bundles={**desired.bundles, returning.PART: back}, returned=returning.PART)

@@ -147,6 +147,19 @@ class Guest(Protocol):
         ...
 
 
+@runtime_checkable
+class Caller(Protocol):
+    """A back end whose rules call those of others, by names that its loader takes over from what is loaded."""
+
+    def called(self) -> Command:
+        """What asks a host for the calls that are loaded."""
+        ...
+
+    def calling(self, text: str, loaded: str) -> str:
+        """The rules as `load.sh` loads them where a host answers `called` with `loaded`."""
+        ...
+
+
 def is_part(backend: Backend, name: str) -> bool:
     """Whether a file of a bundle holds rules, or the addresses of a table that rules name."""
     return name in backend.PARTS or name.endswith(".table")

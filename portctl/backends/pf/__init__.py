@@ -18,7 +18,7 @@ from typing import cast
 
 from portctl import templating
 from portctl.backends.base import Ability, Backend, Difference
-from portctl.backends.pf import claims, gaps, parse, render
+from portctl.backends.pf import anchor, claims, gaps, parse, render
 from portctl.backends.pf.anchor import Anchored
 from portctl.backends.pf.dialects import DIALECTS, Dialect, freebsd
 from portctl.backends.pf.differences import differences
@@ -78,6 +78,12 @@ class Pf:
 
     def parse(self, listings: Mapping[str, str]) -> Program:
         return parse.parse(listings)
+
+    def called(self) -> Command:
+        return Command(("sh", "-c", f"{{ {anchor.CALLED}; }} 2>/dev/null || :"))
+
+    def calling(self, text: str, loaded: str) -> str:
+        return anchor.calling(text, loaded)
 
     def claims(self, text: str) -> str | None:
         return claims.claims(text)

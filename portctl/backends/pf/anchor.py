@@ -1,9 +1,9 @@
-"""The rules of portctl's in the anchor `portctl` of a main rule set that is somebody else's, on a host."""
+"""Anchors on a host: portctl's own, in a main rule set that is somebody else's, and others' in portctl's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from portctl.backends.base import Ability, Backend, Difference
@@ -15,6 +15,39 @@ from portctl.ruleset import Ruleset
 CALL = re.compile(r'anchor "portctl" all\b')
 _HOLDS = {"nat": re.compile(r"^(?:no )?nat ", re.M), "rdr": re.compile(r"^(?:no )?rdr ", re.M)}
 _FINAL = re.compile(r"^(?:@\d+ )?(?:pass|block) (?:\S+ )*?quick\b")
+CALLED = "pfctl -s nat; pfctl -s dummynet; pfctl -s rules"
+"""Not `-a '*'`, which lists what is in the anchors too, but names `bans/*` as `bans`."""
+_PLACES = {
+    "# anchors of others: scrub": ("scrub-anchor",),
+    "# anchors of others: translation": ("nat-anchor", "binat-anchor", "rdr-anchor", "dummynet-anchor"),
+}
+_WAYS = {"# anchors of others: in": ("in", "out"), "# anchors of others: out": ("out", "in")}
+
+
+def calling(text: str, loaded: str) -> str:
+    """See `base.Caller`: what `rules` of load.sh prints."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines.append(line)
+        for kind in _PLACES.get(line, ()):
+            lines += calls(loaded, kind)
+        if line in _WAYS:
+            lines += directed(calls(loaded, "anchor"), *_WAYS[line])
+    return "".join(f"{line}\n" for line in lines)
+
+
+def calls(loaded: str, kind: str) -> list[str]:
+    """The calls of others' anchors of a kind. Rules in braces are no anchors of others, nor is our own."""
+    named = [line for line in loaded.splitlines() if re.match(f'{kind} "[^_"].*[^{{]$', line)]
+    return [line.removesuffix(" fragment reassemble") for line in named if not line.startswith(f'{kind} "portctl" ')]
+
+
+def directed(found: list[str], way: str, other: str) -> Iterator[str]:
+    """The calls for one direction: those that name it, and those that name none."""
+    for line in found:
+        name, rest = line[: line.index('"', len('anchor "')) + 1], line[line.index('"', len('anchor "')) + 2 :]
+        if not rest.startswith(f"{other} "):
+            yield line if rest.startswith(f"{way} ") else f"{name} {way} {rest}"
 
 
 @dataclass(frozen=True, slots=True)
