@@ -77,12 +77,13 @@ def test_programs_read_it_too() -> None:
     assert run("old.yaml", "new.yaml", "--format", "markdown").stdout.startswith("### old.yaml → new.yaml")
 
 
-@pytest.mark.parametrize("name", backends.NAMES)
+@pytest.mark.parametrize("name", [*backends.NAMES, "pf-openbsd", "pf-freebsd", "pf-macos"])
 @pytest.mark.usefixtures("here")
 def test_a_policy_is_what_it_renders_to(name: str) -> None:
     assert run("old.yaml", "--backend", name, "--output", "out", command="render").exit_code == 0
     said = run("old.yaml", f"out/{name}")
     assert said.exit_code == 0 and "the meaning does not" in said.stdout
+    assert ("as the platform forces it" in said.stderr) == (backends.package(name) in ("pf", "ipfw"))
     files = ",".join(f"out/{name}/{part}" for part in backends.load(name).PARTS if Path(f"out/{name}/{part}").exists())
     assert run(files, "out").exit_code == 0
     assert run(files, "new.yaml", "--fail-on", "internet").exit_code == 1

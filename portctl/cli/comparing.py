@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from portctl.hosts.git import Then
     from portctl.problems import Problems
     from portctl.space.difference import Difference
+    from portctl.space.sets import PacketSet
+    from portctl.space.sides import Side
 
 AS_BEFORE, DIFFERENT, WRONG = 0, 1, 2
 SUFFIXES = (".yaml", ".yml")
@@ -61,7 +63,33 @@ def _differ(old: Source, new: Source, at: datetime) -> Difference:
     both = tuple(family for family in old.families if family in new.families)
     if len(both) == 1:
         print(f"Compared are the rules of IPv{both[0]} alone: one side says nothing of the other.", file=sys.stderr)
-    return differ(old.side(space), new.side(space), at, both)
+    sides = old.side(space), new.side(space)
+    if isinstance(old.meaning, type(new.meaning)):
+        return differ(*sides, at, both)
+    return differ(*sides, at, both, _untold(old, new, sides))
+
+
+def _untold(old: Source, new: Source, sides: tuple[Side, Side]) -> PacketSet:
+    """The packets with which a packet filter forces another verdict than the policy's; says which differences these
+    are."""
+    from portctl import backends
+    from portctl.backends.base import Ability
+    from portctl.program import Program
+    from portctl.ruleset import Ruleset
+    from portctl.space.forced import explained
+
+    loaded, policy = (old, new) if isinstance(old.meaning, Program) else (new, old)
+    assert isinstance(policy.meaning, Ruleset)
+    version = loaded.observed.facts.release if loaded.observed is not None else ""
+    names = loaded.language.split("+")
+    able = [backends.load(name).differences(policy.meaning, Ability(version=version)) for name in names]
+    forced = [each for listed in able for each in listed] if len(names) == 1 else []
+    one, other = (side.partition for side in (sides if policy is old else reversed(sides)))
+    found = explained(one, other, forced)
+    headings = "; ".join(each.difference.heading for each in found.forced)
+    if headings:
+        print(f"Not told, as the platform forces it (docs/platforms.md): {headings}.", file=sys.stderr)
+    return one.differing(other) - found.left
 
 
 def _since(

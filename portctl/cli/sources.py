@@ -241,9 +241,11 @@ def _bundle(folder: Path) -> Source:
     from portctl.backends.base import is_part
 
     found: Listings = {}
-    for name in dict.fromkeys((*backends.LANGUAGES, *backends.OFFERED, *backends.EVERY)):
+    known = tuple(dict.fromkeys((*backends.LANGUAGES, *backends.OFFERED, *backends.EVERY)))
+    own = folder.resolve().name
+    for name in (own,) if own in known else known:
         backend = backends.load(name)
-        for place in (folder, folder / name) if name in backends.LANGUAGES else (folder / name,):
+        for place in (folder, folder / name) if name in (*backends.LANGUAGES, own) else (folder / name,):
             if any((place / part).is_file() for part in backend.PARTS):
                 found[name] = {
                     path.name: _text(path) for path in sorted(place.iterdir()) if is_part(backend, path.name)

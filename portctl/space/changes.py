@@ -32,7 +32,7 @@ from portctl.space.dimensions import (
 )
 from portctl.space.entries import divided, one_of
 from portctl.space.internet import is_internet, width
-from portctl.space.ordinary import Values, martians, ordinary, usual
+from portctl.space.ordinary import Values, martians, ordinary, strangers, usual
 from portctl.space.sets import PacketSet
 from portctl.space.sides import Reason, Side, step_text
 from portctl.space.turning import Target, target_of
@@ -120,9 +120,9 @@ def _sorts(packets: PacketSet, at: datetime | None) -> Iterator[tuple[str, Packe
     said before; at last whatever is left, shortened."""
     values = ordinary(packets, at)
     said = packets.space.nothing()
-    strange = martians(packets.space)
+    strange, meant = martians(packets.space), packets - strangers(packets.space)
     for among, special in _special(packets, values):
-        part = usual(packets, {**values, **special}, among == PUBLISHED_WORDS) - said - strange
+        part = usual(meant, {**values, **special}, among == PUBLISHED_WORDS) - said - strange
         if part:
             part = _places(part) if among.startswith("some ") else part
             yield among, part

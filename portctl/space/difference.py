@@ -47,11 +47,18 @@ class Difference:
         return any(c.kind in ("opened", "may open", "turned") and c.internet for c in self.changes)
 
 
-def differ(old: Side, new: Side, at: datetime | None = None, families: tuple[Family, ...] = FAMILIES) -> Difference:
+def differ(
+    old: Side,
+    new: Side,
+    at: datetime | None = None,
+    families: tuple[Family, ...] = FAMILIES,
+    untold: PacketSet | None = None,
+) -> Difference:
     """What `new` does differently from `old`, at a moment where one is given (else before anything ends), with the
-    packets of some families."""
+    packets of some families; but for the `untold` ones, where such are given."""
     space = old.partition.space
     world = possible(space).of_families(families)
+    world = world if untold is None else world - untold
     unlike = old.partition.differing(new.partition) & world
     turned, many_turned = _turned(old, new, world, at)
     said = besides.compare(old.besides, new.besides)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from portctl.net import FAMILIES, LOOPBACK_ADDRESSES, Ranges
+from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Ranges
 from portctl.ruleset import Direction
 from portctl.space.dimensions import (
     DESTINATION,
@@ -40,6 +40,17 @@ def martians(space: Space) -> PacketSet:
         for dimension in (SOURCE, DESTINATION):
             cube = {FAMILY: family_set(family), dimension: LOOPBACK_ADDRESSES.family(family), IN: NOT_LOOPBACK}
             cubes += [(Direction.INBOUND, cube), (Direction.FORWARDED, cube)]
+    return space.boxes(cubes)
+
+
+def strangers(space: Space) -> PacketSet:
+    """Packets that come in for one address which is not this host's. Only broadcasts of its networks are taken, and
+    those of an address of the host's network are found by nobody who does not know the network; a packet filter that
+    sees what passes through on its way in, too (ipfw), lets pass there what it denies or admits later."""
+    cubes: list[tuple[Direction | None, dict[Dimension, Ranges]]] = []
+    for family in FAMILIES:
+        alone = ANYWHERE.family(family) - MULTICAST.family(family)
+        cubes.append((Direction.INBOUND, {FAMILY: family_set(family), DESTINATION: alone, LOCAL: Ranges.single(0)}))
     return space.boxes(cubes)
 
 
