@@ -24,8 +24,6 @@ class Dialect:
     [105], which OpenBSD refuses."""
     sctp_ports: bool
     """`proto sctp … port …`: FreeBSD 15 [28]."""
-    returns_all: bool
-    """`block return` answers every protocol: OpenBSD, FreeBSD from 15 [03]. Otherwise TCP and UDP alone."""
     through_ah: bool
     """An AH header of IPv4 is passed over, as that of IPv6 is by every pf, so that no rule for AH ever matches:
     pf_walk_header in pf.c of OpenBSD and of FreeBSD from 15."""
@@ -48,7 +46,6 @@ def _old(name: str, groups: bool = True) -> Dialect:
         rules_translate=False,
         reassemble=False,
         sctp_ports=False,
-        returns_all=False,
         through_ah=False,
         groups=groups,
     )
@@ -60,7 +57,6 @@ def _new(name: str, sctp_ports: bool, families: tuple[str, ...] = CLONED) -> Dia
         rules_translate=True,
         reassemble=True,
         sctp_ports=sctp_ports,
-        returns_all=True,
         through_ah=True,
         families=families,
     )
