@@ -174,7 +174,8 @@ class Fake:
             self.fail(71, "setsockopt: Invalid argument")
         if words == ["show", "config"]:
             for number, config in self.state["nat"].items():
-                print(f"ipfw nat {number} config {config}")
+                head, *redirects = config.split(" redirect_port ")  # listed from the last
+                print(" redirect_port ".join([f"ipfw nat {number} config {head}", *redirects[::-1]]))
         elif words[1] == "delete":
             del self.state["nat"][words[0]]
         else:

@@ -220,6 +220,26 @@ def test_own_addresses_are_filled_in_at_both_ends(machine: Machine) -> None:
     assert config == f"ip 10.0.0.1 deny_in reset {' '.join(redirects)}"
 
 
+@pytest.mark.parametrize("case", ["forward-over-service", "port-forward", "here"])
+def test_what_a_host_lists_is_what_was_rendered(machine: Machine, case: str) -> None:
+    """Also of what only the host could fill in, and of instances of nat, whose redirections it lists from the last."""
+    machine.change(own=["192.0.2.10 x 192.0.2.255", "10.0.0.1 x 10.0.0.255"])
+    folder = machine.put("a", golden().get(case, served_here(OFFICE.only(4))))
+    assert machine.load(folder).returncode == 0
+    backend = backends.load("ipfw")
+    wanted = backend.parse({"rules": (folder / "rules").read_text()}).own()
+    asked = {name: " ".join(command.argv) for name, command in backend.questions().items()}
+    asked |= {"nat": "ipfw nat show config"}
+    script = machine.folder / "ask"
+    listed = {}
+    for name, words in asked.items():
+        script.write_text(
+            words.replace("sysctl ", "echo net.inet.ip.fw.one_pass: $(sysctl -n ") + ")" * ("sysctl" in words)
+        )
+        listed[name] = machine.run(script).stdout
+    assert " redirect_port " in listed["nat"] and backend.parse(listed).own() == wanted
+
+
 def test_a_long_list_is_loaded_and_saved(machine: Machine) -> None:
     from portctl.net import Addresses, Ranges
 

@@ -7,6 +7,7 @@ for packets that are, whatever the state's name, but that our own names tell who
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ RESUME = 1 << 32
 """Marks above the tags': where to go on after a translation."""
 _ALLOW = ("allow", "accept", "pass", "permit")
 _NOTES = ("count", "setfib", "setdscp", "reass", "setmark", "tcp-setmss")
+_TO_ME = re.compile(r"nat \d+ .* to me [^/]*\bin ")
 _REJECTS = ("reset", "reset6", "reject", "unreach", "unreach6", "abort", "abort6")
 
 
@@ -72,12 +74,15 @@ class _Way:
     tags: dict[str, int]
     resumed: list[int] = field(default_factory=list)
     """Positions after which a translated packet goes on."""
+    mine: set[str] = field(default_factory=set)
+    """The instances that translate what came to whatever addresses this host has."""
     names: list[str] = field(default_factory=list)
     """The name of the chain that begins at each position; "" inside of one."""
 
     def chains(self) -> list[Chain]:
         listed = self.listing.rules
         rules = [Reader(self.listing, each.body.split(), self.way, self.tags).rule() for each in listed]
+        self.mine = {each.body.split()[1] for each in listed if _TO_ME.match(f"{each.body} ")}
         self._cut(listed, rules)
         found: list[Chain] = []
         name, lines, probed = "", list[Line](), False
@@ -213,7 +218,7 @@ class _Way:
             # The rules that follow see the source that it puts in. portctl's own do not ask for it.
             return [((), (Unknown(f"nat {instance}: the source from here on"),))]
         found: list[tuple[tuple[Condition, ...], tuple[Action, ...]]] = []
-        for conditions, action in parse_nat.translations(config, self.way, to_me=to_me):
+        for conditions, action in parse_nat.translations(config, self.way, to_me=to_me, mine=instance in self.mine):
             if isinstance(action, Translate) and not self.listing.one_pass:
                 if at + 1 not in self.resumed:
                     self.resumed.append(at + 1)

@@ -22,18 +22,43 @@ def forwarded(target: str, way: str) -> Action:
     return Accept()
 
 
-def translations(config: str, way: str, *, to_me: bool) -> Iterator[tuple[tuple[Condition, ...], Action]]:
+def canonical(config: str, *, mine: bool) -> str:
+    """A configuration in one form: ipfw lists its words in an order of its own, and redirections from the last. `mine`:
+    for whatever addresses this host has, which `load.sh` filled in."""
+    words, flags, found = config.split(), set[str](), set[str]()
+    place, at = "", 0
+    while at < len(words):
+        if words[at] in ("if", "ip"):
+            place, at = " ".join(words[at : at + 2]), at + 2
+        elif words[at] == "redirect_port":
+            protocol, target, alias = words[at + 1 : at + 4]
+            before, _, port = alias.rpartition(":")
+            if mine and before:
+                target = f"me:{target.rpartition(':')[2]}" if target.rpartition(":")[0] == before else target
+                alias = f"me:{port}"
+            found.add(f"redirect_port {protocol} {target} {alias}")
+            at += 4
+        else:
+            flags.add(words[at])
+            at += 1
+    return " ".join(["ip me" if mine and place.startswith("ip ") else place, *sorted(flags), *sorted(found)])
+
+
+def translations(
+    config: str, way: str, *, to_me: bool, mine: bool = False
+) -> Iterator[tuple[tuple[Condition, ...], Action]]:
     """What an instance does with the packets that a rule hands to it, in order.
 
     Which connections it has translated before is not known: their answers are left as they are. `to_me`: the rule asks
     for this host's addresses, so that those of the instance, which the host filled in, need not be asked again.
     """
     words = config.split()
+    if "redirect_addr" in words or "redirect_proto" in words or any("," in word for word in words):
+        yield (), Note(f"nat {config}") if way == "out" else Unknown(f"nat {config}")
+        return
+    config = canonical(config, mine=mine)
     if way == "out":
         yield (), Note(f"nat {config}")
-        return
-    if "redirect_addr" in words or "redirect_proto" in words:
-        yield (), Unknown(f"nat {config}")
         return
     instance = words[words.index("ip") + 1] if "ip" in words else ""
     clauses = sorted(" ".join(words[k + 1 : k + 4]) for k, word in enumerate(words) if word == "redirect_port")
