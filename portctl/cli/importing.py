@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 EQUAL, DIFFERS = 0, 1
 MOST_WORDS = 40
 """So many lines of differences are printed."""
+MOST_CHANGES = 80
+"""So many changes are put into words."""
+MOST_GROUPS = 300
+"""Of more, none is named in them: to find each set among thousands takes a minute."""
 
 
 def register(app: typer.Typer) -> None:
@@ -133,10 +138,14 @@ def _say(found: Imported) -> None:
         say.append(f"the policy admits exactly what was read; not read: {found.unread} lines that may be rules")
     elif found.difference is not None:
         say.append("the policy does not admit exactly what the input admits:")
-        listed = report.in_words(found.difference).splitlines()[1:]
+        first = replace(found.difference, changes=found.difference.changes[:MOST_CHANGES])
+        if len(first.new.groups) > MOST_GROUPS:
+            first = replace(first, new=replace(first.new, groups=()))
+        listed = report.in_words(first).splitlines()[1:]
         say += listed[:MOST_WORDS]
-        if len(listed) > MOST_WORDS:
-            say.append(f"  and {len(listed) - MOST_WORDS} lines more")
+        more = len(listed[MOST_WORDS:]) + len(found.difference.changes[MOST_CHANGES:])
+        if more:
+            say.append(f"  and {more} more")
     for line in say:
         typer.echo(line, err=True)
 
