@@ -250,3 +250,20 @@ def test_answers_have_to_find_what_turned_their_requests() -> None:
     assert problem.code == "gap" and "`aa` turns" in problem.message
     assert not ipfw.gaps(together(ports=["8080/tcp", "8090/tcp"]), Ability())
     assert not ipfw.gaps(together(ports="8090/tcp", max_connections=None), Ability())
+
+
+def test_an_error_about_what_was_translated_is_translated() -> None:
+    policy = {"portctl": 1, "name": "t", "interfaces": {"wan": "em0", "lan": "em1"}, "defaults": {"forward": "drop"}}
+    net = {"ports": "any", "from": "10.0.0.0/24", "in": "lan", "to": "any", "out": "wan", "masquerade": True}
+    web = {"ports": "80/tcp", "from": "any", "in": "wan", "target": "10.0.0.80"}
+    ruleset = generate.ruleset({**policy, "forwards": {"net": net, "web": web}})
+    assert ruleset is not None
+    found = text(ruleset).splitlines()
+    instances = {line.split()[1]: line for line in found if line.startswith("nat ")}
+    errors = [line.split(" ", 4)[4] for line in found if " icmptypes 3,11,12" in line and " out " in line]
+    masquerade, redirect = (n for n in sorted(instances, key=lambda n: "redirect" in instances[n]))
+    assert [each.partition(" // ")[0] for each in errors[:3]] == [
+        f"nat {masquerade} icmp from 10.0.0.0/24 to any out xmit em0 icmptypes 3,11,12",
+        f"nat {redirect} icmp from 10.0.0.80 to any out icmptypes 3,11,12",
+        "allow icmp from any to any out icmptypes 3,11,12",
+    ]

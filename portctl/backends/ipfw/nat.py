@@ -18,7 +18,7 @@ from portctl.backends.ipfw import words
 from portctl.backends.ipfw.layout import Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.net import Addresses, address_text
-from portctl.ruleset import EVERY_PORT, TCP, UDP, Flow, Flows, Kind, Masquerade, Rule, Ruleset, Translation
+from portctl.ruleset import EVERY_PORT, ICMP, TCP, UDP, Flow, Flows, Kind, Masquerade, Rule, Ruleset, Translation
 
 if TYPE_CHECKING:
     from portctl.backends.ipfw.starts import Pass
@@ -316,6 +316,28 @@ def leaving(layout: Layout) -> None:
                     body = f"ip4 from {source} to any out {words.interfaces('xmit', names)}".rstrip()
                     layout.add(block, f"nat {number}", body, _why(name))
         layout.add(block, "allow", "ip from any to any", _why(name))
+
+
+def errors(layout: Layout, block: str, rule: Rule) -> None:
+    """An ICMP error of a host behind this one quotes what was translated: the instance that did it knows the
+    connection, and translates the error too. One about anything else it leaves alone (alias.c, `IcmpAliasOut2`)."""
+    types = next((words.types(flow) for flow in rule.flows or () if flow.protocol == ICMP), "")
+    if not types:
+        return
+    sources: list[tuple[str, int, str, tuple[str, ...]]] = []
+    for masquerade in layout.ruleset.masquerades:
+        behind = _masqueraded(layout, masquerade.name)
+        devices = leaving_by(layout.ruleset, masquerade.name)
+        for number, text in _sources(layout, masquerade):
+            by = (text.removeprefix("if "),) if text.startswith("if ") else devices
+            sources += [(masquerade.name, number, behind, names) for names in words.few(by)]
+    for translation in _by_nat(layout.ruleset):
+        if translation.target is not None:
+            found = _instances(layout, translation)
+            sources += [(translation.name, number, str(translation.target), ()) for number, _ in found]
+    for name, number, behind, names in sources:
+        asked = ["icmp from", behind, "to any out", words.interfaces("xmit", names), types]
+        layout.add(block, f"nat {number}", " ".join(part for part in asked if part), _why(name))
 
 
 def _masqueraded(layout: Layout, name: str) -> str:

@@ -99,6 +99,8 @@ def _section(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
                 if rule.original_direction:
                     early += _unless_plain(layout, at, rule, tracked)
                 else:
+                    if at is THROUGH_OUT and rule.kind is Kind.FIXED and rule.verdict is Verdict.ACCEPT:
+                        nat.errors(layout, _open(layout), rule)
                     _plain(layout, at, rule)
     _default(layout, at, last)
 
