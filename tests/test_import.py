@@ -348,6 +348,81 @@ def test_what_would_be_more_than_anybody_reads_is_left_out_and_said_to_be() -> N
     assert 0 < len(re.findall(r"\d+/tcp", found.text)) < 40
     assert found.difference is not None
     assert found.difference.relation == "narrowed"
+    for number, entry in enumerate(found.account.entries[4:44]):
+        there = f"{1000 + 7 * number}/tcp" in found.text
+        assert entry.status == ("modelled" if there else "refused"), entry
+        assert there or "left out" in entry.reason
+
+
+def test_lines_of_what_is_left_out_are_not_called_modelled_and_others_are() -> None:
+    """Chains, jumps and chain policies of what is left out, too; what is denied stays as it is."""
+    many = [f"-A lan -d 10.{n}.0.{n} -p tcp --dport {1000 + 7 * n} -j ACCEPT" for n in range(40)]
+    text = "\n".join([
+        "*filter", ":INPUT DROP", ":FORWARD ACCEPT", ":OUTPUT DROP", ":lan -",
+        "-A INPUT -p tcp --dport 22 -j ACCEPT", "-A OUTPUT -p udp --dport 53 -j ACCEPT",
+        "-A FORWARD -s 192.0.2.0/24 -j DROP", "-A FORWARD -i eth1 -j lan", "-A FORWARD -i eth2 -j lan",
+        "-A FORWARD -i eth3 -p udp -j ACCEPT", "-A FORWARD -p tcp -j DROP", "-A lan -p udp --dport 69 -j DROP",
+        *many, "-A lan -j DROP", "COMMIT", "",
+    ])  # fmt: skip
+    found = bring(importing.read({"x": text}), "imported", effort=Effort(work=0, pieces=5))
+    status = {entry.text: entry.status for entry in found.account.entries}
+    assert found.difference is not None
+    assert found.difference.relation == "narrowed"
+    in_it = [f"{1000 + 7 * n}/tcp" in found.text for n in range(40)]
+    assert 0 < sum(in_it) < 40
+    assert [status[line] for line in many] == ["modelled" if there else "refused" for there in in_it]
+    assert {status[f"-A FORWARD -i eth{n} -j lan"] for n in (1, 2)} == {"approximated"}
+    assert status[":FORWARD ACCEPT"] == "approximated"
+    plain = ["INPUT -p tcp --dport 22 -j ACCEPT", "OUTPUT -p udp --dport 53 -j ACCEPT", "lan -p udp --dport 69 -j DROP"]
+    plain += ["FORWARD -s 192.0.2.0/24 -j DROP", "FORWARD -p tcp -j DROP", "lan -j DROP"]
+    assert {status[f"-A {line}"] for line in plain} == {"modelled"}
+    assert status[":INPUT DROP"] == "modelled"
+
+
+def test_a_limit_on_more_than_can_be_described_is_no_error() -> None:
+    """What is not admitted is said; before, the whole rule set was refused."""
+    rules = [f"-A INPUT -s 10.{n}.0.{n} -p tcp --dport {1000 + 7 * n} -j ACCEPT" for n in range(40)]
+    seen = "-A INPUT -m recent --update --seconds 60 --hitcount 20 --name x --rsource -j DROP"
+    text = "\n".join(["*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT ACCEPT", seen, *rules, "COMMIT", ""])
+    found = bring(importing.read({"x": text}), "imported", effort=Effort(work=0, pieces=5))
+    assert any("only the widest" in note for note in found.notes)
+    assert not any("a limit that the language does not have" in note for note in found.notes)
+    assert found.account.entries[4].status == "approximated"
+    for number, entry in enumerate(found.account.entries[5:45]):
+        assert entry.status == ("modelled" if f"{1000 + 7 * number}/tcp" in found.text else "refused"), entry
+    assert bring(importing.read({"x": text}), "imported").equal
+
+
+def test_hundreds_of_translations_are_as_many_forwards() -> None:
+    """Each to an address and port of its own, some of them to one that another has, one of them admitted by nothing."""
+    turns, through = [], ["-A FORWARD -d 10.9.0.0/16 -p udp -j DROP"]
+    for n in range(300):
+        kind, to = ("tcp", "udp")[n % 2], f"192.168.{n % 250 // 50}.{n % 50 + 2}"
+        turns.append(f"-A PREROUTING -i eth0 -p {kind} --dport {2000 + n} -j DNAT --to-destination {to}:{80 + n % 3}")
+        if n != 7:
+            through.append(f"-A FORWARD -d {to}/32 -i eth0 -p {kind} --dport {80 + n % 3} -j ACCEPT")
+    text = "\n".join([
+        "*nat", ":PREROUTING ACCEPT", *turns, "COMMIT",
+        "*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT ACCEPT", *through, "COMMIT", "",
+    ])  # fmt: skip
+    found = importing.from_texts({"x": text})
+    assert found.equal
+    assert found.ruleset is not None
+    assert len(found.ruleset.translations) == 299
+    assert "2007" not in found.text
+
+
+def test_each_connection_has_the_limit_that_it_meets() -> None:
+    """Two limits that differ, one within the other: what only the wider is about has its limit."""
+    found = brought(
+        "-A INPUT -p tcp --dport 22 -m recent --update --seconds 60 --hitcount 5 --name ssh --rsource -j DROP",
+        "-A INPUT -m recent --update --seconds 60 --hitcount 21 --name all --rsource -j DROP",
+        "-A INPUT -p tcp -m multiport --dports 22,80 -j ACCEPT",
+    )
+    assert found.equal
+    assert "ssh: {ports: ssh, from: any, rate: 4/minute}\n  web: {ports: http, from: any, rate: 20/minute}" in said(
+        found
+    )
 
 
 @pytest.mark.parametrize("name", ["hand-written", *SETS])

@@ -33,7 +33,6 @@ NO_CASE = {
     "no-file": "an argument",
     "no-family": "an argument: test_asking",
     "cannot-write": "an argument",
-    "too-many": "no policy: test_import",
     "unknown-backend": "an argument",
     "bad-host": "an argument: test_hosts_target",
     "unknown-system": "an argument",

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from portctl.document import read
 from portctl.evaluation import evaluate
+from portctl.files import Files
 from portctl.net import Ranges
-from portctl.program import Accept, Action, Chain, Condition, Deny, Field, Hook, Jump, Line, Program, Return, SetMark
-from portctl.ruleset import TCP, UDP, Direction, Packet
+from portctl.policy import validate
+from portctl.program import (
+    Accept,
+    Action,
+    Chain,
+    Condition,
+    Deny,
+    Field,
+    Hook,
+    Jump,
+    Line,
+    Program,
+    Return,
+    SetMark,
+    Translate,
+)
+from portctl.resolve import resolve
+from portctl.ruleset import SYN, TCP, UDP, Direction, Packet, Verdict, decide
 from portctl.space import Space
 
 HOSTS = 64
@@ -82,3 +103,52 @@ def test_a_line_more_is_a_difference_and_the_same_lines_are_none() -> None:
     assert not shut
     unlike = bool(space.of_program(long).differing(space.of_program(Program(tuple(long.chains)))))
     assert not unlike
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_many_translations_turn_is_judged_by_where_it_goes_then(seed: int) -> None:
+    random = Random(seed)
+    long = program(random)
+    turning = [Line((condition(random), condition(random)), (turn(random),)) for _ in range(30)]
+    nat = Chain("nat", "early", tuple(turning), Hook("prerouting", -100, Accept(), kind="nat"), 4)
+    both = Program((nat, *long.chains))
+    partition = Space().of_program(both)
+    for one in [packet(random) for _ in range(400)]:
+        here = replace(one, direction=random.choice([Direction.INBOUND, Direction.FORWARDED]))
+        here = replace(here, local=here.direction is Direction.INBOUND)
+        assert partition.at(here).verdicts == {evaluate(both, here).verdict}, here
+
+
+def turn(random: Random) -> Translate:
+    port = random.choice([None, random.randrange(PORTS)])
+    return Translate("destination", IPv4Address(random.randrange(HOSTS)), port)
+
+
+def test_a_policy_with_many_forwards_does_what_it_says_of_each_packet() -> None:
+    """To one address with several ports, to one port of several addresses, and beside forwards without a target."""
+    random = Random(3)
+    targets = [(20 + n, ("tcp", "udp")[n % 2], n % 3, f"10.0.0.{10 + n % 17}:{n % 29 + 1}") for n in range(60)]
+    entries = [
+        f'f{port}: {{ports: {port}/{kind}, from: any, in: eth{device}, target: "{to}"}}'
+        for port, kind, device, to in targets
+    ]
+    entries += [f"g{n}: {{ports: {n + 1}/tcp, from: any, to: 10.0.0.{10 + n}, in: eth0}}" for n in range(20)]
+    entries += ["h: {ports: 100-300/tcp, from: any, target: 10.0.0.30}", "i: {ports: 90/udp, from: any, in: eth0}"]
+    listed = [f"  {entry}" for entry in entries]
+    text = "\n".join(["portctl: 1", "name: x", "defaults: {forward: drop}", DEVICES, "forwards:", *listed, ""])
+    ruleset, _ = resolve(validate(read(text, "x")), datetime.now(UTC), Files(Path()))
+    partition = Space().of_ruleset(ruleset)
+    accepted = 0
+    for one in [packet(random) for _ in range(3000)]:
+        here = replace(one, direction=random.choice([Direction.INBOUND, Direction.FORWARDED]), flags=SYN)
+        here = replace(here, local=here.direction is Direction.INBOUND, port=random.randrange(1, 110))
+        here = replace(
+            here, source=IPv4Address("203.0.113.9"), destination=IPv4Address(int(one.destination) + (10 << 24))
+        )
+        verdict, _ = decide(ruleset, here)
+        accepted += verdict is Verdict.ACCEPT
+        assert partition.at(here).verdicts == {verdict}, here
+    assert accepted > 100
+
+
+DEVICES = "interfaces: {eth0: eth0, eth1: eth1, eth2: eth2}"

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from portctl.importing import limits
 from portctl.importing.account import Account, Entry, Status
 from portctl.importing.draft import Draft
 from portctl.importing.inputs import Source
+from portctl.importing.missing import LEFT_OUT, lines_of
 from portctl.importing.naming import Names
 from portctl.importing.prepare import Key, asks_limit, key, marks, reached, says_something
 from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Place, Return, Translate
 from portctl.ruleset import KNOWN, State
+from portctl.space.sets import PacketSet
 from portctl.space.tracking import untracked
 
 Said = tuple[Status, str]
 _STRUCTURE = re.compile(r"^\s*(#.*|\*\S+|COMMIT|\}?|table .*\{|(chain|set|map|flowtable) .*\{|policy .*;)\s*$")
 
 
-def account(draft: Draft, names: Names) -> Account:
-    """One entry for each line of each file."""
-    said = _said(draft, names)
+def account(draft: Draft, names: Names, left: PacketSet | None = None) -> Account:
+    """One entry for each line of each file. `left`: connections that the input admits and the policy does not, since
+    they are in more pieces than are described."""
+    missing = frozenset[Key]() if left is None else lines_of(draft.prepared.program, left)
+    said = _said(draft, names, missing)
     foreign = {line.strip() for line in draft.inputs.program.foreign}
     entries: list[Entry] = []
     files: dict[str, list[Source]] = {}
@@ -37,7 +42,17 @@ def account(draft: Draft, names: Names) -> Account:
                 read.setdefault(number, []).append(text)
         for number, text in enumerate(parts[0].lines, 1):
             entries.append(_entry(parts[0], number, text, mine.get(number), read.get(number, []), foreign, draft))
-    return Account(tuple(entries))
+    return Account(tuple(_with_policies(entries, {(place[1], place[2]) for place in missing if place[3] == 0})))
+
+
+def _with_policies(entries: Iterable[Entry], missing: Collection[tuple[str, str]]) -> Iterator[Entry]:
+    """The entries, where policies of chains, given by table and chain, admit what was left out."""
+    table = ""
+    for entry in entries:
+        named = re.match(r"\*(\S+)|:(\S+) ACCEPT\b", entry.text)
+        table = named[1] if named and named[1] else table
+        here = bool(named and named[2] and (table, named[2]) in missing and entry.status == "modelled")
+        yield replace(entry, status="approximated", reason=LEFT_OUT) if here else entry
 
 
 def _entry(
@@ -85,7 +100,7 @@ def _conditions(draft: Draft) -> Iterable[Condition]:
             yield from line.conditions
 
 
-def _said(draft: Draft, names: Names) -> dict[tuple[str, int], Said]:
+def _said(draft: Draft, names: Names, missing: frozenset[Key]) -> dict[tuple[str, int], Said]:
     entries: dict[Key, list[str]] = {}
     for entry in names.entries:
         for step in entry.steps:
@@ -98,9 +113,18 @@ def _said(draft: Draft, names: Names) -> dict[tuple[str, int], Said]:
             place = draft.inputs.place(chain, line.number)
             if place is not None:
                 said = _of_line(draft, names, chain, line, entries, hooks)
+                if key(chain, line) in missing and said[0] == "modelled":
+                    said = _left_out(line, entries.get(key(chain, line), ()))
                 before = found.get(place)
                 found[place] = said if before is None or _WORST[said[0]] > _WORST[before[0]] else before
     return found
+
+
+def _left_out(line: Line, entries: Sequence[str]) -> Said:
+    if entries:
+        return "approximated", f"{LEFT_OUT}; for the rest there is {entries[0]}"
+    alone = any(isinstance(a, Accept | Translate) for a in line.actions)
+    return "refused" if alone else "approximated", LEFT_OUT
 
 
 _WORST: Mapping[Status, int] = {"modelled": 0, "left": 1, "approximated": 2, "refused": 3}

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from portctl.evaluation import Answer, Step, evaluate
-from portctl.importing import limits
+from portctl.evaluation import Step, evaluate
 from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
-from portctl.importing.limits import Limit, met
+from portctl.importing.limited import by_limit, limit_of
+from portctl.importing.limits import Limit
 from portctl.importing.prepare import (
     TURNS,
     Key,
     Prepared,
-    asks_limit,
     denies,
     hidings,
     key,
     prepare,
     reached,
-    says_something,
     translations,
     without_translation,
 )
@@ -30,7 +28,7 @@ from portctl.importing.world import NOBODY, World, cover, exotic, families_of, w
 from portctl.net import ANYWHERE, EVERY_V4, EVERY_V6, FAMILIES, Addresses, Family, Ranges
 from portctl.program import Chain, Field, Line, Program, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, TCP, UDP, Direction, Packet, State, Verdict
-from portctl.space.boxes import Box, boxes, set_of
+from portctl.space.boxes import Box, set_of
 from portctl.space.dimensions import IN, OUT, PORT, PROTOCOL, SOURCE_PORT, Dimension
 from portctl.space.examples import example
 from portctl.space.sets import PacketSet, Partition, Space, union
@@ -77,6 +75,8 @@ class Draft:
     useless: tuple[Key, ...] = ()
     """Translations of connections that nothing admits."""
     log_denied: bool = False
+    left: PacketSet | None = None
+    """Connections that the input admits, and that are in more pieces than are described: no entry is for them."""
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class _Work:
 
 
 def draft(inputs: Inputs, effort: Effort | None = None) -> Draft:
-    """The entries of an input. Raises `TooMany` where it admits more different things than anybody could read."""
+    """The entries of an input. What is in more pieces than anybody could read is not among them, but in `left`."""
     prepared = prepare(inputs.program)
     space = Space()
     all_of = world(space, inputs.families, _named_protocols(inputs.program))
@@ -128,6 +128,7 @@ def draft(inputs: Inputs, effort: Effort | None = None) -> Draft:
         passing,
         tuple(useless),
         _logs(prepared),
+        union(space, effort.left) if effort.left else None,
     )
 
 
@@ -203,7 +204,8 @@ def _targets(work: _Work, found: list[Found], useless: list[Key]) -> tuple[Packe
         allowed = admitted | beside
         hidden = _hidden_target(hiding, wanted)
         for box in cover(admitted, allowed, work.effort):
-            limit = _limited(work, box, admitted) if not set_of(work.space, box) & admitted <= work.beyond else None
+            over = set_of(work.space, box) & admitted - work.beyond
+            limit = limit_of(work.program, example(over)) if over else None
             steps = tuple(Step(chain, line) for chain, line in lines)
             evidence = {atom: (*steps, *more) for atom, more in _steps(work, box, admitted).items()}
             found.append(Found("forwards", box, limit, wanted, hidden, evidence))
@@ -254,27 +256,6 @@ def _as(packet: Packet, atom: Atom) -> Packet:
     return replace(packet, protocol=atom.protocol, port=port, source_port=source_port)
 
 
-def _limited(work: _Work, box: Box, packets: PacketSet) -> Limit | None:
-    packet = example((set_of(work.space, box) & packets) - work.beyond)
-    return _limit_of(work, packet) if packet is not None else None
-
-
-def _limit_of(work: _Work, packet: Packet) -> Limit | None:
-    """The limit that makes the difference to a packet."""
-    within = evaluate(work.program, packet)
-    beyond = evaluate(work.program, replace(packet, over_limit=True))
-    texts = _limit_texts(within, beyond)
-    return next((limit for text in texts if (limit := limits.read(text))), None)
-
-
-def _limit_texts(within: Answer, beyond: Answer) -> Iterator[str]:
-    one, other = {id(s.line) for s in within.trace}, {id(s.line) for s in beyond.trace}
-    for step in (*within.trace, *beyond.trace):
-        if step.line is not None and (id(step.line) in one) != (id(step.line) in other) and says_something(step.line):
-            for condition in asks_limit(step.line.conditions):
-                yield str(condition.value)
-
-
 def _admitted(
     work: _Work, section: str, wanted: PacketSet, allowed: PacketSet, masquerade: Translate | None = None
 ) -> Iterator[Found]:
@@ -283,23 +264,13 @@ def _admitted(
     spare = allowed & (work.beyond | work.world.beside | (allowed - work.within))
     for box in cover(free, spare, work.effort):
         yield Found(section, box, None, None, masquerade, _steps(work, box, free))
-    limited = wanted - work.beyond
-    asked = limited & work.world.of(met(work.space, work.program, lambda text: limits.read(text) is not None))
-    by_limit: dict[Limit | None, list[PacketSet]] = {None: [limited - asked] if limited - asked else []}
-    for number, box in enumerate(boxes(asked)):
-        limit = _limited(work, box, asked) if number < MOST_LIMITED else None
-        by_limit.setdefault(limit, []).append(set_of(work.space, box))
-    if by_limit.pop(None):
+    parts, none = by_limit(work.space, work.world, work.program, wanted - work.beyond, work.beyond, work.effort)
+    if none:
         work.notes.append("a limit that the language does not have is left out, with what it admitted")
-    for limit, listed in by_limit.items():
-        part = union(work.space, listed) & asked
+    for limit, part in parts.items():
         alike = part.any(*(part.dimensions() - {PROTOCOL, PORT}))  # a limit is named at what it is about
         for box in cover(part, part | (spare & alike), work.effort):
             yield Found(section, box, limit, None, masquerade, _steps(work, box, part))
-
-
-MOST_LIMITED = 300
-"""For so many boxes that a limit may be about it is looked for; what the others have is left out."""
 
 
 def _filters_forward(work: _Work, prepared: Prepared) -> bool:

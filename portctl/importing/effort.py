@@ -7,10 +7,11 @@ not at all, where that would be more than anybody could read. The policy is comp
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from portctl.program import Program
 from portctl.space.boxes import MOST_BOXES
+from portctl.space.sets import PacketSet
 
 MOST_WORK = 200_000
 """Operations on diagrams, and cuts of their nodes, to widen boxes: some 2 to 5 seconds."""
@@ -32,8 +33,8 @@ class Effort:
     pieces: int = MOST_BOXES
     """So many pieces are still described as they are cut."""
     mark: int = 0
-    left_out: bool = False
-    """Something is in more pieces than portctl describes, and is not in the policy."""
+    left: list[PacketSet] = field(default_factory=list)
+    """What is in more pieces than portctl describes, and is not in the policy."""
 
     def begin(self, done: int) -> None:
         """Widening begins; so much work the diagrams have seen before."""
@@ -44,6 +45,10 @@ class Effort:
         self.work -= done - self.mark
         self.mark = done
         return self.work < 0
+
+    def leaves(self, packets: PacketSet) -> None:
+        """Some packets stay out of the policy."""
+        self.left.append(packets)
 
     def finds(self) -> bool:
         """Whether a packet of one more box may still be sought; that counts as so many lines read."""
@@ -56,7 +61,7 @@ class Effort:
         return self.read >= 0
 
     def notes(self) -> Iterator[str]:
-        if self.left_out:
+        if self.left:
             yield "the input admits more different things than can be described: the policy has only the widest"
         if self.work < 0:
             yield "there is much to describe: some entries are as the input cuts its packets, not joined further"

@@ -63,21 +63,17 @@ def bring(
 
     `own`: the host's own addresses, where known. `effort`: what describing it may take; None: the usual.
     """
-    try:
-        found = draft(inputs, effort)
-    except TooMany:
-        hint = "portctl describes up to 20,000; give a part of it"
-        what = "the input admits more different things than can be described"
-        raise Problems([Problem("too-many", what, None, hint)]) from None
+    found = draft(inputs, effort)
     named = give_names(found, alike)
     notes = tuple(dict.fromkeys((*found.notes, *named.notes, *_notes(found, alike))))
     text = write(_text(found, named, name, inputs, notes))
     try:
         ruleset, _ = resolve(policy.validate(document.read(text, name)), datetime.now(UTC), Files(Path()))
     except Problems as wrong:
-        return Imported(text, account(found, named), None, notes, wrong.problems)
+        return Imported(text, account(found, named, found.left), None, notes, wrong.problems)
     difference = compare(found, ruleset, name, text, own)
-    return Imported(text, account(found, named), difference, notes, (), ruleset, _unread(inputs))
+    left = None if found.left is None else found.left - found.world.of(difference.new.partition.accepted())
+    return Imported(text, account(found, named, left), difference, notes, (), ruleset, _unread(inputs))
 
 
 _MAY_BE_RULE = re.compile(r"tables\b|(?:^|\s)--?[A-Za-z]")

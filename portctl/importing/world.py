@@ -240,20 +240,10 @@ def _side(now: Ranges, bad: Ranges, useful: Ranges, family: Family) -> Ranges:
 
 def along(packets: PacketSet, dimension: Dimension) -> dict[Family, Ranges]:
     """By family, the values of one dimension that any packet of the set has."""
-    others = sorted(d for d in packets.dimensions() if d != dimension)
-    left = packets.any(*others)
-    diagrams = packets.space.diagrams
     found = {family: Ranges() for family in FAMILIES}
     for way in WAYS:
-        number = left.roots[way]
-        node = diagrams.nodes[number]
-        if node is None:
-            if diagrams.values[number]:
-                found[way.family] = Ranges((0, size(dimension, way.family)))
-            continue
-        for child, ranges in diagrams.branches(node, size(dimension, way.family)):
-            if diagrams.values[child]:
-                found[way.family] = found[way.family] | ranges
+        end = size(dimension, way.family)
+        found[way.family] = found[way.family] | packets.space.diagrams.along(packets.roots[way], dimension, end)
     return found
 
 
@@ -278,10 +268,17 @@ def cover(wanted: PacketSet, allowed: PacketSet, effort: Effort, most: int = MOS
     found: list[Box] = []
     for alike in _classes(wanted):
         left = rest & alike
-        for box in sorted(boxes(left), key=_narrowness) if left else ():
+        try:
+            pieces = sorted(boxes(left), key=_narrowness) if left else []
+        except TooMany:
+            effort.leaves(left)
+            rest = rest - left
+            continue
+        for box in pieces:
             if len(found) >= most or (len(found) >= LEAST_GROWN and effort.spent(diagrams.work())):
                 cut = as_cut(rest, allowed, effort.pieces)
-                effort.left_out |= cut is None
+                if cut is None:
+                    effort.leaves(rest)
                 return found + (cut or [])
             if rest & set_of(rest.space, box):
                 grown = grow(box, allowed, rest)
