@@ -109,7 +109,7 @@ def test_a_line_more_is_a_difference_and_the_same_lines_are_none() -> None:
 def test_what_many_translations_turn_is_judged_by_where_it_goes_then(seed: int) -> None:
     random = Random(seed)
     long = program(random)
-    turning = [Line((condition(random), condition(random)), (turn(random),)) for _ in range(30)]
+    turning = [Line((condition(random),), (turn(random),)) for _ in range(60)]
     nat = Chain("nat", "early", tuple(turning), Hook("prerouting", -100, Accept(), kind="nat"), 4)
     both = Program((nat, *long.chains))
     partition = Space().of_program(both)
