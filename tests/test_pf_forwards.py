@@ -192,6 +192,18 @@ def test_types_of_icmp_are_refused_where_rules_that_translate_know_none() -> Non
     conf("pf-freebsd14", apart)  # other ways in or out: no `nat` rule of the one meets the other
 
 
+def test_macos_turns_nothing_to_the_loopback_address() -> None:
+    """Its IP input drops what comes in by another interface for 127.0.0.1."""
+    wanted = ruleset(alt={"ports": "8022/tcp", "from": "10.0.0.0/8", "to": "192.0.2.0/28", "target": ":22"})
+    found = [p for p in backends.load("pf-macos").gaps(wanted, Ability()) if p.severity == "error"]
+    assert ["on whichever address" in p.message for p in found] == [True]
+    text = conf(
+        "pf-macos",
+        ruleset(alt={"ports": "8022/tcp", "from": "10.0.0.0/8", "in": "wan", "to": "192.0.2.0/28", "target": ":22"}),
+    )
+    assert "-> (em0:0) port 22" in text and "-> 127.0.0.1" not in text
+
+
 def test_macos_does_not_take_what_its_kernel_does_not_know() -> None:
     route = ruleset(out={"ports": "http", "from": "any", "in": "lan", "out": "wan"})
     assert any("passes through" in problem.message for problem in backends.load("pf-macos").gaps(route, Ability()))

@@ -108,6 +108,30 @@ def test_a_load_checks_first_loads_then_and_enables_last(machine: Machine, shell
 
 
 @each_shell
+def test_anchors_of_macos_stand_where_it_wants_them(machine: Machine, shell: str) -> None:
+    """Its sections: scrub, translation, dummynet, filter."""
+    listed = {
+        "nat": ['nat-anchor "com.apple/*" all', 'rdr-anchor "com.apple/*" all'],
+        "dummynet": ['dummynet-anchor "com.apple/*" all'],
+        "rules": ['scrub-anchor "com.apple/*" all fragment reassemble', 'anchor "com.apple/*" all'],
+    }
+    cases = "".join(
+        f"\"-s {name}\") printf '%s\\n' {' '.join(map(repr, lines))} ;;\n" for name, lines in listed.items()
+    )
+    machine.tool("pfctl", PFCTL.replace('case "$*" in\n', f'case "$*" in\n{cases}', 1))
+    wanted = golden_cases.compiled(golden_cases.FOLDER / "web-server").ruleset
+    machine.put(wanted, "pf-macos")
+    found = machine.run(shell, "load.sh")
+    assert found.returncode == 0, found.stderr
+    lines = [line for line in machine.given("-f").splitlines() if line and not line.startswith(("#", "set ", "table "))]
+    sections = ["scrub", "nat", "rdr", "dummynet", "filter"]
+    words = {"no": "rdr", "anchor": "filter", "pass": "filter", "block": "filter"}
+    places = [words.get(word := line.split()[0], word.removesuffix("-anchor")) for line in lines]
+    assert [sections.index(place) for place in places] == sorted(sections.index(place) for place in places)
+    assert {"dummynet", "nat", "rdr", "scrub"} <= {*places}
+
+
+@each_shell
 def test_a_file_that_is_refused_loads_nothing(machine: Machine, shell: str) -> None:
     machine.tool(
         "pfctl", PFCTL.replace("case", '[ "$1" = -nf ] && { echo "stdin:1: syntax error" >&2; exit 1; }\ncase', 1)

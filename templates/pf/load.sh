@@ -91,8 +91,8 @@ rules() {
             anchors nat-anchor
             anchors binat-anchor
             anchors rdr-anchor
-            anchors dummynet-anchor
             ;;
+        '# in') anchors dummynet-anchor ;; # macOS wants them between translations and filter rules
         '# anchors of others: in') directed in out ;;
         '# anchors of others: out') directed out in ;;
         esac

@@ -15,11 +15,11 @@ from portctl.ruleset import Ruleset
 CALL = re.compile(r'anchor "portctl" all\b')
 _HOLDS = {"nat": re.compile(r"^(?:no )?nat ", re.M), "rdr": re.compile(r"^(?:no )?rdr ", re.M)}
 _FINAL = re.compile(r"^(?:@\d+ )?(?:pass|block) (?:\S+ )*?quick\b")
-CALLED = "pfctl -s nat; pfctl -s dummynet; pfctl -s rules"
+CALLED = "pfctl -s nat; pfctl -s rules"
 """Not `-a '*'`, which lists what is in the anchors too, but names `bans/*` as `bans`."""
 _PLACES = {
     "# anchors of others: scrub": ("scrub-anchor",),
-    "# anchors of others: translation": ("nat-anchor", "binat-anchor", "rdr-anchor", "dummynet-anchor"),
+    "# anchors of others: translation": ("nat-anchor", "binat-anchor", "rdr-anchor"),
 }
 _WAYS = {"# anchors of others: in": ("in", "out"), "# anchors of others: out": ("out", "in")}
 

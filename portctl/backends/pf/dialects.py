@@ -27,6 +27,8 @@ class Dialect:
     through_ah: bool
     """An AH header of IPv4 is passed over, as that of IPv6 is by every pf, so that no rule for AH ever matches:
     pf_walk_header in pf.c of OpenBSD and of FreeBSD from 15."""
+    to_loopback: bool = True
+    """What comes in by an interface may be turned to 127.0.0.1 [83, 86]: OpenBSD, FreeBSD. macOS drops it."""
     families: tuple[str, ...] = CLONED
     """Interface groups that hold all interfaces whose names begin so, and no others."""
     groups: bool = True
@@ -47,6 +49,7 @@ def _old(name: str, groups: bool = True) -> Dialect:
         reassemble=False,
         sctp_ports=False,
         through_ah=False,
+        to_loopback=groups,
         groups=groups,
     )
 

@@ -42,19 +42,21 @@ INTERFACE_LENGTH = 15
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*|[0-9]{1,9}")
 KEYWORDS = frozenset(
-    """all allow-opts altq anchor antispoof any bandwidth binat binat-anchor bitmask block block-policy buckets cbq code
-    codelq const debug dl-domain divert-reply divert-to dnpipe dnqueue drop dup-to endpi ethernet fail-policy
-    fairq fastroute file fingerprints flags floating flush for fragment from global group hfsc hostid icmp-type
-    icmp6-type if-bound in include inet inet6 interval keep label limit linkshare load log loginterface match max
-    max-mss max-pkt-rate max-pkt-size max-src-conn max-src-conn-rate max-src-nodes max-src-states min-ttl modulate
-    nat nat-anchor nat-to no no-df no-route no-sync on once optimization os out overload pass pflow port prio priority
+    """af-to all allow-opts altq anchor antispoof any bandwidth binat binat-anchor binat-to bitmask block block-policy
+    bridge-to buckets burst cbq code codelq const crop debug delay divert-packet divert-reply divert-to dl-domain
+    dnpipe dnqueue drop drop-ovl dscp dummynet dummynet-anchor dup-to endpi ether ethernet extfilter extmap
+    fail-policy fairq fastroute file fingerprints flags floating flows flush for fragment from global group hfsc
+    hogs hostid icmp-type icmp6-type if-bound in include inet inet6 interval keep keepcounters l3 label least-states
+    limit limiter linkshare load log loginterface map-e-portset match max max-mss max-pkt-rate max-pkt-size
+    max-src-conn max-src-conn-rate max-src-nodes max-src-states min min-ttl modulate nat nat-anchor nat-to no no-df
+    no-route no-sync on once optimization os out overload parent pass pflow port prefer-ipv6-nexthop prio priority
     priq probability proto qlimit queue quick random random-id rdr rdr-anchor rdr-to realtime reassemble received-on
     reply-to require-order return return-icmp return-icmp6 return-rst ridentifier round-robin route route-to rtable
-    rule ruleset-optimization scrub scrub-anchor self set skip sloppy source-hash source-track state state-defaults
-    state-policy static-port sticky-address syncookies synproxy table tag tagged tbrsize timeout to tos ttl upperlimit
-    urpf-failed user yes""".split()  # noqa: SIM905
+    rule ruleset-optimization sc scrub scrub-anchor self set set-tos skip sloppy source source-hash source-track
+    sourcelim spi state state-defaults state-policy statelim static-port sticky-address syncookies synproxy table
+    tag tagged target tbrsize timeout to tos ttl upperlimit urpf-failed user validity weight yes""".split()  # noqa: SIM905
 )
-"""Words that pf.conf reserves (parse.y of OpenBSD and FreeBSD)."""
+"""Words that pf.conf reserves, or may soon (parse.y of OpenBSD, FreeBSD and macOS)."""
 
 
 def gaps(ruleset: Ruleset, dialect: Dialect) -> list[Problem]:
@@ -190,9 +192,11 @@ def _translation(ruleset: Ruleset, item: Translation, dialect: Dialect) -> Itera
         yield _gap("a target port for a protocol without ports", target, "leave the port out of `target`")
     here = {family for family in item.families() if by_interface(item, family)}
     here = here if dialect.groups or item.destination is not None else set()
-    if 6 in here and not item.interfaces:
-        hint = "name single addresses with `to`, or the interface with `in`, or admit IPv4 sources alone"
-        yield _gap("a port of this host, in IPv6, on whichever address", target, hint)
+    if not item.interfaces and (6 in here or (here and not dialect.to_loopback)):
+        also = ", or admit IPv4 sources alone" if dialect.to_loopback else ""
+        hint = f"name single addresses with `to`, or the interface with `in`{also}"
+        which = ", in IPv6," if dialect.to_loopback else ""
+        yield _gap(f"a port of this host{which} on whichever address", target, hint)
     if here and any(name.endswith("*") for name in item.interfaces):
         hint = "name the interfaces, or an address with `to`"
         yield _gap("a port of this host on a family of interfaces", places["in"], hint)
