@@ -129,6 +129,11 @@ def test_anchors_of_macos_stand_where_it_wants_them(machine: Machine, shell: str
     places = [words.get(word := line.split()[0], word.removesuffix("-anchor")) for line in lines]
     assert [sections.index(place) for place in places] == sorted(sections.index(place) for place in places)
     assert {"dummynet", "nat", "rdr", "scrub"} <= {*places}
+    machine.put(wanted, "pf-macos", anchor=True)
+    inside = f'case "$*" in\n{cases}"-a portctl -nf -") cat >"$0-nf" ;;\n'
+    machine.tool("pfctl", PFCTL.replace('case "$*" in\n', inside, 1))
+    assert machine.run(shell, "load.sh", "check").returncode == 0
+    assert 'anchor "' not in re.sub("^#.*", "", machine.given("-nf"), flags=re.M), "an anchor calls none of others"
 
 
 @each_shell

@@ -92,7 +92,7 @@ rules() {
             anchors binat-anchor
             anchors rdr-anchor
             ;;
-        '# in') anchors dummynet-anchor ;; # macOS wants them between translations and filter rules
+        '# in') [ "$anchor" ] || anchors dummynet-anchor ;; # macOS wants them between translations and filter rules
         '# anchors of others: in') directed in out ;;
         '# anchors of others: out') directed out in ;;
         esac
