@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from portctl import apply as applying
-from portctl import inspection, observe, pipeline, wayin
+from portctl import importing, inspection, observe, pipeline, wayin
 from portctl.apply import boot_bsd, removal, steps
 from portctl.apply.run import locked
 from portctl.apply.transaction import Window
@@ -300,6 +300,17 @@ def test_verify_names_the_openings_that_nobody_used(kind: str, tmp_path: Path) -
     applying.apply(host, request(tmp_path), applying.Talk())
     found = inspection.inspect(host, pipeline.compile(tmp_path / "policy.yaml"), datetime.now(UTC)).findings
     assert {finding.subject for finding in found if finding.code == "unused"} == {"ssh", "web"}
+
+
+@pytest.mark.parametrize("kind", HOSTS)
+def test_what_was_applied_is_imported_again(kind: str, tmp_path: Path) -> None:
+    host = machine(kind, tmp_path)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    known = observe.facts(host)
+    found = importing.of_observed(observe.observe(host, observe.readers(known), (), known))
+    assert found.equal
+    services = "\nservices:\n  ssh: {ports: ssh, from: 198.51.100.0/24}\n  web: {ports: [http, https], from: any}\n"
+    assert services in found.text
 
 
 def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:

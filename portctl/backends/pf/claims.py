@@ -6,7 +6,7 @@ import re
 
 _RULE = re.compile(
     r"^(?:@\d+ )?(?:(?:pass|block|match|scrub|no scrub|antispoof)(?: |$)"
-    r'|(?:no )?(?:nat|rdr|binat) (?:on|pass|from|inet|proto)\b|(?:[a-z]+-)?anchor "'
+    r'|(?:no )?(?:nat|rdr|binat) (?:on|pass|from|inet6?|proto|all)\b|(?:[a-z]+-)?anchor "'
     r"|set (?:skip|block-policy|reassemble)\b"
     r"|table <[^>]+>)",
     re.M,
