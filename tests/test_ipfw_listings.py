@@ -109,3 +109,11 @@ def test_lines_bear_the_names_of_their_entries() -> None:
     chains = ipfw.parse({"list": listing}).chains
     named = {line.comment: line.packets for chain in chains for line in chain.lines if line.comment}
     assert named == {"web": 7, "portctl: theirs, not ours": 0}
+
+
+def test_a_number_of_five_digits_in_a_table_is_no_rule() -> None:
+    table = "--- table(ports), set(0) ---\n2905 20420\n36412 20420\n"
+    listing = f"{table}00100 allow tcp from any to me lookup dst-port ports\n"
+    found = read({"list": listing})
+    assert found.tables["ports"].entries == [("2905", "20420"), ("36412", "20420")]
+    assert [rule.number for rule in found.rules] == [100] and not found.foreign

@@ -100,6 +100,10 @@ def _lines(listing: Listing, text: str, number: int) -> int:
     return last
 
 
+_NUMBERED = re.compile(r"\d{5} [0-9a-f.:]+")
+"""An entry of a table of numbers, which begins like a rule: 36412 20420."""
+
+
 def _line(listing: Listing, line: str, number: int, current: str) -> str:
     """Reads one line; the table whose entries follow."""
     if line.startswith(_DISABLED):
@@ -114,7 +118,7 @@ def _line(listing: Listing, line: str, number: int, current: str) -> str:
         _written(listing, line.removeprefix("#me "), number)
     elif not line.strip() or line.lstrip().startswith("#"):
         pass
-    elif current and not re.match(r"\d{5} ", line):
+    elif current and (not re.match(r"\d{5} ", line) or _NUMBERED.fullmatch(line)):
         _of_table(listing, line, current)
         return current
     elif found := _LISTED.match(line):
