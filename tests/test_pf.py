@@ -101,15 +101,18 @@ def test_whoever_admits_ah_is_told_what_pf_makes_of_it(name: str) -> None:
 
 
 def test_a_group_of_other_interfaces_is_no_family() -> None:
-    """OpenBSD puts iwm0 and all its like into the group `wlan`, FreeBSD wlan0 alone."""
-    wireless = {"interfaces": {"air": "wlan*"}, "services": {"ssh": {"ports": "ssh", "from": "any", "in": "air"}}}
-    wanted = generate.ruleset({"portctl": 1, "name": "air", **wireless})
-    assert wanted is not None
-    errors = {
-        name: [p.message for p in backends.load(name).gaps(wanted, Ability()) if p.severity == "error"]
-        for name in ("pf-openbsd", "pf-freebsd14", "pf-freebsd15")
-    }
-    assert [len(errors[name]) for name in errors] == [1, 0, 0]
+    """OpenBSD puts iwm0 and all its like into the group `wlan`, FreeBSD wlan0 alone; what comes by way of OpenBSD's
+    carp0 comes on the interface below for pf."""
+    for device, said in (("wlan*", "begins with 'wlan'"), ("carp0", "on the one below"), ("carp*", "on the one below")):
+        services = {"ssh": {"ports": "ssh", "from": "any", "in": "air"}}
+        wanted = generate.ruleset({"portctl": 1, "name": "air", "interfaces": {"air": device}, "services": services})
+        assert wanted is not None
+        errors = {
+            name: [p.message for p in backends.load(name).gaps(wanted, Ability()) if p.severity == "error"]
+            for name in ("pf-openbsd", "pf-freebsd14", "pf-freebsd15")
+        }
+        assert [len(errors[name]) for name in errors] == [1, 0, 0]
+        assert said in errors["pf-openbsd"][0]
 
 
 def test_a_freebsd_version_chooses_its_language() -> None:

@@ -31,13 +31,15 @@ class Dialect:
     """What comes in by an interface may be turned to 127.0.0.1 [83, 86]: OpenBSD, FreeBSD. macOS drops it."""
     families: tuple[str, ...] = CLONED
     """Interface groups that hold all interfaces whose names begin so, and no others."""
+    below: tuple[str, ...] = ()
+    """Families of interfaces whose packets pf sees on the interface below them: no rule for one ever matches."""
     groups: bool = True
     """Interfaces have groups (`on tun`), of which `(self)` is one: OpenBSD, FreeBSD [33, 38]. The kernel of macOS has
     none: pfi_kif_match and pfi_table_update in bsd/net/pf_if.c of XNU know single interfaces, so that `(self)` is taken
     and holds no address, ever."""
 
 
-_OPENBSD = tuple(name for name in CLONED if name != "wlan")
+_OPENBSD = tuple(name for name in CLONED if name not in ("wlan", "carp"))
 """Every wireless interface of OpenBSD, `iwm0` say, is in the group `wlan` (ieee80211_ifattach)."""
 
 
@@ -62,6 +64,7 @@ def _new(name: str, sctp_ports: bool, families: tuple[str, ...] = CLONED) -> Dia
         sctp_ports=sctp_ports,
         through_ah=True,
         families=families,
+        below=() if "carp" in families else ("carp",),  # pf_test of OpenBSD's pf.c
     )
 
 

@@ -154,7 +154,9 @@ def _interfaces(names: tuple[str, ...], span: Span | None, dialect: Dialect) -> 
         plain = name.removesuffix("*")
         if name == LOOPBACK:
             continue
-        if name.endswith("*") and not dialect.groups:
+        if re.fullmatch(r"([a-z]+)\d*", plain) and plain.rstrip("0123456789") in dialect.below:
+            yield _gap(f"the interface {name!r}: pf sees what it bears on the one below", span, "name that one")
+        elif name.endswith("*") and not dialect.groups:
             yield _gap(f"every interface whose name begins with {plain!r}", span, "name each interface")
         elif name.endswith("*") and plain not in dialect.families:
             hint = "name each interface; pf knows families of cloned ones alone: " + ", ".join(dialect.families)
