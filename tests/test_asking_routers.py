@@ -136,3 +136,33 @@ def test_a_filter_that_returns_what_comes_by_the_way_back_closes_nothing() -> No
     assert found.equal, found.account
     assert "ssh: {ports: ssh, from: any}" in found.text
     assert [entry.status for entry in found.account.entries if "rpfilter" in entry.text] == ["approximated"]
+
+
+def test_the_sender_s_port_may_be_said_and_is_never_zero(tmp_path: Path) -> None:
+    path = tmp_path / "rules.v4"
+    path.write_text(
+        "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -m tcp --sport 0 --dport 22 -j DROP\n"
+        "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -p tcp -m tcp --sport 53 -j ACCEPT\nCOMMIT\n"
+    )
+    said = run("explain", str(path), "--from", "198.51.100.7", "--to", "22/tcp")
+    assert said.exit_code == 0
+    assert [line for line in said.stdout.splitlines() if line[0] != " "] == [
+        "accept: inbound 22/tcp (ssh) from 198.51.100.7"
+    ]
+    both = run("explain", str(path), "--from", "198.51.100.7", "--to", "25/tcp").stdout
+    assert both.startswith("accept: inbound 25/tcp (smtp) from 198.51.100.7, source port 53\n")
+    one = run("explain", str(path), "--from", "198.51.100.7", "--to", "25/tcp", "--source-port", "10000")
+    assert (one.exit_code, one.stdout.split(":")[0], "accept" in one.stdout) == (1, "drop", False)
+    assert run("reach", str(path), "--to", "25/tcp", "--source-port", "1024-65535").stdout == "nobody\n"
+    for wrong in (("--to", "22/tcp", "--source-port", "0"), ("--to", "ping", "--source-port", "10000")):
+        assert run("explain", str(path), *wrong).exit_code == 2
+
+
+def test_of_what_is_denied_at_every_address_of_a_host_no_groups_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rules.v4"
+    path.write_text(
+        "*filter\n:INPUT DROP [0:0]\n-A INPUT -m addrtype --dst-type MULTICAST -j DROP\n"
+        "-A INPUT -j REJECT --reject-with icmp-port-unreachable\nCOMMIT\n"
+    )
+    said = run("explain", str(path), "--from", "198.51.100.7", "--to", "22/tcp").stdout
+    assert [line for line in said.splitlines() if line[0] != " "] == ["reject: inbound 22/tcp (ssh) from 198.51.100.7"]

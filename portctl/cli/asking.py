@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from portctl.cli.sources import Source
     from portctl.net import Family
     from portctl.observe import Observed
-    from portctl.ruleset import Ruleset
+    from portctl.ruleset import Flows, Ruleset
     from portctl.space.questions import Outcome, Query
     from portctl.space.sides import Side
     from portctl.space.words import Groups
@@ -40,6 +40,9 @@ OfHost = Annotated[
 ]
 Inward = Annotated[str | None, typer.Option("--in", help="The interface it comes in by; default: every one.")]
 Outward = Annotated[str | None, typer.Option("--out", help="The interface it goes out by; default: every one.")]
+Sender = Annotated[
+    str | None, typer.Option("--source-port", metavar="PORT", help="Its own port, 10000 or 1024-65535; default: any.")
+]
 Date = Annotated[str | None, typer.Option(help="Judge `until` at this day or moment instead of now.")]
 Root = Annotated[Path | None, typer.Option(help="Included and address files may lie below this folder.")]
 Form = Annotated[Format, typer.Option("--format", help="text or json.")]
@@ -61,6 +64,7 @@ def explain(
     host: OfHost = None,
     inward: Inward = None,
     outward: Outward = None,
+    source_port: Sender = None,
     direction: Toward = "in",
     form: Form = "text",
     date: Date = None,
@@ -77,7 +81,7 @@ def explain(
     found = _whom(file, host, at, root, texts=backend or "all")
     if backend and not found.rendered:
         raise typer.BadParameter("--backend asks of what a policy renders to: name a policy that it can say")
-    asked = found.spoken(_asked(source, to, (inward, outward), direction, found.groups))
+    asked = found.spoken(_asked(source, to, (inward, outward), direction, found.groups, source_port))
     sides = found.sides(asked)
     outcomes = [(side, _outcomes(side, asked, at)) for side in sides]
     if form == "json":
@@ -100,6 +104,7 @@ def reach(
     host: OfHost = None,
     inward: Inward = None,
     outward: Outward = None,
+    source_port: Sender = None,
     direction: Toward = "in",
     form: Form = "text",
     date: Date = None,
@@ -112,7 +117,8 @@ def reach(
         raise typer.BadParameter("say one of both: --to 22/tcp (who?) or --from 198.51.100.7 (what?)")
     at = _moment(date)
     found = _whom(file, host, at, root)
-    asked = found.spoken(_asked(source or "any", to, (inward, outward), direction, found.groups))
+    by = (inward, outward)
+    asked = found.spoken(_asked(source or "any", to, by, direction, found.groups, source_port))
     side = found.sides(asked)[0]
     outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
     if form == "json":
@@ -130,7 +136,14 @@ def _moment(date: str | None) -> datetime:
 # ---- what is asked
 
 
-def _asked(source: str, to: str | None, by: tuple[str | None, str | None], way: Way, groups: Groups) -> Query:
+def _asked(
+    source: str,
+    to: str | None,
+    by: tuple[str | None, str | None],
+    way: Way,
+    groups: Groups,
+    source_port: str | None,
+) -> Query:
     from portctl.net import ANYWHERE
     from portctl.resolve import spoken
     from portctl.ruleset import Direction
@@ -138,12 +151,28 @@ def _asked(source: str, to: str | None, by: tuple[str | None, str | None], way: 
 
     direction = {"in": Direction.INBOUND, "out": Direction.OUTBOUND, "through": Direction.FORWARDED}[way]
     destination, flows = (ANYWHERE, None) if to is None else spoken.target(to, groups)
+    if source_port is not None:
+        flows = _sent_from(source_port, flows)
     inward, outward = map(_interfaces, by)
     if way == "in" and outward:
         raise typer.BadParameter("--out is of what leaves this host: say --direction through, or out")
     if way == "out":
         inward, outward = (), outward or inward
     return Query(direction, flows, spoken.addresses(source, groups), destination, inward, outward)
+
+
+def _sent_from(source_port: str, flows: Flows) -> Flows:
+    """What is meant, from those ports of the sender."""
+    from portctl.net import Ranges
+    from portctl.ruleset import PROTOCOLS_WITH_PORTS
+
+    first, dash, last = source_port.partition("-")
+    if not first.isdigit() or (dash and not last.isdigit()) or not 1 <= int(first) <= int(last or first) <= 65535:
+        raise typer.BadParameter("--source-port takes a port or a range: 10000, 1024-65535")
+    if flows is None or any(flow.protocol not in PROTOCOLS_WITH_PORTS for flow in flows):
+        raise typer.BadParameter("--source-port is of what has ports: --to 22/tcp")
+    ports = Ranges((int(first), int(last or first) + 1))
+    return tuple(replace(flow, source_ports=ports) for flow in flows)
 
 
 def _interfaces(name: str | None) -> tuple[str, ...]:

@@ -241,7 +241,8 @@ def _ready(chain: Chain, line: Line, left_out: dict[Key, str], assumed: dict[Key
     if not acts:
         return None
     if strange:
-        left_out[key(chain, line)] = f"what `{_short(strange[0])}` does is not known"
+        what = _short(strange[0].replace(" -j ", " ", 1))
+        left_out[key(chain, line)] = f"what `{what}` does is not known"
         kept = tuple(a for a in line.actions if not isinstance(a, Unknown))
         return None if asked else replace(line, actions=kept)
     what = _question(str(asked[0].value)) if asked[0].field is Field.UNKNOWN else f"before {asked[0].value}"

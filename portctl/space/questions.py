@@ -7,12 +7,12 @@ leaves open (the interface, the other end), there is one answer for each case.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from portctl.net import ANYWHERE, FAMILIES, LOOPBACK_ADDRESSES, MULTICAST, Addresses, Family, Ranges
-from portctl.ruleset import LOOPBACK, Direction, Expect, Expectation, Flows, Packet
+from portctl.ruleset import LOOPBACK, PROTOCOLS_WITH_PORTS, Direction, Expect, Expectation, Flows, Packet
 from portctl.space.boxes import Box, boxes, one_family
 from portctl.space.conditions import Cube
 from portctl.space.dimensions import (
@@ -25,9 +25,11 @@ from portctl.space.dimensions import (
     PORT,
     PROTOCOL,
     SOURCE,
+    SOURCE_PORT,
     Dimension,
     family_set,
     policy_interfaces,
+    whole,
 )
 from portctl.space.entries import divided, one_of
 from portctl.space.examples import example
@@ -92,18 +94,28 @@ def query_set(space: Space, query: Query) -> PacketSet:
 
 def _anywhere(query: Query) -> bool:
     """Whether it names no address of this host."""
-    return query.direction is Direction.INBOUND and all(query.destination.is_every(family) for family in FAMILIES)
+    there = query.destination
+    return query.direction is Direction.INBOUND and all(there.is_every(family) for family in there.families())
 
 
 def _here(space: Space, verdict: Verdicts) -> PacketSet:
     """Packets to addresses of this host; of what is let in, those to groups too. What comes in for another host and is
     let pass there (ipfw sees it once on its way in) reaches nothing here."""
-    cubes: list[tuple[Direction | None, Cube]] = [(Direction.INBOUND, {LOCAL: Ranges.single(1)})]
-    if verdict in ("accept", "depends"):
-        for family in FAMILIES:
-            place = {FAMILY: family_set(family), DESTINATION: MULTICAST.family(family)}
-            cubes.append((Direction.INBOUND, place))
+    cubes: list[tuple[Direction | None, Cube]] = []
+    for family in FAMILIES:
+        mine, groups = family_set(family), MULTICAST.family(family)
+        lone = whole(DESTINATION, family) - groups
+        cubes.append((Direction.INBOUND, {FAMILY: mine, DESTINATION: lone, LOCAL: Ranges.single(1)}))
+        if verdict in ("accept", "depends"):
+            cubes.append((Direction.INBOUND, {FAMILY: mine, DESTINATION: groups}))
     return space.boxes(cubes)
+
+
+def _from_port_zero(space: Space, query: Query) -> PacketSet:
+    """Packets that no connection has, of a question about ports."""
+    flows = query.flows or ()
+    protocols = Ranges.of((flow.protocol, flow.protocol) for flow in flows if flow.protocol in PROTOCOLS_WITH_PORTS)
+    return space.boxes([(None, {PROTOCOL: protocols, SOURCE_PORT: Ranges.single(0)})] if protocols else [])
 
 
 def _meant(addresses: Addresses, family: Family, local: bool) -> Ranges:
@@ -118,7 +130,7 @@ def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcom
     Raises `TooMany`.
     """
     space = side.partition.space
-    meant = query_set(space, query) & possible(space)
+    meant = (query_set(space, query) & possible(space)) - _from_port_zero(space, query)
     found: list[Outcome] = []
     uncertain, maybe = side.partition.uncertain(), side.partition.maybe_accepted()
     parts: list[tuple[Verdicts, PacketSet]] = [
@@ -142,7 +154,17 @@ def _outcomes(side: Side, verdict: Verdicts, such: PacketSet, now: PacketSet) ->
     for box in divided(listed, such, side) if verdict == "accept" else listed:
         packet = one_of(box, such)
         depends = tuple(dict.fromkeys(step_text(step) for step in side.partition.depends(packet)))
-        yield Outcome(verdict, tidy(box), side.reason(packet), packet, depends)
+        yield Outcome(verdict, _alone(tidy(box)), side.reason(packet), packet, depends)
+
+
+def _alone(box: Box) -> Box:
+    """The box, where it is of all addresses that are one host's, without a word about groups."""
+    if box.direction is not Direction.INBOUND:
+        return box
+    lone = {f: whole(DESTINATION, f) - MULTICAST.family(f) for f in box.destination.families()}
+    if any(box.destination.family(f) != ranges for f, ranges in lone.items()):
+        return box
+    return replace(box, destination=Addresses(*(whole(DESTINATION, f) if f in lone else Ranges() for f in FAMILIES)))
 
 
 def _order(outcome: Outcome) -> tuple[float, int, tuple[int, ...]]:

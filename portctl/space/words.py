@@ -50,10 +50,13 @@ FEW = 4
 """So many exceptions are still read as exceptions."""
 
 
+_EVERY_SOURCE_PORT = Ranges((1, 65536))
+
+
 def tidy(box: Box) -> Box:
     """The box with what never exists and is not worth a word: loopback addresses among many others, which never come
-    from elsewhere, and the other family's ICMP among all protocols."""
-    asked = box.asked
+    from elsewhere, the other family's ICMP among all protocols, and that no connection comes from port 0."""
+    asked = tuple((d, ranges) for d, ranges in box.asked if d != SOURCE_PORT or ranges != _EVERY_SOURCE_PORT)
     if (family := one_family(box)) and (protocols := box.values(PROTOCOL)) is not None and box.values(PORT) is None:
         missing = whole(PROTOCOL, family) - protocols
         if missing == Ranges.single(ICMPV6 if family == 4 else ICMP):
