@@ -182,8 +182,8 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
         next
     }
     /^#/ || $1 == "disable" || $1 == "enable" { next }
-    # Keeps ipfw alone from loading this file with long tables left empty.
-    $1 == "add" && $2 == 65535 { next }
+    # For ipfw alone: it must not load this file with long tables left empty, and cannot know broadcast addresses.
+    $1 == "add" && ($2 == 65535 || / \/\/ portctl:by-hand$/) { next }
     $1 == "nat" { instance($0); next }
     $1 == "table" && $3 == "add" {
         sub(/^portctl0_/, new, $2)
@@ -212,7 +212,7 @@ configure "$scratch/fresh"
 ipfw -q "$scratch/rules" || give_up "ipfw refuses the rules"
 
 # Nothing may be missing: ipfw stops reading at the first line that it does not take.
-wanted=$(grep '^add ' "$rules" | grep -vc '^add 65535 ')
+wanted=$(grep '^add ' "$rules" | grep -v '^add 65535 ' | grep -vc ' // portctl:by-hand$')
 got=$(listed | grep -c "^# DISABLED [0-9]* set $next ")
 [ "$wanted" = "$got" ] || give_up "of $wanted rules only $got were loaded"
 {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from portctl.backends.ipfw.layout import BROADCAST, REFUSED
+from portctl.backends.ipfw.layout import BROADCAST, REFUSED, STANDS_IN
 from portctl.net import Family, Ranges
 
 TIME = r"(?:\d+|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})"
@@ -165,7 +165,7 @@ def _written(listing: Listing, line: str, number: int) -> None:
         text = found[3]
         if " ipv6 from " in text.partition(" // ")[0]:  # in a file the family, in a listing the name of protocol 41
             text = text.replace(" ipv6 from ", " ip6 from ", 1)
-        if int(found[1]) != REFUSED:  # ends the file, where load.sh does not take it out
+        if int(found[1]) != REFUSED and not text.endswith(f" // {STANDS_IN}"):  # load.sh leaves out both
             listing.rules.append(_rule(found[1].zfill(5), found[2], text, number))
     elif words[0] == "table" and len(words) > 3 and words[2] == "create":
         table = listing.table(words[1])

@@ -52,7 +52,7 @@ def _by_hand(layout: Layout) -> Iterator[str]:
     if layout.nat:
         yield "  kldload -n ipfw_nat"
     yield "  ipfw -q /full/path/of/this/file"
-    yield f"  ipfw table {BROADCAST} add ADDRESS    (each broadcast address of this host)"
+    yield f"  ipfw table {BROADCAST} add ADDRESS    (each broadcast address; those in .255 are known)"
     if any(" config ip me " in line for line in layout.nat):
         yield "  ipfw nat N config ...    (each line after `#me`, with this host's address in place of `me`)"
 

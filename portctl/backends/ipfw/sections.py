@@ -7,7 +7,7 @@ from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
 from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS, follows
-from portctl.backends.ipfw.layout import BROADCAST, CAST, LOOPED_TAG, OPEN, Layout
+from portctl.backends.ipfw.layout import BROADCAST, CAST, LOOPED_TAG, OPEN, STAND_IN, STANDS_IN, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
 from portctl.net import ANYWHERE
@@ -79,6 +79,7 @@ def _head(layout: Layout) -> None:
     cast = layout.addresses(CAST, "cast")
     for target in ("me", cast, f"table({BROADCAST})"):
         layout.add(head, f"skipto @{INBOUND.name}@", f"ip from any to {target} in")
+    layout.add(head, f"skipto @{INBOUND.name}@", f"ip4 from any to {STAND_IN} in", words.comment(STANDS_IN))
 
 
 def _section(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
