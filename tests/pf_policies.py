@@ -37,7 +37,7 @@ def enriched(number: int, plain: Plain) -> Plain:
         elif place % 3 == 1:
             entry["out"] = ("lan", "both")[place // 3 % 2]
         if place % 4 == 0:
-            entry["to"] = ("192.0.2.0/28", "2001:db8::1", ["10.0.0.99", "2001:db8::7"])[place // 4 % 3]
+            entry["to"] = ("192.0.2.0/28", "2001:db8::1", ["10.0.0.99", "2001:db8::7"], "any")[place // 4 % 4]
     return found
 
 
