@@ -15,6 +15,7 @@ from portctl.space.conditions import Cube, ask, first_view
 from portctl.space.dimensions import DESTINATION, FAMILY, PORT, SOURCE, WAYS, Dimension
 from portctl.space.from_ruleset import joined
 from portctl.space.sets import PacketSet
+from portctl.space.walks import meets
 
 LEFT_OUT = "the input admits more different things than portctl describes: what this line admits is left out, or a part"
 _WAYS: Mapping[str, tuple[Direction, ...]] = {
@@ -122,6 +123,6 @@ def _holds(search: _Search, cube: Cube, way: Direction) -> bool:
     diagrams = search.missing.space.diagrams
     for each in WAYS:
         own = FAMILY not in cube or FAMILIES.index(each.family) in cube[FAMILY]
-        if each.direction is way and own and diagrams.meets(search.missing.roots[each], cube, MOST_NODES):
+        if each.direction is way and own and meets(diagrams, search.missing.roots[each], cube, MOST_NODES):
             return True
     return False

@@ -35,6 +35,7 @@ from portctl.space.dimensions import (
     IN,
     LO,
     LOCAL,
+    ORIGINAL_DESTINATION,
     OUT,
     OVER,
     PORT,
@@ -45,11 +46,13 @@ from portctl.space.dimensions import (
     USER,
     WAYS,
     Dimension,
+    Way,
     family_set,
     size,
 )
 from portctl.space.from_ruleset import rule_cubes
 from portctl.space.sets import PacketSet, Space, possible
+from portctl.space.walks import Walk
 from portctl.space.words import STARTS
 
 PING = {ICMP: Ranges.single(8 * 256), ICMPV6: Ranges.single(128 * 256)}
@@ -196,15 +199,13 @@ GROWING = (IN, OUT, SOURCE, DESTINATION, SOURCE_PORT, USER, PORT, PROTOCOL)
 
 def grow(box: Box, allowed: PacketSet, wanted: PacketSet) -> Box:
     """The box, widened as far as everything in it is allowed and it gains something that is wanted."""
-    space = allowed.space
     for dimension in GROWING:
         if places(box, dimension) is None:
             continue
         if dimension in (PORT, PROTOCOL) and box.values(SOURCE_PORT) is not None:
             continue  # source ports are of the same protocols as ports
         free = with_values(box, dimension, None)
-        whole = set_of(space, free)
-        bad = along(whole - allowed, dimension)
+        bad = values_in(allowed, free, dimension, False)
         if not any(bad.values()):
             box = free
             continue
@@ -215,7 +216,7 @@ def grow(box: Box, allowed: PacketSet, wanted: PacketSet) -> Box:
             if values is not None and len(wide.bounds) < len(values.bounds):
                 box = with_values(box, dimension, values | wide)
             continue
-        box = _widened(box, dimension, bad, along(whole & wanted, dimension))
+        box = _widened(box, dimension, bad, values_in(wanted, free, dimension, True))
     return box
 
 
@@ -243,8 +244,33 @@ def along(packets: PacketSet, dimension: Dimension) -> dict[Family, Ranges]:
     found = {family: Ranges() for family in FAMILIES}
     for way in WAYS:
         end = size(dimension, way.family)
-        found[way.family] = found[way.family] | packets.space.diagrams.along(packets.roots[way], dimension, end)
+        found[way.family] |= Walk(packets.space.diagrams, {}).along(packets.roots[way], dimension, end)
     return found
+
+
+def values_in(packets: PacketSet, box: Box, dimension: Dimension, inside: bool) -> dict[Family, Ranges]:
+    """By family, the values of one dimension, of which the box has all, that any packet of the box has which is in a
+    set, or which is not."""
+    found = {family: Ranges() for family in FAMILIES}
+    for way, cube in _cubes(box):
+        cube.pop(dimension, None)
+        walk = Walk(packets.space.diagrams, cube, inside)
+        found[way.family] |= walk.along(packets.roots[way], dimension, size(dimension, way.family))
+    return found
+
+
+def meets(packets: PacketSet, box: Box, inside: bool = True) -> bool:
+    """Whether any packet of a box is in a set, or is not."""
+    return any(Walk(packets.space.diagrams, cube, inside).meets(packets.roots[way]) for way, cube in _cubes(box))
+
+
+def _cubes(box: Box) -> Iterator[tuple[Way, dict[Dimension, Ranges]]]:
+    """A box, way by way."""
+    for family in families_of(box):
+        cube = {**dict(box.asked), SOURCE: box.source.family(family), DESTINATION: box.destination.family(family)}
+        if box.original is not None:
+            cube[ORIGINAL_DESTINATION] = box.original.family(family)
+        yield Way(box.direction, box.original is not None, family), cube
 
 
 MOST_GROWN = 250
@@ -280,7 +306,7 @@ def cover(wanted: PacketSet, allowed: PacketSet, effort: Effort, most: int = MOS
                 if cut is None:
                     effort.leaves(rest)
                 return found + (cut or [])
-            if rest & set_of(rest.space, box):
+            if meets(rest, box):
                 grown = grow(box, allowed, rest)
                 found.append(grown)
                 rest = rest - set_of(rest.space, grown)
@@ -302,7 +328,7 @@ def as_cut(wanted: PacketSet, allowed: PacketSet, most: int) -> list[Box] | None
             if values is not None and values.count() > size(dimension, 4) // 2 and tries > 0:
                 tries -= 1
                 free = with_values(box, dimension, None)
-                box = free if set_of(wanted.space, free) <= allowed else box
+                box = box if meets(allowed, free, False) else free
         found.append(box)
     return found
 

@@ -8,7 +8,7 @@ Nodes are numbers in one `Diagrams`; numbers of two of them must not be mixed.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, compress, islice, repeat
 from operator import add, eq, lshift, ne, sub
@@ -199,45 +199,6 @@ class Diagrams:
             number = node.children[bisect_right(node.cuts, values(node.dimension))]
         return self.values[number]
 
-    def along(self, number: int, dimension: Dimension, end: int) -> Ranges:
-        """The values of one dimension, which has `end` of them, for which a function says True somewhere."""
-        no = self.leaf(False)
-        pairs: set[tuple[int, int]] = set()
-        seen = {number, no}
-        todo = [number] if number != no else []
-        while todo:
-            node = self.nodes[todo.pop()]
-            if node is None or node.dimension > dimension:
-                return Ranges((0, end))  # whatever the value is
-            self.walked += len(node.cuts)
-            if node.dimension < dimension:
-                below = set(node.children) - seen
-                seen |= below
-                todo += below
-            else:
-                starts, ends = (0, *node.cuts), (*node.cuts, end)
-                yes = map(ne, node.children, repeat(no))
-                pairs.update(compress(zip(starts, ends, strict=True), yes))
-        return Ranges.of((first, stop - 1) for first, stop in pairs)
-
-    def meets(self, number: int, box: Mapping[Dimension, Ranges], most: int) -> bool:
-        """Whether a function that says True or False says True anywhere in a box. Where it takes a look at more than
-        `most` nodes to know, the answer is yes."""
-        seen: set[int] = set()
-        todo = [number]
-        while todo:
-            number = todo.pop()
-            node = self.nodes[number]
-            if node is None:
-                if self.values[number]:
-                    return True
-            elif number not in seen:
-                seen.add(number)
-                if len(seen) > most:
-                    return True
-                todo += _within(node, box.get(node.dimension))
-        return False
-
     def child(self, node: Node, value: int) -> int:
         """The number of the child that a value leads to."""
         return node.children[bisect_right(node.cuts, value)]
@@ -245,16 +206,6 @@ class Diagrams:
     def branches(self, node: Node, end: int) -> Iterator[tuple[int, Ranges]]:
         """The distinct children of a node and the values that lead to each, in the order of their first value."""
         yield from values_of(node.cuts, node.children, end)
-
-
-def _within(node: Node, ranges: Ranges | None) -> set[int]:
-    """The children that some values lead to; None: any."""
-    if ranges is None:
-        return set(node.children)
-    found: set[int] = set()
-    for first, last in ranges.pairs():
-        found.update(node.children[bisect_right(node.cuts, first) : bisect_right(node.cuts, last) + 1])
-    return found
 
 
 def _each(work: Callable[[T], int], children: Sequence[T]) -> list[int]:
