@@ -166,3 +166,17 @@ def test_of_what_is_denied_at_every_address_of_a_host_no_groups_are_told_apart(t
     )
     said = run("explain", str(path), "--from", "198.51.100.7", "--to", "22/tcp").stdout
     assert [line for line in said.splitlines() if line[0] != " "] == ["reject: inbound 22/tcp (ssh) from 198.51.100.7"]
+
+
+def test_loopback_addresses_are_asked_of_on_the_loopback_interface(router: str) -> None:
+    """No host takes them on another one, unless it is named."""
+    said = run("explain", router, "--from", "127.0.0.1", "--to", "80/tcp")
+    assert (said.exit_code, said.stdout.splitlines()[0]) == (
+        0,
+        "accept: inbound 80/tcp (http) from 127.0.0.1, in on lo",
+    )
+    said = run("explain", router, "--from", "127.0.0.1", "--to", "80/tcp", "--in", "wan0")
+    assert (said.exit_code, said.stdout.split(":")[0]) == (1, "drop")
+    said = run("explain", router, "--direction", "out", "--to", "127.0.0.1:80/tcp")
+    assert ", out on lo\n" in said.stdout
+    assert run("explain", router, "--direction", "out", "--to", "203.0.113.1:80/tcp").stdout.count(" lo\n") == 0

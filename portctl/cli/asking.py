@@ -158,7 +158,21 @@ def _asked(
         raise typer.BadParameter("--out is of what leaves this host: say --direction through, or out")
     if way == "out":
         inward, outward = (), outward or inward
-    return Query(direction, flows, spoken.addresses(source, groups), destination, inward, outward)
+    asked = Query(direction, flows, spoken.addresses(source, groups), destination, inward, outward)
+    return _on_loopback(asked)
+
+
+def _on_loopback(asked: Query) -> Query:
+    """What comes from a loopback address, or is sent to one, is on the loopback interface where none is named: no host
+    takes it on another (RFC 1122, 3.2.1.3)."""
+    from portctl.net import LOOPBACK_ADDRESSES
+    from portctl.ruleset import LOOPBACK, Direction
+
+    if asked.direction is Direction.INBOUND and not asked.interfaces and asked.source <= LOOPBACK_ADDRESSES:
+        return replace(asked, interfaces=(LOOPBACK,))
+    if asked.direction is Direction.OUTBOUND and not asked.out_interfaces and asked.destination <= LOOPBACK_ADDRESSES:
+        return replace(asked, out_interfaces=(LOOPBACK,))
+    return asked
 
 
 def _sent_from(source_port: str, flows: Flows) -> Flows:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from portctl.net import FAMILIES, Addresses, Family, Ranges
 from portctl.program import Action, Chain, Condition, Field, Line, Lookup, Program, Translate
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction
-from portctl.space.dimensions import LO, PROTOCOL, policy_interfaces, program_interfaces, whole
-from portctl.space.questions import Query
-
-_NOT_LOOPBACK = Ranges((0, LO, LO + 1, 1 << 256))
+from portctl.space.dimensions import PROTOCOL, program_interfaces, whole
+from portctl.space.questions import Query, interfaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +50,9 @@ def _meant(program: Program, query: Query) -> _Meant:
         destination,
         protocols,
         ports,
-        None if query.direction is Direction.OUTBOUND else _interfaces(query.interfaces),
-        None if query.direction is Direction.INBOUND and not turns else _interfaces(query.out_interfaces),
+        None if query.direction is Direction.OUTBOUND else interfaces(query.interfaces),
+        None if query.direction is Direction.INBOUND else interfaces(query.out_interfaces),
     )
-
-
-def _interfaces(names: tuple[str, ...]) -> Ranges:
-    return policy_interfaces(names) if names else _NOT_LOOPBACK
 
 
 def _translations(program: Program) -> Iterator[Translate]:

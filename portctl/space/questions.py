@@ -47,8 +47,8 @@ Verdicts = Literal["accept", "deny", "reject", "drop", "depends"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which packets are meant. `flows` None: of every protocol. Interfaces empty: all but the loopback interface,
-    which is `LOOPBACK`. Where every address is meant, those of loopback are not: on other interfaces they never exist.
+    """Which packets are meant. `flows` None: of every protocol. Interfaces empty: all but the loopback interface, which
+    is `LOOPBACK`. Where every address is meant, those of loopback are not: on other interfaces they never exist.
     """
 
     direction: Direction
@@ -71,16 +71,16 @@ class Outcome:
     """Lines that nobody can know, where the verdict hangs on some."""
 
 
-_NOT_LOOPBACK = Ranges((0, LO, LO + 1, 1 << 256))
+_NOT_LOOPBACK = whole(IN, 4) - Ranges.single(LO)
 
 
 def query_set(space: Space, query: Query) -> PacketSet:
     """The packets that a query means."""
     base: dict[Dimension, Ranges] = {}
     if query.direction is not Direction.OUTBOUND:
-        base[IN] = policy_interfaces(query.interfaces) if query.interfaces else _NOT_LOOPBACK
+        base[IN] = interfaces(query.interfaces)
     if query.direction is not Direction.INBOUND:
-        base[OUT] = policy_interfaces(query.out_interfaces) if query.out_interfaces else _NOT_LOOPBACK
+        base[OUT] = interfaces(query.out_interfaces)
     cubes: list[tuple[Direction | None, Cube]] = []
     local = LOOPBACK in (*query.interfaces, *query.out_interfaces)
     for family in FAMILIES:
@@ -90,6 +90,11 @@ def query_set(space: Space, query: Query) -> PacketSet:
             for flow in flow_cubes(query.flows, PORT):
                 cubes += [(query.direction, cube) for cube in joined(base, place, flow)]
     return space.boxes(cubes)
+
+
+def interfaces(named: tuple[str, ...]) -> Ranges:
+    """The interfaces that a question means where it names some, or none."""
+    return policy_interfaces(named) if named else _NOT_LOOPBACK
 
 
 def _anywhere(query: Query) -> bool:
