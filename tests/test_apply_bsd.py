@@ -313,6 +313,20 @@ def test_what_was_applied_is_imported_again(kind: str, tmp_path: Path) -> None:
     assert services in found.text
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["tests/golden/forward-over-service/policy.yaml", "tests/golden/protocols/policy.yaml", "policies/bsd-router.yaml"],
+)
+def test_translations_and_all_kinds_of_tables_read_back_as_they_were_loaded(path: str, tmp_path: Path) -> None:
+    policy = Path(__file__).parent.parent / path
+    host = machine("FreeBSD ipfw", tmp_path)
+    forwarding = {"net.inet.ip.forwarding": "0", "net.inet6.ip6.forwarding": "0"}
+    host.change(sysctl=host.state()["sysctl"] | forwarding)
+    asked = applying.Request(pipeline.compile(policy).ruleset, policy.read_text(), "a test", confirm_within=0)
+    assert applying.apply(host, asked, applying.Talk()) == "confirmed"
+    assert applying.apply(host, asked, applying.Talk()) == "unchanged"
+
+
 def test_a_terminal_in_front_of_the_machine_is_known_by_its_name() -> None:
     assert all(wayin.is_console_name(f"/dev/{x}") for x in ("console", "ttyv0", "ttyu0", "ttyC0"))
     assert not any(wayin.is_console_name(f"/dev/{x}") for x in ("pts/0", "ttyp0", "ttys001"))
