@@ -85,10 +85,14 @@ def small(*ports: int) -> Ruleset:
     return one(block("b", source=OFFICE), *(starts(f"s{p}", tcp(p), source=OFFICE) for p in ports), last=Verdict.REJECT)
 
 
+GUESS = "to 0.0.0.255:0.0.0.255 in // portctl:by-hand"
+"""The end of a rule for ipfw alone."""
+
+
 def rules(folder: Path) -> list[str]:
     """The rules that `load.sh` loads."""
     written = (line for line in (folder / "rules").read_text().splitlines() if line.startswith("add "))
-    return [line.split(" ", 4)[4] for line in written if not line.endswith(" // portctl:by-hand")]
+    return [line.split(" ", 4)[4] for line in written if not (line.endswith(f" {GUESS}") and " skipto " in line)]
 
 
 def test_a_load_puts_everything_in_force_and_a_second_one_replaces_it(machine: Machine) -> None:
@@ -203,6 +207,14 @@ def test_without_ipfw_in_the_kernel_it_says_how_to_begin(machine: Machine) -> No
     assert done.returncode == 1 and "default_to_accept" in done.stderr
 
 
+def test_no_description_takes_a_rule_out_of_a_load(machine: Machine) -> None:
+    said = replace(block("b", source=OFFICE), description=GUESS)
+    folder = machine.put("a", one(said, starts("s", tcp(22), source=OFFICE), last=Verdict.DROP))
+    assert machine.load(folder).returncode == 0
+    assert [body for _, _, body in machine.loaded()] == rules(folder)
+    assert any(body.startswith("deny ") and body.endswith(GUESS) for body in rules(folder))
+
+
 def test_own_addresses_are_filled_in(machine: Machine) -> None:
     machine.change(own=["192.0.2.10 x 192.0.2.255", "10.0.0.1 x 10.0.0.255"])
     ruleset = golden_cases.compiled(GOLDEN / "forward-over-service").ruleset
@@ -279,7 +291,7 @@ def test_the_file_alone_loads_what_load_sh_loads(machine: Machine, case: str) ->
     done = machine.by_hand(folder / "rules")
     assert (done.returncode, done.stderr) == (0, "")
     (guess,) = [rule for rule in machine.loaded() if rule not in wanted]
-    assert guess[2].partition(" ip4 ")[2] == "from any to 0.0.0.255:0.0.0.255 in // portctl:by-hand"
+    assert guess[2].partition(" ip4 ")[2] == f"from any {GUESS}"
     assert [rule for rule in machine.loaded() if rule != guess] == wanted and machine.tables() == tables
     for name in ("net.inet.ip.fw.one_pass", "net.inet.ip.fw.verbose"):
         assert machine.state()["sysctl"][name] == settings[name]

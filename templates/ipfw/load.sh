@@ -11,6 +11,7 @@ case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
 rules=$here/rules
 live=20
 next=21
+guess='^add [0-9]* set 20 skipto [0-9]* ip4 from any to 0[.]0[.]0[.]255:0[.]0[.]0[.]255 in // portctl:by-hand$'
 
 fail() {
     echo "load.sh: $*" >&2
@@ -123,7 +124,7 @@ fi
 # Instances that are the same are left alone: to configure one again may cut what it holds.
 ipfw nat show config 2>/dev/null | sed -n 's/^ipfw nat /nat /p' >"$scratch/nat"
 own=$(ifconfig -a | awk '$1 == "inet" && $2 !~ /^127\./ { sub(/\/.*/, "", $2); print $2 }' | sort -u | tr '\n' ' ')
-awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl${new}_" -v "here=$here" '
+awk -v live=$live -v "guess=$guess" -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl${new}_" -v "here=$here" '
     # A configuration, its words in an order of our own: ipfw lists them in its own.
     function ordered(line, word, n, k, j, count, each, text) {
         n = split(line, word, " ")
@@ -183,7 +184,7 @@ awk -v live=$live -v "own=${own:-127.0.0.1}" -v "next_set=$next" -v "new=portctl
     }
     /^#/ || $1 == "disable" || $1 == "enable" { next }
     # For ipfw alone: it must not load this file with long tables left empty, and cannot know broadcast addresses.
-    $1 == "add" && ($2 == 65535 || / \/\/ portctl:by-hand$/) { next }
+    $1 == "add" && ($2 == 65535 || $0 ~ guess) { next }
     $1 == "nat" { instance($0); next }
     $1 == "table" && $3 == "add" {
         sub(/^portctl0_/, new, $2)
@@ -212,7 +213,7 @@ configure "$scratch/fresh"
 ipfw -q "$scratch/rules" || give_up "ipfw refuses the rules"
 
 # Nothing may be missing: ipfw stops reading at the first line that it does not take.
-wanted=$(grep '^add ' "$rules" | grep -v '^add 65535 ' | grep -vc ' // portctl:by-hand$')
+wanted=$(grep '^add ' "$rules" | grep -v '^add 65535 ' | grep -vc "$guess")
 got=$(listed | grep -c "^# DISABLED [0-9]* set $next ")
 [ "$wanted" = "$got" ] || give_up "of $wanted rules only $got were loaded"
 {

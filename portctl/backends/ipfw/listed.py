@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from portctl.backends.ipfw.layout import BROADCAST, REFUSED, STANDS_IN
+from portctl.backends.ipfw.layout import BROADCAST, REFUSED, STAND_IN, STANDS_IN
 from portctl.net import Family, Ranges
 
 TIME = r"(?:\d+|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})"
@@ -16,6 +16,7 @@ _ADDED = re.compile(r"add (\d+) (?:set (\d+) )?(\S.*?) *$")
 _TABLE = re.compile(r"--- table\((\S+)\), set\((\d+)\) ---$")
 _ENTRIES = re.compile(r"^table (\S+) add (\S+)\n(?:table \1 add \S+\n)*", re.M)
 """The entries of one table, without values."""
+_GUESS = re.compile(rf"skipto \d+ ip4 from any to {re.escape(STAND_IN)} in // {STANDS_IN}")
 _DISABLED = "# DISABLED "
 GENERATION = re.compile(r"\bportctl[01]_")
 
@@ -165,7 +166,9 @@ def _written(listing: Listing, line: str, number: int) -> None:
         text = found[3]
         if " ipv6 from " in text.partition(" // ")[0]:  # in a file the family, in a listing the name of protocol 41
             text = text.replace(" ipv6 from ", " ip6 from ", 1)
-        if int(found[1]) != REFUSED and not text.endswith(f" // {STANDS_IN}"):  # load.sh leaves out both
+        if int(found[1]) != REFUSED and not text.endswith(
+            f" to {STAND_IN} in // {STANDS_IN}"
+        ):  # load.sh leaves out both
             listing.rules.append(_rule(found[1].zfill(5), found[2], text, number))
     elif words[0] == "table" and len(words) > 3 and words[2] == "create":
         table = listing.table(words[1])
