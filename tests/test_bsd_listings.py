@@ -87,7 +87,7 @@ def test_listings_are_compared_and_asked(tmp_path: Path) -> None:
     both = f"{tmp_path}/a.pf,{tmp_path}/tables"
     said = run("diff", both, str(tmp_path / "a.ipfw"))
     assert said.exit_code == 1
-    assert "no longer open to the Internet: 80/tcp (http)" in said.stdout
+    assert "no longer open to the Internet (everywhere except 198.51.100.0/24): 80/tcp (http)" in said.stdout
     said = run("diff", both, both)
     assert said.exit_code == 0
     said = run("explain", str(tmp_path / "a.ipfw"), "--from", "198.51.100.7", "--to", "22/tcp")
