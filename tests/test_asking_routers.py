@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from portctl import cli, importing
+from portctl.problems import Problems
 
 ROUTER = """\
 *raw
@@ -180,3 +181,13 @@ def test_loopback_addresses_are_asked_of_on_the_loopback_interface(router: str) 
     said = run("explain", router, "--direction", "out", "--to", "127.0.0.1:80/tcp")
     assert ", out on lo\n" in said.stdout
     assert run("explain", router, "--direction", "out", "--to", "203.0.113.1:80/tcp").stdout.count(" lo\n") == 0
+
+
+@pytest.mark.parametrize("text", ["#!/bin/sh\n. /etc/functions\necho hello\n", "1: lo: <LOOPBACK,UP> mtu 65536\n"])
+def test_what_is_neither_policy_nor_listing_is_called_so(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "what"
+    path.write_text(text)
+    said = run("explain", str(path), "--to", "22/tcp")
+    assert isinstance(said.exception, Problems)
+    assert [problem.code for problem in said.exception.problems] == ["bad-file"]
+    assert "is no policy, and no listing" in said.exception.problems[0].message

@@ -208,3 +208,9 @@ def test_limits_of_what_comes_in_and_of_what_passes_through_are_two_things() -> 
     assert found.equal, found.problems
     assert "  ssh: {ports: ssh, from: any, in: lan0, rate: 40/minute}\n" in said(found)
     assert "{ports: ssh, from: any, to: 192.0.2.0/24, rate: 400/hour}\n" in said(found)
+
+
+def test_an_empty_input_is_said_to_be_one() -> None:
+    found = importing.from_texts({"rules.v4": ""}, "test")
+    assert any(note.startswith("the input is empty: a host without rules, open to everybody") for note in found.notes)
+    assert not any("empty" in note for note in brought("-A INPUT -p tcp --dport 22 -j ACCEPT").notes)

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 HOST = "host"
 POLICY = re.compile(r"^portctl\s*:", re.M)
 """The first key of a policy: no fragment and no listing has it."""
+_LIKE_POLICY = re.compile(
+    r"^['\"]?(portctl|name|include|addresses|interfaces|ports|services|block|egress|forwards|defaults|sysctl|tests)['\"]?"
+    r"\s*:|^\s*\{",
+    re.M,
+)
+"""A key of a policy, at the beginning of a line, or JSON: what it lacks is said by the reader of policies."""
 MOST_TEXT = 256 * 1024 * 1024
 MOST_PART = 1024 * 1024
 """A longer file of a policy's is a list, whose lines nobody wants to see compared."""
@@ -96,6 +102,9 @@ def read(name: str, at: datetime, root: Path | None = None, target: str = HERE) 
         return _program(name, found, numbers)
     if len(paths) > 1:
         raise Problems([Problem("bad-file", f"`{name}`: only listings are read together", None, "name one policy")])
+    if texts[str(path)].strip() and not _LIKE_POLICY.search(texts[str(path)]):
+        hint = "give a policy, or what iptables-save, nft list ruleset, pfctl -sr or ipfw list prints"
+        raise Problems([Problem("bad-file", f"`{name}` is no policy, and no listing that portctl knows", None, hint)])
     return policy(path, at, root)
 
 

@@ -92,6 +92,8 @@ def _unread(inputs: Inputs) -> int:
 
 
 def _notes(found: Draft, alike: bool) -> Iterator[str]:
+    if all(source.form == "nothing" for source in found.inputs.sources):
+        yield "the input is empty: a host without rules, open to everybody; or it was not printed as root"
     for source in found.inputs.sources:
         if source.form == "iptables -L -n":
             yield f"{source.name} leaves out interfaces: its rules may hold or not; give what iptables-save prints"
