@@ -12,9 +12,10 @@ from portctl import backends
 from portctl.backends.base import Ability, explained
 from portctl.backends.pf.meaning import NETWORK_MARK
 from portctl.evaluation import Answer, evaluate
+from portctl.expectations.corners import corner_packets
 from portctl.program import Chain, Hook, Line, Program, SetMark, Translate
 from portctl.ruleset import TCP, Direction, Packet, Ruleset, State, Verdict
-from tests import generate
+from tests import generate, golden_cases
 from tests.generate import Plain
 
 BOTH = pytest.mark.parametrize("name", ["pf-freebsd14", "pf-freebsd15"])
@@ -100,6 +101,22 @@ def test_a_transparent_proxy_is_on_this_host(name: str) -> None:
             step for step in answer.trace if step.line and any(isinstance(a, Translate) for a in step.line.actions)
         ]
         assert len(turns) == 1
+
+
+def test_no_packet_is_turned_twice_on_its_way_in() -> None:
+    """By `rdr-to` rules of which FreeBSD 15 carries out one, and drops a packet that a second one would turn."""
+    backend, turned = backends.load("pf-freebsd15"), 0
+    for case in golden_cases.cases():
+        wanted = golden_cases.compiled(case).ruleset
+        if not wanted.translations or any(p.severity == "error" for p in backend.gaps(wanted, Ability())):
+            continue
+        program = backend.parse(backend.render(wanted, Ability()))
+        for packet in corner_packets(wanted, 1500):
+            lines = [step.line for step in evaluate(program, packet).trace if step.line]
+            turns = [line.text for line in lines if " rdr-to " in line.text]
+            assert len(turns) < 2, turns
+            turned += len(turns)
+    assert turned > 60
 
 
 def test_a_pool_is_not_understood() -> None:
