@@ -147,7 +147,7 @@ def _translation(item: Translation, span: Span | None) -> Iterator[Problem]:
     if item.target is None:
         datagrams = tuple(flow for flow in item.flows if flow.protocol == UDP)
         if datagrams and 6 in item.families():
-            hint = "list IPv4 addresses alone in `from`, or name what listens on that port as a service"
+            hint = "list IPv4 addresses alone in `from` (0.0.0.0/0 is all); IPv6 clients may use the port that serves"
             yield _gap("a target on this host, for UDP over IPv6: answers would leave with another port", span, hint)
         if not datagrams:
             return
