@@ -214,3 +214,18 @@ def test_an_empty_input_is_said_to_be_one() -> None:
     found = importing.from_texts({"rules.v4": ""}, "test")
     assert any(note.startswith("the input is empty: a host without rules, open to everybody") for note in found.notes)
     assert not any("empty" in note for note in brought("-A INPUT -p tcp --dport 22 -j ACCEPT").notes)
+
+
+def test_what_no_new_connection_meets_makes_nothing_uncertain() -> None:
+    """Fragments and broadcast frames are dropped first by many old scripts."""
+    found = brought(
+        "-A INPUT -f -j DROP",
+        "-A INPUT -m pkttype --pkt-type broadcast -j DROP",
+        "-A INPUT -p tcp -m mport --ports 80,443 -j ACCEPT",
+        "-A INPUT ! -f -p tcp -m tcp --dport 22 -j ACCEPT",
+    )
+    assert found.equal, found.account
+    assert "ssh: {ports: ssh, from: any}" in said(found)
+    assert [entry.reason for entry in found.account.entries if "pkttype" in entry.text] == [
+        "no connection to an address of this host goes there"
+    ]

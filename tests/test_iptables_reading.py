@@ -150,6 +150,8 @@ READ: list[tuple[str, list[Condition]]] = [
     ("-m time --datestop 2027-01-31T23:59:59", [Condition(Field.UNTIL, datetime(2027, 2, 1, tzinfo=UTC))]),
     ("-m limit --limit 5/sec", [Condition(Field.LIMIT, "limit --limit 5/sec")]),
     ("-m recent --set --name x --mask 255.255.255.255 --rsource", []),
+    ("-f", [Condition(Field.CONCATENATION, ())]),
+    ("! -f", []),
 ]  # fmt: skip
 
 
@@ -178,7 +180,6 @@ def test_matches_are_read(text: str, conditions: list[Condition]) -> None:
         "-m brand-new --thing 5",
         "-s some.host.example",
         "-p nosuch",
-        "-f",
     ],
 )
 def test_what_is_not_understood_is_kept_as_unknown(text: str) -> None:
@@ -210,6 +211,7 @@ def test_what_is_not_understood_is_kept_as_unknown(text: str) -> None:
         ("-j MASQUERADE", Translate("masquerade")),
         ("-j SNAT --to-source 192.0.2.1", Translate("source", ip_address("192.0.2.1"))),
         ("-j NFQUEUE --queue-num 0", Unknown("NFQUEUE -j --queue-num 0")),
+        ("-j IMQ --todev 0", Note("IMQ -j --todev 0")),
         ("-j FANCY", Unknown("FANCY -j")),
     ],
 )

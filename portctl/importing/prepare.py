@@ -195,6 +195,7 @@ def _line_owner(chain: Chain, line: Line, owners: Mapping[Place, str], hooks: fr
 
 REVERSE = "a policy does not ask whether the way back is the way a packet came: connections are taken to come by it"
 _BROADCAST = re.compile(r"addrtype (?:! )?--(src|dst)-type (\S+)|fib (saddr|daddr) type (!= )?\{? ?(\w+)")
+_FRAME = re.compile(r"pkttype --pkt-type broadcast|meta pkttype broadcast\Z")
 
 
 def _never(line: Line, hooks: frozenset[str]) -> str | None:
@@ -203,7 +204,10 @@ def _never(line: Line, hooks: frozenset[str]) -> str | None:
     if NEVER in line.conditions:
         return "connections are not tracked yet where it stands: it never holds"
     for condition in line.conditions:
-        found = _BROADCAST.search(str(condition.value)) if condition.field is Field.UNKNOWN else None
+        asked = str(condition.value) if condition.field is Field.UNKNOWN else ""
+        if _FRAME.match(asked) and not condition.negated and hooks == {"input"}:
+            return "no connection to an address of this host goes there"
+        found = _BROADCAST.search(asked)
         if found is None or "!" in found[0] or condition.negated:
             continue
         side, kinds = (found[1] or found[3]), {k.strip().lower() for k in (found[2] or found[5]).split(",")}
@@ -241,7 +245,7 @@ def _ready(chain: Chain, line: Line, left_out: dict[Key, str], assumed: dict[Key
     if not acts:
         return None
     if strange:
-        what = _short(strange[0].replace(" -j ", " ", 1))
+        what = _short(re.sub(r"^(\S+) -[jg]\b", r"\1", strange[0]))
         left_out[key(chain, line)] = f"what `{what}` does is not known"
         kept = tuple(a for a in line.actions if not isinstance(a, Unknown))
         return None if asked else replace(line, actions=kept)

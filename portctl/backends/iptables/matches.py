@@ -86,8 +86,14 @@ def _base(option: Option, context: Context) -> list[Condition]:
             if number is None:
                 return _unknown(option.text())
             return [Condition(Field.PROTOCOL, Ranges.single(number), option.negated)] if number else []
+        case "-f":
+            return [] if option.negated else [_NEVER]
         case _:
             return _unknown(option.text())
+
+
+_NEVER = Condition(Field.CONCATENATION, ())
+"""True of no packet here: a fragment without its beginning begins no connection; who tracks them never sees one."""
 
 
 def _address(option: Option, at: Field, context: Context) -> list[Condition]:
@@ -377,6 +383,7 @@ def _nothing(segment: Segment, context: Context) -> Found:
 
 _READERS: dict[str, Callable[[Segment, Context], Found]] = {
     "tcp": _ported, "udp": _ported, "sctp": _ported, "dccp": _ported, "udplite": _ported, "multiport": _multiport,
+    "mport": _multiport,  # its name in the patches of Linux 2.4
     "iprange": _iprange, "conntrack": _conntrack, "state": _conntrack, "icmp": _icmp, "icmp6": _icmp,
     "icmpv6": _icmp, "ipv6-icmp": _icmp, "set": _set, "addrtype": _addrtype, "mark": _mark, "limit": _limit,
     "hashlimit": _limit, "connlimit": _limit, "owner": _owner, "ttl": _hops, "hl": _hops, "time": _time,

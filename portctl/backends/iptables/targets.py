@@ -11,7 +11,7 @@ from portctl.net import Address, Ranges
 from portctl.program import Accept, Action, Deny, Jump, Note, Return, SetMark, Translate, Unknown
 
 _NOTES = (
-    *("LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "LED", "IDLETIMER", "RATEEST", "TEE", "SET", "CHECKSUM"),
+    *("LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "LED", "IDLETIMER", "RATEEST", "TEE", "SET", "CHECKSUM", "IMQ"),
     *("TCPMSS", "TCPOPTSTRIP", "CLASSIFY", "DSCP", "TOS", "TTL", "HL", "ECN", "SECMARK", "CONNSECMARK"),
     *("CT", "NOTRACK"),
 )
