@@ -343,9 +343,11 @@ case "$*" in
     echo 'all tcp 192.0.2.10:5001 -> 203.0.113.7:80       ESTABLISHED:ESTABLISHED'
     echo 'all tcp 10.1.0.80:80 (192.0.2.10:8080) <- 203.0.113.66:4002       ESTABLISHED:ESTABLISHED'
     echo 'all tcp 192.0.2.10:61000 (10.1.0.9:4444) -> 203.0.113.7:25       ESTABLISHED:ESTABLISHED'
+    echo 'all tcp 192.0.2.10:25 <- 203.0.113.8:4003       ESTABLISHED:ESTABLISHED'
+    echo 'all tcp 203.0.113.7:25 <- 10.1.0.9:4444       ESTABLISHED:ESTABLISHED'
     ;;
 *portctl_block\\ -T*) echo "   203.0.113.66" ;;
-*to-any*-T*) printf '   %s\\n' 203.0.113.7 203.0.113.66 203.0.113.9 ;;
+*to-any*-T*) printf '   %s\\n' 203.0.113.7 203.0.113.66 203.0.113.9 192.0.2.10 ;;
 "-k key"*53) exit 1 ;;
 esac
 """
@@ -357,6 +359,9 @@ def test_loading_keeps_the_anchors_of_others_and_cuts_who_is_blocked(tmp_path: P
     pfctl.parent.mkdir()
     pfctl.write_text(PFCTL.replace("\\\\", "\\"))
     pfctl.chmod(0o755)
+    ifconfig = pfctl.parent / "ifconfig"
+    ifconfig.write_text("#!/bin/sh\nprintf '\\tinet %s netmask 0xffffff00\\n' 127.0.0.1 192.0.2.10\n")
+    ifconfig.chmod(0o755)
     for name, text in bundle(backends.load("pf-freebsd13"), router(), Ability()).items():
         found = re.sub("^PATH=.*", f"PATH={pfctl.parent}:/usr/bin:/bin", text, flags=re.M)
         (tmp_path / name).write_text(found.replace("-c /dev/pf", "-e /dev/null"))
@@ -383,7 +388,8 @@ def test_loading_keeps_the_anchors_of_others_and_cuts_who_is_blocked(tmp_path: P
         "-k key -k tcp 192.0.2.10:5001 -> 203.0.113.7:25",
         "-k key -k tcp 192.0.2.10:8080 <- 203.0.113.66:4002",
         "-k key -k tcp 192.0.2.10:61000 -> 203.0.113.7:25",
-    ]
+        "-k key -k tcp 203.0.113.7:25 <- 10.1.0.9:4444",
+    ], "what comes in to port 25 of this host itself is not what `to: any` blocks"
 
 
 def test_a_blocked_protocol_without_a_name_of_ours_is_cut(tmp_path: Path) -> None:

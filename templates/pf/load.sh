@@ -163,8 +163,8 @@ fi
 pfctl -s info 2>/dev/null | grep -q '^Status: Enabled' || pfctl -e
 
 # Connections that a rule of `block` names pass by their states until those are gone.
-# direction protocol source destination ports family, "-" for any. States do not tell their interface, so an entry that
-# names one cuts nothing.
+# direction protocol source destination ports family, "-" for any, and whether only what passes through is meant. States
+# do not tell their interface, so an entry that names one cuts nothing.
 awk '
     /^block .* label "portctl:block:/ && !/ quick on / {
         way = $3; proto = from = to = ports = family = "-"
@@ -182,7 +182,7 @@ awk '
             }
         }
         gsub(/[<>]/, "", from); gsub(/[<>]/, "", to)
-        print way, proto, from, to, ports, family
+        print way, proto, from, to, ports, family, / ! tagged portctl_here/ ? "through" : "-"
     }' pf.conf >"$work/blocks"
 [ -s "$work/blocks" ] || exit 0
 pfctl -s states 2>/dev/null >"$work/listed" || exit 0
@@ -218,6 +218,7 @@ awk '
     }' "$work/listed" >"$work/states"
 awk '{ print $3; print $5 }' "$work/states" | sort -u >"$work/addresses"
 grep -v '^#' /etc/protocols >"$work/protocols" 2>/dev/null || :
+ifconfig 2>/dev/null | awk '$1 ~ /^inet6*$/ { sub(/[%\/].*/, "", $2); print $2 }' >"$work/own" || :
 [ -s "$work/addresses" ] || exit 0
 
 awk '$3 != "-" { print $3 } $4 != "-" { print $4 }' "$work/blocks" | sort -u | while read -r table; do
@@ -226,10 +227,11 @@ done >"$work/members"
 
 awk '
     FILENAME ~ /protocols$/ { name[$2] = $1; next }
+    FILENAME ~ /own$/ { own[$1] = 1; next }
     FILENAME ~ /members$/ { member[$1, $2] = 1; next }
     FILENAME ~ /blocks$/ {
         n++
-        way[n] = $1; family[n] = $6
+        way[n] = $1; family[n] = $6; through[n] = ($7 == "through")
         proto[n] = $2; from[n] = $3; to[n] = $4; ports[n] = $5
         if (proto[n] == "icmp6") proto[n] = "ipv6-icmp"
         if (proto[n] in name) proto[n] = name[proto[n]]
@@ -252,6 +254,7 @@ awk '
         for (i = 1; i <= n; i++) {
             cut = 0
             if (family[i] != "-" && (family[i] == "inet6") != ($3 ~ /:/)) continue
+            if (through[i] && ($5 in own || $5 ~ /^2(2[4-9]|3[0-9])\./ || $5 ~ /^(ff|255\.255\.255\.255)/)) continue
             if (proto[i] == "-")
                 cut = (inside(from[i], $3) && inside(to[i], $5)) || (inside(from[i], $5) && inside(to[i], $3))
             else if (proto[i] == $2 && way[i] == $1)
@@ -261,6 +264,6 @@ awk '
                 next
             }
         }
-    }' "$work/protocols" "$work/members" "$work/blocks" "$work/states" | while read -r _ _ source _ target _ key; do
+    }' "$work/protocols" "$work/own" "$work/members" "$work/blocks" "$work/states" | while read -r _ _ source _ target _ key; do
     pfctl -k key -k "$key" >/dev/null 2>&1 || pfctl -k "$source" -k "$target" >/dev/null 2>&1 || :
 done
