@@ -45,6 +45,7 @@ class Diagrams:
     _unique: dict[Node, int] = field(default_factory=dict)
     _memo: dict[tuple[object, ...], int] = field(default_factory=dict)
     _asked: dict[int, frozenset[Dimension]] = field(default_factory=dict)
+    _distinct: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _sets: dict[frozenset[Dimension], frozenset[Dimension]] = field(default_factory=dict)
 
     def leaf(self, value: Hashable) -> int:
@@ -158,6 +159,14 @@ class Diagrams:
             below = frozenset().union(*map(self.asked, set(node.children))) if node is not None else frozenset()
             found = below if node is None else below | {node.dimension}
             found = self._asked[number] = self._sets.setdefault(found, found)
+        return found
+
+    def distinct(self, number: int) -> tuple[int, ...]:
+        """The children of a node, each once."""
+        found = self._distinct.get(number)
+        if found is None:
+            node = self.nodes[number]
+            found = self._distinct[number] = () if node is None else tuple(dict.fromkeys(node.children))
         return found
 
     def fix(self, number: int, dimension: Dimension, value: int) -> int:

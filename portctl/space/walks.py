@@ -6,12 +6,12 @@ The functions say True or False.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import compress
 
 from portctl.net import Ranges
-from portctl.space.diagram import Diagrams, Node
+from portctl.space.diagram import Diagrams
 from portctl.space.dimensions import Dimension
 
 Cube = Mapping[Dimension, Ranges]
@@ -37,7 +37,7 @@ class Walk:
                 found = self.diagrams.values[number] is self.answer
             else:
                 self.diagrams.walked += 1 + len(node.cuts) // WEIGHT
-                found = any(map(self.meets, within(node, self.box.get(node.dimension))))
+                found = any(map(self.meets, within(self.diagrams, number, self.box.get(node.dimension))))
             self._known[number] = found
         return found
 
@@ -53,21 +53,23 @@ class Walk:
                 if self.meets(number):
                     return Ranges((0, end))
             elif node.dimension == dimension:
-                there = {child: self.meets(child) for child in dict.fromkeys(node.children)}
+                there = {child: self.meets(child) for child in self.diagrams.distinct(number)}
                 starts, ends = (0, *node.cuts), (*node.cuts, end)
                 pairs += compress(zip(starts, ends, strict=True), map(there.__getitem__, node.children))
             else:
                 self.diagrams.walked += 1 + len(node.cuts) // WEIGHT
-                below = within(node, self.box.get(node.dimension)) - seen
+                below = set(within(self.diagrams, number, self.box.get(node.dimension))) - seen
                 seen |= below
                 todo += below
         return Ranges.of((first, stop - 1) for first, stop in pairs)
 
 
-def within(node: Node, ranges: Ranges | None) -> set[int]:
-    """The children that some values lead to; None: any."""
+def within(diagrams: Diagrams, number: int, ranges: Ranges | None) -> Iterable[int]:
+    """The children of a node that some values lead to; None: any."""
+    node = diagrams.nodes[number]
+    assert node is not None
     if ranges is None:
-        return set(node.children)
+        return diagrams.distinct(number)
     found: set[int] = set()
     for first, last in ranges.pairs():
         found.update(node.children[bisect_right(node.cuts, first) : bisect_right(node.cuts, last) + 1])
@@ -89,5 +91,5 @@ def meets(diagrams: Diagrams, number: int, box: Cube, most: int) -> bool:
             seen.add(number)
             if len(seen) > most:
                 return True
-            todo += within(node, box.get(node.dimension))
+            todo += within(diagrams, number, box.get(node.dimension))
     return False
