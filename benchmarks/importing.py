@@ -22,23 +22,25 @@ def address(number: int) -> str:
     return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
 
 
-def network(random: Random) -> str:
+def network(random: Random, bits: int = 22) -> str:
+    """A network in the first addresses of 10.0.0.0/8, as many as so many bits count."""
     length = random.choice([32, 32, 32, 28, 24, 24, 20, 16])
-    return f"{address((10 << 24) + (random.getrandbits(22) >> 32 - length << 32 - length))}/{length}"
+    return f"{address((10 << 24) + (random.getrandbits(bits) >> 32 - length << 32 - length))}/{length}"
 
 
 def mixed(lines: int) -> Iterator[str]:
-    """One list of lines that each ask some of source, destination, interface, port."""
+    """Two lists of lines that each ask some of source, destination, interface, port."""
     random = Random(6)
     for _ in range(lines):
-        sides = random.choice([("-s",), ("-d",), ("-s", "-d")])
-        asked = [f"{side} {network(random)}" for side in sides]
+        chain = random.choice(["FORWARD", "FORWARD", "FORWARD", "INPUT"])
+        asked = [f"-s {network(random, 20)}"] if random.random() < 0.7 else []
+        asked += [f"-d {network(random)}"] if random.random() < 0.7 and chain == "FORWARD" else []
         asked += [f"-i eth{random.randrange(4)}"] if random.random() < 0.2 else []
-        kind = random.choice(["tcp", "tcp", "tcp", "udp", "icmp", ""])
+        kind = random.choice(["tcp", "tcp", "tcp", "tcp", "udp", "icmp", ""])
         port = random.choice(PORTS) if random.random() < 0.8 else random.randrange(1, 60000)
         asked += [f"-p {kind}"] if kind else []
         asked += [f"--dport {port}"] if kind in ("tcp", "udp") else []
-        yield f"-A FORWARD {' '.join(asked)} -j {random.choice(['ACCEPT', 'ACCEPT', 'DROP'])}"
+        yield f"-A {chain} {' '.join(asked or ['-p gre'])} -j {random.choice(['ACCEPT', 'ACCEPT', 'DROP'])}"
 
 
 def pairs(lines: int) -> Iterator[str]:
