@@ -122,7 +122,7 @@ def evaluate(program: Program, packet: Packet, own_addresses: Iterable[Address] 
             if isinstance(verdict, Translate) and verdict.kind in ("destination", "redirect"):
                 _turn(walk, verdict, own)
                 hooks = hooks if name != "prerouting" else list(_HOOKS[walk.packet.direction][1:])
-            elif isinstance(verdict, Translate) and verdict.kind == "source" and _sources(verdict, walk):
+            elif isinstance(verdict, Translate) and _sources(verdict, walk):
                 walk.packet = replace(walk.packet, source=verdict.address or walk.packet.source)
     return Answer(Verdict.ACCEPT, last, tuple(walk.trace), tuple(walk.depends), walk.packet)
 

@@ -98,7 +98,8 @@ class SetMark:
 class Translate:
     """Destination (`kind` "destination") or source is replaced; ends this base chain.
 
-    `address` None keeps it, or for source takes the outgoing interface's, or for `redirect` becomes this host.
+    `address` None keeps it, or for `redirect` becomes this host. `masquerade` takes whatever address the outgoing
+    interface has then: `address` is the one that it has now, where that is known.
     """
 
     kind: Literal["destination", "redirect", "source", "masquerade"]
@@ -189,8 +190,20 @@ class Program:
 
     def own(self) -> Program:
         """portctl's part alone, without run-time contents."""
-        mine = (replace(c, lines=tuple(x for x in c.lines if not x.others)) for c in self.chains if c.own)
-        return Program(tuple(sorted(mine, key=_chain_order)))
+        mine = (replace(c, lines=tuple(map(_lasting, c.lines))) for c in self.chains if c.own)
+        kept = (replace(c, lines=tuple(line for line in c.lines if not line.others)) for c in mine)
+        return Program(tuple(sorted(kept, key=_chain_order)))
+
+
+def _lasting(line: Line) -> Line:
+    """A line without the address that an interface has for the time being."""
+    if not any(_passing(action) for action in line.actions):
+        return line
+    return replace(line, actions=tuple(Translate("masquerade") if _passing(a) else a for a in line.actions))
+
+
+def _passing(action: Action) -> bool:
+    return isinstance(action, Translate) and action.kind == "masquerade" and action.address is not None
 
 
 def jumps(actions: Iterable[Action]) -> Iterator[str]:

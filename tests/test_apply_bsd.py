@@ -313,13 +313,26 @@ def test_what_was_applied_is_imported_again(kind: str, tmp_path: Path) -> None:
     assert services in found.text
 
 
+FORWARDS, TABLES = "tests/golden/forward-over-service/policy.yaml", "tests/golden/protocols/policy.yaml"
+ROUTER = "policies/bsd-router.yaml"
+
+
 @pytest.mark.parametrize(
-    "path",
-    ["tests/golden/forward-over-service/policy.yaml", "tests/golden/protocols/policy.yaml", "policies/bsd-router.yaml"],
+    ("kind", "path"),
+    [
+        ("FreeBSD ipfw", FORWARDS),
+        ("FreeBSD ipfw", TABLES),
+        ("FreeBSD ipfw", ROUTER),
+        ("FreeBSD pf", ROUTER),
+        ("OpenBSD pf", ROUTER),
+        ("OpenBSD pf", FORWARDS),
+    ],
 )
-def test_translations_and_all_kinds_of_tables_read_back_as_they_were_loaded(path: str, tmp_path: Path) -> None:
+def test_translations_and_all_kinds_of_tables_read_back_as_they_were_loaded(
+    kind: str, path: str, tmp_path: Path
+) -> None:
     policy = Path(__file__).parent.parent / path
-    host = machine("FreeBSD ipfw", tmp_path)
+    host = machine(kind, tmp_path)
     forwarding = {"net.inet.ip.forwarding": "0", "net.inet6.ip6.forwarding": "0"}
     host.change(sysctl=host.state()["sysctl"] | forwarding)
     asked = applying.Request(pipeline.compile(policy).ruleset, policy.read_text(), "a test", confirm_within=0)

@@ -346,7 +346,7 @@ def _entry(conditions: _Conditions, named: str, kept: list[Atom], listed: dict[A
         conditions.user,
         conditions.limit,
         place,
-        None if hiding is None else (str(hiding.address) if hiding.address else "true"),
+        None if hiding is None else (str(hiding.address) if hiding.address and hiding.kind == "source" else "true"),
         _description(steps, named) if _all_of_it(conditions.source, steps) else None,
         steps=steps,
     )

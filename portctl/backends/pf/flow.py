@@ -317,6 +317,7 @@ def _translations(reading: Reading, spec: Spec) -> tuple[Action, ...]:
 
 
 def _source(reading: Reading, addresses: list[str], family: int | None = None) -> Action:
+    """An interface in parentheses is whatever address it has when a packet leaves by it."""
     if len(addresses) == 1:
         try:
             return Translate("source", ip_address(addresses[0]))
@@ -326,7 +327,7 @@ def _source(reading: Reading, addresses: list[str], family: int | None = None) -
             own = reading.world.dynamic(addresses[0].strip("()"))
             own = own if family is None else own.only(6 if family == 6 else 4)
             if own.v4.count() + own.v6.count() == 1:
-                return Translate("source", _address(own))
+                return Translate("masquerade" if addresses[0].startswith("(") else "source", _address(own))
         except (Unclear, ValueError):
             pass
     return Translate("masquerade")
