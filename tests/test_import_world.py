@@ -229,3 +229,17 @@ def test_what_no_new_connection_meets_makes_nothing_uncertain() -> None:
     assert [entry.reason for entry in found.account.entries if "pkttype" in entry.text] == [
         "no connection to an address of this host goes there"
     ]
+
+
+def test_what_is_not_tracked_makes_no_mark_of_every_line() -> None:
+    """A router that tracks no queries to its name servers."""
+    raw = "*raw\n:PREROUTING ACCEPT\n-A PREROUTING -d 192.0.2.53/32 -p udp -m udp --dport 53 -j NOTRACK\nCOMMIT\n"
+    rules = (
+        "-A INPUT -m state --state RELATED,ESTABLISHED,UNTRACKED -j ACCEPT",
+        "-A INPUT -s 198.51.100.0/24 -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT",
+        "-A INPUT -s 198.51.100.7/32 -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT",
+    )
+    body = "*filter\n:INPUT DROP\n" + "".join(f"{rule}\n" for rule in rules) + "COMMIT\n"
+    found = importing.from_texts({"rules.v4": raw + body}, "test")
+    assert found.equal
+    assert [e.status for e in found.account.entries if "--dport 22" in e.text] == ["modelled", "modelled"]

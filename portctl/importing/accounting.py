@@ -16,7 +16,7 @@ from portctl.importing.prepare import Key, asks_limit, key, marks, reached, says
 from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Place, Return, Translate
 from portctl.ruleset import KNOWN, State
 from portctl.space.sets import PacketSet
-from portctl.space.tracking import untracked
+from portctl.space.tracking import TRACKED, UNTRACKED, untracked
 
 Said = tuple[Status, str]
 _STRUCTURE = re.compile(r"^\s*(#.*|\*\S+|COMMIT|\}?|table .*\{|(chain|set|map|flowtable) .*\{|policy .*;)\s*$")
@@ -225,7 +225,7 @@ def _admitted(line: Line) -> Said:
         return "modelled", fixed
     for condition in line.conditions:
         for field, why in _NOT_ASKED.items():
-            if condition.field is field:
+            if condition.field is field and condition not in (TRACKED, UNTRACKED):  # a mark of portctl's own reading
                 return "approximated", why
         if condition.field is Field.STATE and isinstance(condition.value, State):
             seen = ~condition.value if condition.negated else condition.value

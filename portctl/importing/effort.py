@@ -13,10 +13,10 @@ from portctl.program import Program
 from portctl.space.boxes import MOST_BOXES
 from portctl.space.sets import PacketSet
 
-MOST_WORK = 200_000
-"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 2 to 5 seconds."""
-MOST_READ = 4_000_000
-"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 2 seconds."""
+MOST_WORK = 400_000
+"""Operations on diagrams, and cuts of their nodes, to widen boxes: some 4 seconds."""
+MOST_READ = 10_000_000
+"""Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 3 seconds."""
 
 FINDING = 15_000
 """What it takes to find a packet of a box is as much as reading so many lines."""

@@ -333,7 +333,7 @@ def as_cut(wanted: PacketSet, allowed: PacketSet, most: int) -> list[Box] | None
     return found
 
 
-MOST_OPENED = 150
+MOST_OPENED = 600
 """For so many boxes it is asked whether they may be open at every interface."""
 
 
