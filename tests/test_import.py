@@ -393,6 +393,15 @@ def test_a_limit_on_more_than_can_be_described_is_no_error() -> None:
     assert bring(importing.read({"x": text}), "imported").equal
 
 
+def test_what_is_too_much_to_be_worked_out_is_refused_before_it_takes_all_memory() -> None:
+    rules = [f"-A FORWARD -s 10.{n}.0.0/16 -d 10.0.{n}.0/24 -p tcp --dport {n} -j ACCEPT" for n in range(1, 200)]
+    text = "\n".join(["*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT ACCEPT", *rules, "COMMIT", ""])
+    with pytest.raises(Problems) as wrong:
+        bring(importing.read({"x": text}), "imported", effort=Effort(cuts=300))
+    assert [problem.code for problem in wrong.value.problems] == ["too-many"]
+    assert bring(importing.read({"x": text}), "imported").equal
+
+
 def test_hundreds_of_translations_are_as_many_forwards() -> None:
     """Each to an address and port of its own, some of them to one that another has, one of them admitted by nothing."""
     turns, through = [], ["-A FORWARD -d 10.9.0.0/16 -p udp -j DROP"]

@@ -30,6 +30,7 @@ NO_CASE = {
     "too-many-cases": "an argument",
     "unknown-ability": "an argument",
     "bad-input": "no policy: test_import",
+    "too-many": "no policy: test_import",
     "no-file": "an argument",
     "no-family": "an argument: test_asking",
     "cannot-write": "an argument",

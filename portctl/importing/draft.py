@@ -96,11 +96,15 @@ class _Work:
 
 
 def draft(inputs: Inputs, effort: Effort | None = None) -> Draft:
-    """The entries of an input. What is in more pieces than anybody could read is not among them, but in `left`."""
+    """The entries of an input. What is in more pieces than anybody could read is not among them, but in `left`.
+
+    Raises `TooMuch`.
+    """
     prepared = prepare(inputs.program)
     space = Space()
     all_of = world(space, inputs.families, _named_protocols(inputs.program))
     effort = effort or Effort()
+    space.diagrams.most = effort.cuts
     work = _work(space, all_of, prepared.program, effort)
     found: list[Found] = []
     useless: list[Key] = []

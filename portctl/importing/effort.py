@@ -18,6 +18,9 @@ MOST_WORK = 400_000
 MOST_READ = 10_000_000
 """Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 3 seconds."""
 
+MOST_CUTS = 45_000_000
+"""Cuts of the diagrams of an input and its policy: more than a gigabyte, and a minute."""
+
 FINDING = 15_000
 """What it takes to find a packet of a box is as much as reading so many lines."""
 
@@ -32,6 +35,8 @@ class Effort:
     """What is left to be spent on the search for deciding lines."""
     pieces: int = MOST_BOXES
     """So many pieces are still described as they are cut."""
+    cuts: int = MOST_CUTS
+    """So much may be worked out in all; a rule set that takes more is refused."""
     mark: int = 0
     left: list[PacketSet] = field(default_factory=list)
     """What is in more pieces than portctl describes, and is not in the policy."""

@@ -28,6 +28,7 @@ from portctl.ruleset import Packet, Ruleset
 from portctl.space import sides
 from portctl.space.boxes import TooMany, boxes, set_of
 from portctl.space.changes import Change, Way
+from portctl.space.diagram import TooMuch
 from portctl.space.difference import Difference, Relation
 from portctl.space.examples import example
 from portctl.space.internet import width
@@ -63,6 +64,15 @@ def bring(
 
     `own`: the host's own addresses, where known. `effort`: what describing it may take; None: the usual.
     """
+    try:
+        return _brought(inputs, name, alike, own, effort)
+    except TooMuch:
+        hint = "give a part of it: one chain with what it jumps to, say"
+        what = "what the input does with all packets is too much to be worked out"
+        raise Problems([Problem("too-many", what, None, hint)]) from None
+
+
+def _brought(inputs: Inputs, name: str, alike: bool, own: Iterable[Address], effort: Effort | None) -> Imported:
     found = draft(inputs, effort)
     named = give_names(found, alike)
     notes = tuple(dict.fromkeys((*found.notes, *named.notes, *_notes(found, alike))))

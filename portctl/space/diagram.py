@@ -23,6 +23,10 @@ T = TypeVar("T", bound=Hashable)
 Settle = Callable[[int, int], int | None]
 
 
+class TooMuch(Exception):
+    """There is more to be worked out than was allowed."""
+
+
 class Node(NamedTuple):
     dimension: Dimension
     cuts: Cuts
@@ -39,6 +43,8 @@ class Diagrams:
     """What the leaves say, by number."""
     cuts: int = 0
     """Of all nodes together."""
+    most: int | None = None
+    """So many cuts may be made; None: any number. A cut takes some 30 bytes."""
     walked: int = 0
     """Cuts of nodes that were gone through without making any."""
     _leaves: dict[Hashable, int] = field(default_factory=dict)
@@ -68,6 +74,8 @@ class Diagrams:
             found = self._unique[node] = len(self.nodes)
             self.nodes.append(node)
             self.cuts += len(node.cuts)
+            if self.most is not None and self.cuts > self.most:
+                raise TooMuch
         return found
 
     def over(self, dimension: Dimension, split: tuple[Cuts, Sequence[T]], number: Callable[[T], int]) -> int:
