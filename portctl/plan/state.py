@@ -113,13 +113,19 @@ def _small(rule: Rule) -> bool:
 def after(observed: Program, desired: Program) -> Program:
     """All rules as they will be once `desired` is loaded: everybody else's as they are, portctl's replaced.
 
-    In a chain that portctl shares with others (INPUT of iptables), its own jump stands first.
+    In a chain that portctl shares with others (INPUT of iptables), its own jump stands first. Base chains of portctl's
+    own are loaded together (a main rule set of pf is one text): beside them only what they call of others goes on.
     """
     mine = {_key(chain): chain for chain in desired.chains}
     names = {chain.name for chain in (*desired.chains, *observed.chains) if chain.own}
+    whole = {(chain.family, chain.table) for chain in desired.chains if chain.own and chain.hook}
     chains: list[Chain] = []
     for chain in observed.chains:
         if chain.own:
+            continue
+        if (chain.family, chain.table) in whole and _key(chain) not in mine:
+            called = tuple(line for line in chain.lines if line.others or line.text.startswith("(pf: "))
+            chains += [replace(chain, lines=called)] if any(line.others for line in called) else []
             continue
         others = tuple(line for line in chain.lines if not jumps_to(line, names))
         shared = mine.pop(_key(chain), None)

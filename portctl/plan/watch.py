@@ -14,7 +14,7 @@ from portctl.observe.types import BRIDGES
 from portctl.plan import samples
 from portctl.plan.lockout import metadata
 from portctl.plan.scene import Scene, step_text
-from portctl.program import Accept, Chain, Condition, Jump, Line, Program
+from portctl.program import Accept, Chain, Condition, Jump, Line, Program, Translate
 from portctl.ruleset import (
     IGMP,
     LOOPBACK,
@@ -38,6 +38,7 @@ def warnings(scene: Scene) -> Iterator[str]:
     for topic in (
         _overridden_entries,
         _foreign_accepts,
+        _replaced_translations,
         _unadmitted_survivors,
         _cut_connections,
         _forwarded_flows,
@@ -78,6 +79,20 @@ def _foreign_accepts(scene: Scene) -> Iterator[str]:
             if answer.verdict is not Verdict.ACCEPT and answer.decided is not None and answer.decided.chain.own:
                 where = f"chain {chain.name} of table {chain.table}"
                 yield f"stops working: {where} accepts `{line.text}`, the policy does not"
+
+
+def _replaced_translations(scene: Scene) -> Iterator[str]:
+    """What others translate today and nothing will: a main rule set of pf is one text, and portctl's takes its place."""
+    still = {line.text for line in _translating(scene.then)}
+    for line in _translating(scene.now):
+        if line.text not in still:
+            yield f"stops translating: `{line.text}` is not portctl's, and the policy's rules take its place"
+
+
+def _translating(program: Program) -> Iterator[Line]:
+    for chain in program.chains:
+        if not chain.own:
+            yield from (line for line in chain.lines if any(isinstance(a, Translate) for a in line.actions))
 
 
 def accepting_lines(program: Program) -> Iterator[tuple[Chain, Line, str, tuple[Condition, ...]]]:
