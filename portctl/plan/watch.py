@@ -82,7 +82,7 @@ def _foreign_accepts(scene: Scene) -> Iterator[str]:
 
 
 def _replaced_translations(scene: Scene) -> Iterator[str]:
-    """What others translate today and nothing will: a main rule set of pf is one text, and portctl's takes its place."""
+    """What others translate today and nothing will: portctl's main rule set of pf takes the place of theirs."""
     still = {line.text for line in _translating(scene.then)}
     for line in _translating(scene.now):
         if line.text not in still:
