@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from portctl.importing import Imported
 
-EQUAL, DIFFERS = 0, 1
+EQUAL, DIFFERS, WRONG = 0, 1, 2
 MOST_WORDS = 40
 """So many lines of differences are printed."""
 MOST_CHANGES = 80
@@ -54,7 +54,7 @@ def bring(
 
     Reads what iptables-save, ip6tables-save, ipset save, nft list ruleset and nft -j list ruleset print, several
     files at once. Exit status: 0 the policy admits exactly what the input admits, 1 it differs (standard error says
-    how), 2 the input is no rule set, 3 the host could not be asked.
+    how), 2 the input is no rule set, or too much of one, 3 the host could not be asked.
     """
     from portctl import importing
     from portctl.importing import account as accounts
@@ -64,14 +64,14 @@ def bring(
         raise typer.BadParameter("name saved rule sets, or --host")
     alike = ipv6 == "alike"
     found = importing.from_texts(_texts(files), name, alike) if files else _of_host(host, name, alike)
-    if output is not None:
+    if output is not None and found.text:
         _write(output, found.text)
     if account is not None:
         typer.echo(accounts.text(found.account) if account == "text" else accounts.as_json(found.account), nl=False)
     elif output is None:
         typer.echo(found.text, nl=False)
     _say(found)
-    raise typer.Exit(EQUAL if found.equal else DIFFERS)
+    raise typer.Exit(EQUAL if found.equal else DIFFERS if found.text else WRONG)
 
 
 def _check_name(name: str) -> None:

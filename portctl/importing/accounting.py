@@ -9,11 +9,11 @@ from dataclasses import replace
 from portctl.importing import limits
 from portctl.importing.account import Account, Entry, Status
 from portctl.importing.draft import Draft
-from portctl.importing.inputs import Source
+from portctl.importing.inputs import Inputs, Source
 from portctl.importing.missing import LEFT_OUT, lines_of
 from portctl.importing.naming import Names
 from portctl.importing.prepare import Key, asks_limit, key, marks, reached, says_something
-from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Place, Return, Translate
+from portctl.program import Accept, Chain, Condition, Deny, Field, Jump, Line, Note, Place, Program, Return, Translate
 from portctl.ruleset import KNOWN, State
 from portctl.space.sets import PacketSet
 from portctl.space.tracking import TRACKED, UNTRACKED, untracked
@@ -26,11 +26,25 @@ def account(draft: Draft, names: Names, left: PacketSet | None = None) -> Accoun
     """One entry for each line of each file. `left`: connections that the input admits and the policy does not, since
     they are in more pieces than are described."""
     missing = frozenset[Key]() if left is None else lines_of(draft.prepared.program, left)
-    said = _said(draft, names, missing)
-    foreign = {line.strip() for line in draft.inputs.program.foreign}
-    entries: list[Entry] = []
+    entries = _entries(draft.inputs, _said(draft, names, missing))
+    return Account(tuple(_with_policies(entries, {(place[1], place[2]) for place in missing if place[3] == 0})))
+
+
+def unsettled(inputs: Inputs, why: str) -> Account:
+    """The account of an input of which no policy was made: every line that was read as a rule is refused."""
+    said: dict[tuple[str, int], Said] = {}
+    for chain in inputs.program.chains:
+        for line in chain.lines:
+            place = inputs.place(chain, line.number)
+            if place is not None:
+                said[place] = "refused", why
+    return Account(tuple(_entries(inputs, said)))
+
+
+def _entries(inputs: Inputs, said: Mapping[tuple[str, int], Said]) -> Iterator[Entry]:
+    foreign = {line.strip() for line in inputs.program.foreign}
     files: dict[str, list[Source]] = {}
-    for source in draft.inputs.sources:
+    for source in inputs.sources:
         files.setdefault(source.name, []).append(source)
     for name, parts in files.items():
         mine = {line: each for (file, line), each in said.items() if file == name}
@@ -41,8 +55,7 @@ def account(draft: Draft, names: Names, left: PacketSet | None = None) -> Accoun
             for number, text in part.read:
                 read.setdefault(number, []).append(text)
         for number, text in enumerate(parts[0].lines, 1):
-            entries.append(_entry(parts[0], number, text, mine.get(number), read.get(number, []), foreign, draft))
-    return Account(tuple(_with_policies(entries, {(place[1], place[2]) for place in missing if place[3] == 0})))
+            yield _entry(parts[0], number, text, mine.get(number), read.get(number, []), foreign, inputs.program)
 
 
 def _with_policies(entries: Iterable[Entry], missing: Collection[tuple[str, str]]) -> Iterator[Entry]:
@@ -56,14 +69,14 @@ def _with_policies(entries: Iterable[Entry], missing: Collection[tuple[str, str]
 
 
 def _entry(
-    source: Source, number: int, text: str, said: Said | None, read: list[str], foreign: set[str], draft: Draft
+    source: Source, number: int, text: str, said: Said | None, read: list[str], foreign: set[str], program: Program
 ) -> Entry:
     if said is not None:
         return Entry(source.name, number, *said, text)
     if any(line.strip() and (line.strip() in foreign or _in_foreign(line, foreign)) for line in read):
         return Entry(source.name, number, "refused", "this is no rule that portctl can read", text)
     if source.form == "ipset save":
-        return _of_set(source, number, text, draft)
+        return _of_set(source, number, text, program)
     declared = re.match(r":(\S+) (\S+)", (read or [text])[0])
     if declared:
         word = "chain" if declared[2] == "-" else f"policy {declared[2]}"
@@ -81,12 +94,12 @@ def _structure(text: str) -> str:
     return "comment" if text.lstrip().startswith("#") else "structure"
 
 
-def _of_set(source: Source, number: int, text: str, draft: Draft) -> Entry:
+def _of_set(source: Source, number: int, text: str, program: Program) -> Entry:
     words = text.split()
     if len(words) < 2 or words[0] not in ("create", "add"):
         return Entry(source.name, number, "modelled", _structure(text), text, structure=True)
     name = words[1]
-    for condition in _conditions(draft):
+    for condition in _conditions(program):
         if condition.field is Field.UNKNOWN and re.search(
             rf"\b(match-set|set) {re.escape(name)} ", str(condition.value)
         ):
@@ -94,8 +107,8 @@ def _of_set(source: Source, number: int, text: str, draft: Draft) -> Entry:
     return Entry(source.name, number, "modelled", f"member of the set `{name}`", text)
 
 
-def _conditions(draft: Draft) -> Iterable[Condition]:
-    for chain in draft.inputs.program.chains:
+def _conditions(program: Program) -> Iterable[Condition]:
+    for chain in program.chains:
         for line in chain.lines:
             yield from line.conditions
 

@@ -12,7 +12,7 @@ from portctl import document, policy
 from portctl.evaluation import Step, evaluate
 from portctl.files import Files
 from portctl.importing.account import Account
-from portctl.importing.accounting import account
+from portctl.importing.accounting import account, unsettled
 from portctl.importing.draft import Draft, draft
 from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
@@ -60,7 +60,7 @@ class Imported:
 def bring(
     inputs: Inputs, name: str, alike: bool = True, own: Iterable[Address] = (), effort: Effort | None = None
 ) -> Imported:
-    """The policy called `name` of an input. Raises `Problems`.
+    """The policy called `name` of an input; none, and why, where it would take too much. Raises `Problems`.
 
     `own`: the host's own addresses, where known. `effort`: what describing it may take; None: the usual.
     """
@@ -68,8 +68,8 @@ def bring(
         return _brought(inputs, name, alike, own, effort)
     except TooMuch:
         hint = "give a part of it: one chain with what it jumps to, say"
-        what = "what the input does with all packets is too much to be worked out"
-        raise Problems([Problem("too-many", what, None, hint)]) from None
+        why = "what the input does with all packets is too much to be worked out"
+        return Imported("", unsettled(inputs, why), None, (), (Problem("too-many", why, None, hint),))
 
 
 def _brought(inputs: Inputs, name: str, alike: bool, own: Iterable[Address], effort: Effort | None) -> Imported:
