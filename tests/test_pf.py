@@ -191,7 +191,7 @@ def test_sections_stand_in_the_order_that_pf_wants(name: str) -> None:
 
 
 def test_table_files_hold_networks_alone() -> None:
-    many = Addresses.of(*[f"10.{i}.{j}.0/25" for i in range(3) for j in range(256)])
+    many = Addresses.of(*[f"10.{i}.{j}.0/25" for i in range(40) for j in range(256)])
     large = replace(
         router(), inbound=tuple(replace(r, source=many) if r.name == "ssh" else r for r in router().inbound)
     )

@@ -16,7 +16,7 @@ LONGEST_NAME = 31
 """Bytes of a table's name: PF_TABLE_NAME_SIZE less its zero. Tags are kept to it too."""
 LONGEST_LABEL = 63
 """Bytes of a label: PF_RULE_LABEL_SIZE less its zero."""
-INLINE = 500
+INLINE = 10_000
 """Tables with more networks than this lie in a file of their own, which pfctl looks for from where it runs."""
 CAST_TABLE = "portctl_cast"
 CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "::", "ff00::/8")
