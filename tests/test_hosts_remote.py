@@ -87,8 +87,9 @@ def test_a_lost_connection_is_told_once_and_then_there_is_a_new_one(host: Remote
     with pytest.raises(Lost, match="web1 cannot be reached"):
         host.run(Command(("sh", "-c", "kill -9 $PPID $(ps -o ppid= -p $PPID)")))
     assert host.run(Command(("true",))).ok
-    host.session().process.kill()
-    host.session().process.wait()
+    connection = host.session().process
+    connection.kill()
+    connection.wait()
     with pytest.raises(Lost):
         host.run(Command(("true",)))
     assert host.run(Command(("true",))).ok
