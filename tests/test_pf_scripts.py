@@ -148,12 +148,12 @@ def test_a_file_that_is_refused_loads_nothing(machine: Machine, shell: str) -> N
 
 @each_shell
 def test_more_networks_than_a_call_takes_raise_the_limit(machine: Machine, shell: str) -> None:
-    many = Addresses.of(*[f"10.{i}.{j}.0/25" for i in range(3) for j in range(256)])
+    many = Addresses.of(*[f"10.{i}.{j}.0/25" for i in range(40) for j in range(256)])
     inbound = tuple(replace(rule, source=many) if rule.name == "ssh" else rule for rule in router().inbound)
     machine.put(replace(router(), inbound=inbound))
     machine.tool("sysctl", '#!/bin/sh\necho "$*" >>"$0.log"\n[ "$1" != -n ] || echo 500\n')
     assert machine.run(shell, "load.sh").returncode == 0
-    assert "net.pf.request_maxcount=768" in (machine.bin / "sysctl.log").read_text()
+    assert "net.pf.request_maxcount=10240" in (machine.bin / "sysctl.log").read_text()
     machine.tool("sysctl", '#!/bin/sh\n[ "$1" = -n ] && echo 500\n')
     found = machine.run(shell, "load.sh")
     assert found.returncode != 0 and "loader.conf" in found.stderr
