@@ -176,23 +176,23 @@ def test_from_cron_every_connected_ssh_peer_must_stay_admitted(world: World) -> 
     keeper.kill()
 
 
-def at_a_console(world: World, words: str, before: str = "") -> Result:
-    """Runs portctl in a session whose terminal is a virtual console of this machine that nobody uses."""
+def at_a_console(world: World, terminal: str, words: str, before: str) -> Result:
+    """Runs portctl in a session whose terminal is a virtual console of this machine that nobody else uses."""
     inner = f"{before} {PORTCTL} {words} >/run/said 2>&1"
-    found = world.machine.run(Command(("sh", "-c", f"setsid --ctty --wait sh -c '{inner}' </dev/tty12")), 60)
+    found = world.machine.run(Command(("sh", "-c", f"setsid --ctty --wait sh -c '{inner}' <{terminal}")), 60)
     return Result(found.status, world.machine.run(Command(("cat", "/run/said"))).stdout, found.stderr)
 
 
-@pytest.mark.parametrize("before", ["", "sudo -n"])
-def test_somebody_at_a_console_is_told_so_and_confirms_from_there(world: World, before: str) -> None:
+@pytest.mark.parametrize(("terminal", "before"), [("/dev/tty12", ""), ("/dev/tty13", "sudo -n")])
+def test_somebody_at_a_console_is_told_so_and_confirms_from_there(world: World, terminal: str, before: str) -> None:
     world.machine.put("/root/policy.yaml", CLOSED.encode())
-    planned = at_a_console(world, "plan /root/policy.yaml", before)
+    planned = at_a_console(world, terminal, "plan /root/policy.yaml", before)
     assert planned.status == 0, planned
     assert "You sit at a console of this host." in planned.stdout
     world.machine.put("/root/policy.yaml", OPEN.encode())
     session = world.start_ssh(f"{PORTCTL} apply /root/policy.yaml --yes --confirm-within 60")
     worlds.until(lambda: world.machine.run(Command(("test", "-e", "/run/portctl/pending/loaded"))).ok, "loaded")
-    confirmed = at_a_console(world, "confirm", before)
+    confirmed = at_a_console(world, terminal, "confirm", before)
     assert confirmed.status == 0, confirmed
     assert session.wait(20) == 0
     assert "from a console" in applying.portctl(world.machine, "history").stdout
