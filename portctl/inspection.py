@@ -63,7 +63,7 @@ def inspect(
         problems=compiled.problems,
         inside=mine.parse(told) if isinstance(mine, Guest) and told else None,
     )
-    if isinstance(mine, Guest) and told and (missing := mine.lacking(told, desired.bundles[mine.NAME])[0]):
+    if isinstance(mine, Guest) and told and (missing := mine.lacking(told, desired.bundles[mine.NAME])):
         findings = [Finding("drift", "error", compiled.ruleset.name, uncalled(missing), WRITE_IT), *findings]
     return Inspection(compiled, mine.NAME, observed, tuple(findings))
 

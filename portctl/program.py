@@ -194,6 +194,62 @@ class Program:
         kept = (replace(c, lines=tuple(line for line in c.lines if not line.others)) for c in mine)
         return Program(tuple(sorted(kept, key=_chain_order)))
 
+    def entrances(self) -> Entrances:
+        """The ways into portctl's part."""
+        names = {chain.name for chain in self.chains if chain.own}
+        calls: dict[Place, tuple[tuple[int, Line], ...]] = {}
+        for chain in self.chains:
+            leading = ((at, x) for at, x in enumerate(chain.lines) if not chain.own and leads_to(x, names))
+            if asked := tuple((at, line) for at, line in leading if not _goes(line)):
+                calls[chain.place] = asked
+        passages = set()
+        for chain in self._asked():
+            going = (line for line in effective(chain.lines) if _goes(line) and leads_to(line, names))
+            passages |= {(chain.family, chain.table, line.conditions, line.actions) for line in going}
+        return Entrances(calls, frozenset(passages))
+
+    def _asked(self) -> Iterator[Chain]:
+        """The chains of others that packets come to before they come to portctl's."""
+        places = {chain.place: chain for chain in self.chains if not chain.own}
+        waiting = [chain for chain in places.values() if chain.hook]
+        seen = {chain.place for chain in waiting}
+        while waiting:
+            chain = waiting.pop()
+            yield chain
+            for line in effective(chain.lines):
+                for name in jumps(line.actions):
+                    place = (chain.family, chain.table, name)
+                    if place in places and place not in seen:
+                        seen.add(place)
+                        waiting.append(places[place])
+
+
+@dataclass(frozen=True, slots=True)
+class Entrances:
+    """Lines of chains that are not portctl's that lead to chains that are."""
+
+    calls: dict[Place, tuple[tuple[int, Line], ...]]
+    """Jumps, with their places: what others have before them decides first (INPUT of iptables)."""
+    passages: frozenset[tuple[Family | None, str, tuple[Condition, ...], tuple[Action, ...]]]
+    """Where a packet goes on, from whatever chain: in the one list of ipfw it stands after the last rule of others."""
+
+
+def effective(lines: Iterable[Line]) -> Iterator[Line]:
+    """Lines up to the one that ends every packet's way through a chain."""
+    for line in lines:
+        yield line
+        ends = not line.conditions and line.actions and isinstance(line.actions[-1], Accept | Deny | Return | Jump)
+        if ends and not (isinstance(line.actions[-1], Jump) and not line.actions[-1].goto):
+            return
+
+
+def leads_to(line: Line, names: set[str]) -> bool:
+    return any(isinstance(action, Jump) and action.chain in names for action in line.actions)
+
+
+def _goes(line: Line) -> bool:
+    return any(isinstance(action, Jump) and action.goto for action in line.actions)
+
 
 def _lasting(line: Line) -> Line:
     """A line without the address that an interface has for the time being."""

@@ -128,6 +128,9 @@ class Fake:
             pair = {int(words[1]): int(words[2]), int(words[2]): int(words[1])}
             for rule in self.state["rules"]:
                 rule[1] = pair.get(rule[1], rule[1])
+        elif words[0] == "move":
+            for rule in self.state["rules"]:
+                rule[1] = int(words[3]) if rule[1] == int(words[1]) else rule[1]
         else:
             self.state["off"] = [n for n in self.state["off"] if n != int(words[1])]
             if words[0] == "disable":

@@ -85,7 +85,7 @@ def test_a_child_left_behind_keeps_nobody_waiting(host: Remote) -> None:
 def test_a_lost_connection_is_told_once_and_then_there_is_a_new_one(host: Remote) -> None:
     assert host.run(Command(("true",))).ok
     with pytest.raises(Lost, match="web1 cannot be reached"):
-        host.run(Command(("sh", "-c", "kill -9 $PPID $(ps -o ppid= -p $PPID)")))
+        host.run(Command(("sh", "-c", "kill -9 $(ps -o ppid= -p $PPID) $PPID")))
     assert host.run(Command(("true",))).ok
     connection = host.session().process
     connection.kill()

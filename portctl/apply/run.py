@@ -14,7 +14,7 @@ from portctl.apply.paths import BOOT, HISTORY, PENDING
 from portctl.apply.reading import holds, listings, loaded, same_filter
 from portctl.apply.steps import LOAD_SECONDS, NothingPending, Refused, call, dump, must, stop_at
 from portctl.apply.transaction import Transaction, Window
-from portctl.backends.base import Backend, Guest
+from portctl.backends.base import Among, Backend, Guest, Neighbour
 from portctl.command import Host
 from portctl.listeners import bsd, proc
 from portctl.observe import Facts, Observed
@@ -91,7 +91,7 @@ def look(host: Host, request: Request) -> Look:
     if back := returning.bundle(host, tuple(known), desired.settings):
         desired = replace(desired, bundles={**desired.bundles, returning.PART: back}, returned=returning.PART)
     others = [b for b in observe.readers(facts) if not same_filter(b, backend) and _usable(b.NAME, facts)]
-    taking = exclusive.bundles(desired, others, facts.system == "Linux") if request.exclusive else None
+    taking = exclusive.bundles(desired, others, facts.system) if request.exclusive else None
     return Look(facts, backend, desired, tuple(known), taking)
 
 
@@ -176,16 +176,25 @@ def _plan(host: Host, seen: Look, saved: Mapping[str, str]) -> Plan:
     elsewhere = frozenset(b.NAME for b in everything if not same_filter(b, seen.backend) and holds(b, observed))
     in_use = any(same_filter(b, seen.backend) for b in everything)
     mine = loaded(seen.backend, observed) if in_use else Program(())
-    guest = guest_of(seen, observed) if in_use and isinstance(seen.backend, Guest) else None
+    guest = guest_of(seen, observed) if in_use and isinstance(seen.backend, Among) else None
     return planning.diff(seen.desired, observed, mine, before, around, files, seen.taking, elsewhere, guest)
 
 
 def guest_of(seen: Look, observed: Observed) -> planning.GuestOf:
-    """What is to be said of the rule set within which portctl's rules are."""
-    assert isinstance(seen.backend, Guest)
-    told, files = listings(seen.backend, observed), seen.desired.bundles[seen.desired.backend]
-    missing, before = seen.backend.lacking(told, files)
-    return planning.GuestOf(seen.backend.then(told, files), tuple(missing), tuple(before))
+    """What is to be said of the rules among which portctl's are."""
+    backend, files = seen.backend, seen.desired.bundles[seen.desired.backend]
+    assert isinstance(backend, Among)
+    told = listings(backend, observed)
+    if seen.taking is not None and isinstance(backend, Neighbour):
+        told = backend.alone(told)
+    guest = planning.GuestOf(backend.then(told, files), before=tuple(backend.before(told, files)))
+    if isinstance(backend, Guest):
+        return replace(guest, missing=tuple(backend.lacking(told, files)))
+    if isinstance(backend, Neighbour):
+        asked = planning.in_sync(guest.then, seen.desired.program)
+        unbooted = tuple(backend.others(told))
+        return replace(guest, obstacle="" if asked else backend.obstacle(told), unbooted=unbooted)
+    return guest
 
 
 def _before(host: Host, seen: Look, saved: Mapping[str, str]) -> Before:

@@ -119,7 +119,7 @@ def _drift(host: Host, force: history.Record, known: Facts, bundles: Bundles, wr
     if not in_sync(now, wanted):
         found.append("drift: " + _difference(now, wanted))
     files = bundles.get(backend.NAME, {})
-    if isinstance(backend, Guest) and files and (missing := backend.lacking(listings(backend, observed), files)[0]):
+    if isinstance(backend, Guest) and files and (missing := backend.lacking(listings(backend, observed), files)):
         found.append(f"drift: {uncalled(missing)}")
     for name, value in settings.items():
         if observed.settings.get(name) != value:

@@ -132,18 +132,45 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class Guest(Protocol):
-    """A back end whose rules live within rules of somebody else's, which it leaves as they are."""
-
-    host: Backend
-    """What reads all of them, its own in their place."""
+class Among(Protocol):
+    """A back end whose rules stand among rules of somebody else's, which it leaves as they are: where they come in the
+    order of all is known only of both together."""
 
     def then(self, listings: Mapping[str, str], files: Mapping[str, str]) -> Program:
         """All that is loaded as it will be with `files` loaded, of the answers to `questions`."""
         ...
 
-    def lacking(self, listings: Mapping[str, str], files: Mapping[str, str]) -> tuple[list[str], list[str]]:
-        """What the others' rules lack for `files` to be of use, in words; and what in them decides before."""
+    def before(self, listings: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+        """The others' rules that are asked before portctl's and may let something through, in words."""
+        ...
+
+
+@runtime_checkable
+class Guest(Among, Protocol):
+    """A back end whose rules live within a rule set of somebody else's, which has to call them."""
+
+    host: Backend
+    """What reads all of them, its own in their place."""
+
+    def lacking(self, listings: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+        """What the others' rules lack for `files` to be of use, in words."""
+        ...
+
+
+@runtime_checkable
+class Neighbour(Among, Protocol):
+    """A back end that has one list with others, in which a rule can keep portctl's from being asked."""
+
+    def others(self, listings: Mapping[str, str]) -> list[str]:
+        """Their rules, in words."""
+        ...
+
+    def alone(self, listings: Mapping[str, str]) -> dict[str, str]:
+        """The answers to `questions` as they are once `--exclusive` has taken the others' rules away."""
+        ...
+
+    def obstacle(self, listings: Mapping[str, str]) -> str:
+        """Where `then` does not come to portctl's rules: what of the others is in their way, in words."""
         ...
 
 

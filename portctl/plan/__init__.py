@@ -44,13 +44,13 @@ def diff(
     order += () if settings else (sysctl.NAME,)
     order += (desired.returned,) if desired.returned else ()
     exclusive = taking is not None
-    taken = taking_order(now, desired, taking or {}, elsewhere)
+    taken = taking_order(now, desired, taking or {}, elsewhere, before.saved)
     order += taken
-    then = after(now, desired.program) if guest is None else guest.then
-    scene = Scene(
-        desired, observed, around, now, foreign_only(then, desired) if exclusive else then,
-        first=not loaded.own().chains, exclusive=exclusive,
-    )  # fmt: skip
+    if guest is not None:
+        then = _beside(guest.then, now)
+    else:
+        then = foreign_only(after(now, desired.program), desired) if exclusive else after(now, desired.program)
+    scene = Scene(desired, observed, around, now, then, first=not loaded.own().chains, exclusive=exclusive)
     way = wayin.find(around, observed.connections, observed.listeners)
     both = space.worlds(scene) if taken or not rules else None
     return Plan(
@@ -74,6 +74,13 @@ def diff(
         cut=watch.blocked(scene),
         opened=watch.opened(scene) if order else (),
     )
+
+
+def _beside(then: Program, now: Program) -> Program:
+    """All of one packet filter as it will be, with what the others of the host have loaded."""
+    tables = {chain.table for chain in then.chains}
+    others = tuple(chain for chain in now.chains if chain.table not in tables)
+    return Program((*then.chains, *others), now.foreign, then.live)
 
 
 def foreign_only(then: Program, desired: Desired) -> Program:

@@ -39,19 +39,23 @@ def hooks(desired: Desired) -> tuple[str, ...]:
     return tuple(sorted({"input", *(names & {"forward", "output"})}))
 
 
-def bundles(desired: Desired, others: Sequence[Backend], hooked: bool = True) -> dict[str, Mapping[str, str]]:
+def bundles(desired: Desired, others: Sequence[Backend], system: str = "Linux") -> dict[str, Mapping[str, str]]:
     """The parts that take things away. They are loaded after the rules, and undone before them: never a gap.
 
-    `hooked`: rules of several owners stand side by side at the hooks of a kernel, as on Linux."""
+    Rules of several owners stand side by side at the hooks of Linux, and in the one list of ipfw."""
     found: dict[str, Mapping[str, str]] = {}
-    if hooked:
-        found[PART] = {
-            "hooks": "".join(f"{name}\n" for name in hooks(desired)),
-            **{name: text(f"guard/exclusive/{name}") for name in ("load.sh", "save.sh", "back.sh", "again.sh")},
-        }
+    if system == "Linux":
+        names = "".join(f"{name}\n" for name in hooks(desired))
+        found[PART] = {"hooks": names, **_scripts("exclusive")}
+    elif desired.backend == "ipfw":
+        found[PART] = _scripts("exclusive-ipfw")
     for other in others:
         found[f"other-{other.NAME}"] = away(other)
     return found
+
+
+def _scripts(folder: str) -> dict[str, str]:
+    return {name: text(f"guard/{folder}/{name}") for name in ("load.sh", "save.sh", "back.sh", "again.sh")}
 
 
 def away(backend: Backend) -> dict[str, str]:
@@ -72,9 +76,14 @@ def at_hooks(observed: Program, desired: Desired) -> Iterator[Chain]:
 
 
 def order(
-    observed: Program, desired: Desired, parts: Mapping[str, object], elsewhere: frozenset[str]
+    observed: Program,
+    desired: Desired,
+    parts: Mapping[str, object],
+    elsewhere: frozenset[str],
+    saved: Mapping[str, Mapping[str, str]],
 ) -> tuple[str, ...]:
-    """Which of these parts have something to take away."""
-    found = [PART] if PART in parts and any(at_hooks(observed, desired)) else []
+    """Which of these parts have something to take away. `saved` is what their `save.sh` found."""
+    there = any(at_hooks(observed, desired)) or bool(saved.get(PART, {}).get("rules.ipfw"))
+    found = [PART] if PART in parts and there else []
     found += [part for part in parts if part.removeprefix("other-") in elsewhere and part.startswith("other-")]
     return tuple(found)

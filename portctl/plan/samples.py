@@ -22,6 +22,8 @@ from portctl.ruleset import (
 
 _STRANGERS: dict[Family, Address] = {4: IPv4Address("198.51.100.77"), 6: IPv6Address("2001:db8:77::77")}
 """Documentation addresses (RFC 5737, RFC 3849), asked with where a set holds everybody."""
+MOST_RANGES = 16
+"""So many ranges of ports of one entry are asked about."""
 _OWN: dict[Family, Address] = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
 
 
@@ -39,7 +41,7 @@ def any_of(addresses: Ranges, family: Family, preferred: Address) -> Address | N
 def of_rule(
     rule: Rule, direction: Direction, own: tuple[Address, ...], interfaces: tuple[str, ...]
 ) -> Iterator[Packet]:
-    """Packets that a rule admits: one a family and protocol."""
+    """Packets that a rule admits: one a family and range of ports."""
     for family in rule.families():
         here = next((a for a in own if a.version == family and not a.is_loopback and not a.is_link_local), _OWN[family])
         near, far = (here, _STRANGERS[family])
@@ -67,7 +69,8 @@ def _ports(rule: Rule, family: Family) -> Iterator[tuple[int, int]]:
         return
     for flow in rule.flows:
         if family in flow.families():
-            yield flow.protocol, flow.ports.bounds[0] if flow.ports else 0
+            for port in flow.ports.bounds[: MOST_RANGES * 2 : 2] or (0,):
+                yield flow.protocol, port
 
 
 def _interface(patterns: tuple[str, ...], there: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from portctl.backends.base import bundle as bundle_of
 from portctl.observe import Facts
 from portctl.plan.types import Desired
 from portctl.problems import Problem, Problems, has_errors
-from portctl.program import Chain, Jump, Line, Program
+from portctl.program import Chain, Program, leads_to
 from portctl.ruleset import TCP, Kind, Rule, Ruleset
 from portctl.space import proof
 
@@ -127,7 +127,7 @@ def after(observed: Program, desired: Program) -> Program:
             called = tuple(line for line in chain.lines if line.others or line.text.startswith("(pf: "))
             chains += [replace(chain, lines=called)] if any(line.others for line in called) else []
             continue
-        others = tuple(line for line in chain.lines if not jumps_to(line, names))
+        others = tuple(line for line in chain.lines if not leads_to(line, names))
         shared = mine.pop(_key(chain), None)
         if shared is not None and shared.own:
             # A main rule set of pf is one text: what is loaded takes the place of whatever was there.
@@ -148,31 +148,12 @@ def _key(chain: Chain) -> tuple[str, int, str]:
     return chain.table, chain.family or 0, chain.name
 
 
-def jumps_to(line: Line, names: set[str]) -> bool:
-    return any(isinstance(action, Jump) and action.chain in names for action in line.actions)
-
-
 def in_sync(observed: Program, desired: Program) -> bool:
     """Whether portctl's rules are loaded as desired, and are reached."""
     return observed.own() == desired.own() and reached(observed, desired)
 
 
 def reached(observed: Program, desired: Program) -> bool:
-    """Whether the jumps to portctl's rules stand where they must."""
-    return _doors(observed) == _doors(desired)
-
-
-def _doors(program: Program) -> dict[tuple[str, int, str], tuple[tuple[int, Line], ...]]:
-    """For each shared chain, portctl's lines in it with their places."""
-    names = {chain.name for chain in program.chains if chain.own}
-    found = {
-        _key(chain): tuple((at, line) for at, line in enumerate(chain.lines) if jumps_to(line, names))
-        for chain in program.chains
-        if not chain.own
-    }
-    return {key: lines for key, lines in found.items() if lines}
-
-
-def foreign(program: Program) -> Program:
-    """Everybody else's part."""
-    return after(program, Program(()))
+    """Whether the jumps to portctl's rules stand where they must, and packets get where others' rules end."""
+    have, want = observed.entrances(), desired.entrances()
+    return have.calls == want.calls and want.passages <= have.passages

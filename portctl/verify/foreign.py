@@ -141,8 +141,8 @@ def _denies_by_policy(program: Program) -> bool:
 
 def _never() -> Iterator[tuple[Direction | None, dict[Dimension, Ranges]]]:
     """What no host meets, or nobody asks for: an ICMP error that starts a connection (it is related to one, or invalid:
-    nf_conntrack_proto_icmp.c); packets to a loopback address from another, or out to the wire; what passes through in
-    no connection."""
+    nf_conntrack_proto_icmp.c); packets to a loopback address from another; packets to or from one out to the wire; what
+    passes through in no connection."""
     yield Direction.FORWARDED, {STATE: states(State.INVALID | State.UNTRACKED)}
     for number, types in ((ICMP, (3, 11, 12)), (ICMPV6, (1, 2, 3, 4))):
         for t in types:
@@ -154,6 +154,8 @@ def _never() -> Iterator[tuple[Direction | None, dict[Dimension, Ranges]]]:
         yield Direction.INBOUND, {**to, **others, IN: _LO}
         yield Direction.OUTBOUND, {**to, **others, OUT: _LO}
         yield Direction.OUTBOUND, {**to, OUT: NOT_LOOPBACK}
+        here = {FAMILY: family_set(family), SOURCE: LOOPBACK_ADDRESSES.family(family)}
+        yield Direction.OUTBOUND, {**here, OUT: NOT_LOOPBACK}
 
 
 _BUT_OUTBOUND = (Direction.INBOUND, Direction.FORWARDED)
@@ -219,7 +221,8 @@ def _admits(view: View, sides: _Sides, effect: Effect) -> Iterator[Finding]:
         "warning",
         _place(effect),
         "a rule that is not portctl's decides first, and lets in what the policy does not",
-        "take it away, or declare it in the policy; `portctl apply` puts portctl's own rules first",
+        "take it away, or declare it in the policy; `portctl apply` puts portctl's own rules first where it can, "
+        "with `--exclusive` alone",
         _evidence(view, changes, "let in"),
     )
 

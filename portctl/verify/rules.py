@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
 from portctl.evaluation import Answer, evaluate
-from portctl.program import Accept, Chain, Hook, Jump, Line, Program
+from portctl.program import Accept, Chain, Hook, Jump, Line, Place, Program, effective, jumps, leads_to
 from portctl.ruleset import Direction, Kind, Packet, Rule, Verdict
 from portctl.verify import packets, space
 from portctl.verify.finding import Finding, View, packet_text, step_text
@@ -33,40 +33,53 @@ def differences(loaded: Program, wanted: Program) -> list[str]:
     lines: list[str] = []
     for key in sorted(have.keys() | want.keys()):
         lines += _chain_differences(have.get(key), want.get(key))
-    return lines + _door_differences(loaded, wanted)
+    return lines + _entrance_differences(loaded, wanted)
 
 
-def _door_differences(loaded: Program, wanted: Program) -> list[str]:
-    """What differs in portctl's lines in chains that it shares with others (INPUT of iptables): they stand first."""
-    have, want = ({_key(chain): chain for chain in program.chains if not chain.own} for program in (loaded, wanted))
-    names = {chain.name for program in (loaded, wanted) for chain in program.own().chains}
+def _entrance_differences(loaded: Program, wanted: Program) -> list[str]:
+    """What differs in the lines that lead to portctl's rules: its jumps stand first (INPUT of iptables), and packets
+    get there where others' rules end (the list of ipfw)."""
+    have, want = loaded.entrances(), wanted.entrances()
+    first = {chain.place: chain.lines for chain in loaded.chains}
     found = []
-    for key in sorted(have.keys() | want.keys()):
-        present = have[key].lines if key in have else ()
-        doors = [line for line in (want[key].lines if key in want else ()) if _leads_to(line, names)]
-        place = f"{key[0]} {key[2]}" + (f" (IPv{key[1]})" if key[1] else "")
+    for place in sorted(have.calls.keys() | want.calls.keys(), key=lambda p: (p[1], p[0] or 0, p[2])):
+        doors = [line for _, line in want.calls.get(place, ())]
+        present = [line for _, line in have.calls.get(place, ())]
+        named = f"{place[1]} {place[2]}" + (f" (IPv{place[0]})" if place[0] else "")
         missing = [line for line in doors if line not in present]
-        extra = [line for line in present if _leads_to(line, names) and line not in doors]
-        found += [f"- {place}: {_line(line)}" for line in missing] + [f"+ {place}: {_line(line)}" for line in extra]
-        if doors and not missing and not extra and list(present[: len(doors)]) != doors:
-            found.append(f"~ {place}: portctl's jump does not stand first")
+        extra = [line for line in present if line not in doors]
+        found += [f"- {named}: {_line(line)}" for line in missing] + [f"+ {named}: {_line(line)}" for line in extra]
+        if doors and not missing and not extra and list(first[place][: len(doors)]) != doors:
+            found.append(f"~ {named}: portctl's jump does not stand first")
+    for _, table, _, actions in want.passages - have.passages:
+        to = next(jumps(actions))
+        found.append(f"- {table} {to}: rules of others before it decide over everything, or lead past it")
     return found
 
 
 def ours(program: Program) -> Program:
     """portctl's chains, and of the chains that it shares with others its own lines alone."""
     names = {chain.name for chain in program.chains if chain.own}
+    places = {chain.place: chain for chain in program.chains}
     shared = []
     for chain in program.chains:
-        lines = () if chain.own else tuple(line for line in chain.lines if _leads_to(line, names))
-        if lines:
+        lines = () if chain.own else tuple(_own_lines(chain, names, places))
+        if lines and (chain.hook or any(leads_to(line, names) for line in chain.lines)):
             hook = replace(chain.hook, policy=Accept()) if chain.hook else None
             shared.append(replace(chain, lines=lines, hook=hook))
     return Program((*program.own().chains, *shared))
 
 
-def _leads_to(line: Line, names: set[str]) -> bool:
-    return any(isinstance(action, Jump) and action.chain in names for action in line.actions)
+def _own_lines(chain: Chain, names: set[str], places: Mapping[Place, Chain]) -> Iterator[Line]:
+    """The lines of a chain of others that lead to portctl's, and those of the chain in which it always goes on."""
+    for line in effective(chain.lines):
+        if leads_to(line, names):
+            yield line
+        elif not line.conditions:
+            for action in line.actions:
+                further = places.get((chain.family, chain.table, action.chain)) if isinstance(action, Jump) else None
+                if further and isinstance(action, Jump) and action.goto and not further.own:
+                    yield from _own_lines(further, names, places)
 
 
 def _chain_differences(have: Chain | None, want: Chain | None) -> list[str]:

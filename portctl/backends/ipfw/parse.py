@@ -40,16 +40,24 @@ from portctl.ruleset import State
 
 RESUME = 1 << 32
 """Marks above the tags': where to go on after a translation."""
+OTHERS = 0x8000
+"""Their numbers begin here for rules that are not portctl's."""
 _ALLOW = ("allow", "accept", "pass", "permit")
 _NOTES = ("count", "setfib", "setdscp", "reass", "setmark", "tcp-setmss")
+_TAG = re.compile(r"\b(?:un)?tag(?:ged)? (\d+)")
 _TO_ME = re.compile(r"nat \d+ .* to me [^/]*\bin ")
 _REJECTS = ("reset", "reset6", "reject", "unreach", "unreach6", "abort", "abort6")
 
 
 def parse(listings: Mapping[str, str]) -> Program:
     """What `questions` answered, or the file that `render` wrote."""
-    listing = read(listings)
-    tags: dict[str, int] = {}
+    return program_of(read(listings))
+
+
+def program_of(listing: Listing) -> Program:
+    """All rules of a listing. Those of portctl's read the same whatever rules of others are beside them."""
+    mine = " ".join(each.body for each in listing.rules if each.set == SET)
+    tags = {tag: bit for bit, tag in enumerate(dict.fromkeys(_TAG.findall(mine)))}
     chains: list[Chain] = []
     ways: tuple[Way, Way] = ("in", "out")
     for way in ways:
@@ -72,8 +80,8 @@ class _Way:
     listing: Listing
     way: Way
     tags: dict[str, int]
-    resumed: list[int] = field(default_factory=list)
-    """Positions after which a translated packet goes on."""
+    resumed: dict[int, int] = field(default_factory=dict)
+    """Positions at which a translated packet goes on, with their marks: those of others have numbers of their own."""
     mine: set[str] = field(default_factory=set)
     """The instances that translate what came to whatever addresses this host has."""
     names: list[str] = field(default_factory=list)
@@ -148,10 +156,10 @@ class _Way:
         for again in (1, 2) if self.resumed else ():
             lines = tuple(
                 Line(
-                    (Condition(Field.MARK, (RESUME * 0xFFFF, RESUME * (k + 1))),),
+                    (Condition(Field.MARK, (RESUME * 0xFFFF, RESUME * mark)),),
                     (SetMark(RESUME * 0xFFFF, 0), *self._goto(position)),
                 )
-                for k, position in enumerate(self.resumed)
+                for position, mark in self.resumed.items()
             )
             bases.append(Chain("ipfw", f"{self.way} after nat {again}", lines, Hook(hook, again)))
         return bases
@@ -208,6 +216,11 @@ class _Way:
             return parse_nat.forwarded(rest[0], self.way)
         return Unknown(" ".join(rule.action))
 
+    def _mark(self, own: bool) -> int:
+        """The next number for a place where a translated packet goes on."""
+        first = 1 if own else OTHERS
+        return first + sum((mark < OTHERS) is own for mark in self.resumed.values())
+
     def _nat(self, at: int, instance: str, *, to_me: bool) -> list[tuple[tuple[Condition, ...], tuple[Action, ...]]]:
         config = self.listing.nat.get(instance)
         if not instance.isdigit():
@@ -220,10 +233,8 @@ class _Way:
         found: list[tuple[tuple[Condition, ...], tuple[Action, ...]]] = []
         for conditions, action in parse_nat.translations(config, self.way, to_me=to_me, mine=instance in self.mine):
             if isinstance(action, Translate) and not self.listing.one_pass:
-                if at + 1 not in self.resumed:
-                    self.resumed.append(at + 1)
-                mark = RESUME * (self.resumed.index(at + 1) + 1)
-                found.append((conditions, (SetMark(RESUME * 0xFFFF, mark), action)))
+                mark = self.resumed.setdefault(at + 1, self._mark(self.listing.rules[at].set == SET))
+                found.append((conditions, (SetMark(RESUME * 0xFFFF, RESUME * mark), action)))
             else:
                 found.append((conditions, (action,)))
         if self.listing.one_pass:

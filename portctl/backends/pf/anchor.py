@@ -85,11 +85,21 @@ class Anchored:
         return self.host.claims(text)
 
     def then(self, listings: Mapping[str, str], files: Mapping[str, str]) -> Program:
-        """See `base.Guest`."""
+        """See `base.Among`."""
         tables = {name: text for name, text in files.items() if name.endswith(".table")}
         return self.host.parse({**listings, "anchor": files["pf.conf"], "anchor tables": "", **tables})
 
-    def lacking(self, listings: Mapping[str, str], files: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    def before(self, listings: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+        """See `base.Among`."""
+        del files
+        found = []
+        for line in listings.get("rules", "").splitlines():
+            if CALL.match(line):
+                break
+            found += [line] if _FINAL.match(line) else []
+        return found
+
+    def lacking(self, listings: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
         """See `base.Guest`."""
         rules, translations = (listings.get(name, "").splitlines() for name in ("rules", "translations"))
         missing = [] if any(map(CALL.match, rules)) else ['anchor "portctl"']
@@ -97,9 +107,4 @@ class Anchored:
             call = f'{kind}-anchor "portctl"'
             if holds.search(files["pf.conf"]) and not any(line.startswith(f"{call} all") for line in translations):
                 missing.append(call)
-        before = []
-        for line in rules:
-            if CALL.match(line):
-                break
-            before += [line] if _FINAL.match(line) else []
-        return missing, before
+        return missing
