@@ -29,6 +29,7 @@ _CONTROL = re.compile(
 )
 """Characters that no policy needs: controls, line ends that editors do not agree on, and what turns the direction of
 text around (https://trojansource.codes)."""
+_record = tuple.__new__
 _ITEM = re.compile(r"[0-9]+\.[0-9./]+")
 """IPv4 addresses and networks, right or wrong: the items of long lists, plain text whatever follows."""
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -254,7 +255,8 @@ class _Builder:
     def scalar(self, event: Any) -> None:
         start, end, value = event.start_mark, event.end_mark, event.value
         line, column = start.line, start.column
-        place = Place(line, column, end.column - column if end.line == line else 1 << 30)
+        # as Place(…), which is slower
+        place = _record(Place, (line, column, end.column - column if end.line == line else 1 << 30, None))
         if (
             type(self.items) is list
             and not event.style

@@ -29,7 +29,8 @@ from portctl.program import (
 )
 from portctl.ruleset import ICMP, LOOPBACK, TCP, UDP, Direction, Packet, Verdict, decide
 from portctl.space import Space
-from portctl.space.dimensions import PORT, PROTOCOL
+from portctl.space.dimensions import PORT, PROTOCOL, USER, name_number
+from portctl.space.sets import possible
 from tests import space_worlds as worlds
 
 EXAMPLES = int(os.environ.get("PORTCTL_EXAMPLES", "500"))
@@ -165,3 +166,15 @@ def test_chains_that_call_each_other_forever_are_unknown_not_endless() -> None:
     deep = [chain(f"c{k}", f"c{k + 1}") for k in range(500)]
     downward = Program((chain("INPUT", "c0", Hook("input", 0)), *deep))
     assert len(Space().of_program(downward).at(packet).verdicts) == 3
+
+
+def test_what_exists_of_a_set_asks_for_an_owner_only_where_the_set_does() -> None:
+    """Both ways of asking agree on every packet without an owner, and on all of them where the set asks for one."""
+    space = Space()
+    ssh = space.boxes([(None, {PORT: Ranges.single(22)})])
+    owned = ssh & space.boxes([(None, {USER: Ranges.single(name_number("www"))})])
+    plain = space.boxes([(None, {USER: Ranges.single(0)})])
+    assert possible(space, ssh) & plain == ssh & possible(space) & plain
+    assert USER not in possible(space, ssh).dimensions()
+    assert possible(space, owned) == owned & possible(space)
+    assert not possible(space, owned).along(Direction.INBOUND) and possible(space, owned)

@@ -26,6 +26,7 @@ _MULTICAST: dict[Family, tuple[int, int]] = {4: (0xE0000000, 0xEFFFFFFF), 6: (0x
 FIRST_MULTICAST = min(low for low, _ in _MULTICAST.values())
 ANY, SELF, LIVE = AnyAddress(), SelfAddress(), LiveAddresses()
 
+_record = tuple.__new__
 WHAT = "a group, an address, a network, a range `a-b`, or `any`"
 
 
@@ -73,7 +74,7 @@ def _many(value: Any, source: bool) -> tuple[AddressItem, ...]:
     for index, element in enumerate(value):
         try:
             if type(element) is str and element[:1].isdigit() and "-" not in element:
-                item = AddressRange(*network(element))
+                item = _record(AddressRange, network(element))  # as AddressRange(*…), which is slower
             else:
                 item = _one(element)
             if source and type(item) is AddressRange and item.first >= FIRST_MULTICAST:

@@ -96,6 +96,8 @@ class Diagrams:
         return found
 
     def _combine(self, operation: Operation, left: int, right: int) -> int:
+        if left == right and operation in (either, both, without, unlike):
+            return left if operation in (either, both) else self.leaf(False)
         a, b = self.nodes[left], self.nodes[right]
         if (a is None or b is None) and operation in (either, both, without):
             found = _settled(operation, (self.values.get(left), left), (self.values.get(right), right))
@@ -272,6 +274,11 @@ def both(a: Hashable, b: Hashable) -> Hashable:
 
 def without(a: Hashable, b: Hashable) -> Hashable:
     return bool(a and not b)
+
+
+def unlike(a: Hashable, b: Hashable) -> Hashable:
+    """For functions with any answers."""
+    return a != b
 
 
 def _settled(operation: Operation, left: tuple[Hashable, int], right: tuple[Hashable, int]) -> int | None:

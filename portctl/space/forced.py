@@ -45,7 +45,7 @@ class Explained:
 def explained(policy: Partition, loaded: Partition, differences: Iterable[Difference]) -> Explained:
     """What `backends.base.explained` says of one packet, of every packet that can exist. `policy` is certain."""
     space = policy.space
-    left = policy.differing(loaded) & possible(space)
+    left = possible(space, policy.differing(loaded))
     listed = tuple(differences)
     if not left or not listed:
         return Explained(left)

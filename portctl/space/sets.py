@@ -13,7 +13,7 @@ from portctl.net import FAMILIES, Address, Family, Ranges
 from portctl.program import Program
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, Direction, Packet, Ruleset, State, Verdict
 from portctl.space.bodies import Act, Body, Leaf
-from portctl.space.diagram import Diagrams, Node, both, either, without
+from portctl.space.diagram import Diagrams, Node, both, either, unlike, without
 from portctl.space.dimensions import (
     DESTINATION,
     FAMILY,
@@ -269,7 +269,7 @@ class Partition:
         """The packets with which the two may do different things."""
         assert self.space is other.space
         combine = self.space.diagrams.combine
-        return PacketSet(self.space, {w: combine(_differ, self.roots[w], other.roots[w]) for w in WAYS})
+        return PacketSet(self.space, {w: combine(unlike, self.roots[w], other.roots[w]) for w in WAYS})
 
     def agreeing(self, other: Partition) -> PacketSet:
         """The packets with which the two surely do the same."""
@@ -384,12 +384,9 @@ def _instead(leaf: Hashable, other: Hashable) -> Hashable:
     return leaf if other is None else other
 
 
-def _differ(a: Hashable, b: Hashable) -> bool:
-    return a != b
-
-
-def possible(space: Space) -> PacketSet:
-    """The packets that can exist: what no tracker, no host and no wire ever brings forth is left out.
+def possible(space: Space, among: PacketSet | None = None) -> PacketSet:
+    """The packets that can exist: what no tracker, no host and no wire ever brings forth is left out. Of `among`, where
+    that is given; what it does not ask about a packet's owner stays unasked: the packet may have none.
 
     ICMP of the other family is: no host takes it, and packet filters do not agree on whether they look.
     """
@@ -407,9 +404,10 @@ def possible(space: Space) -> PacketSet:
         (Direction.FORWARDED, {OUT: Ranges.single(name_number("lo"))}),
         (Direction.INBOUND, {OUT: Ranges.single(name_number("lo"))}),  # asked of what is turned to another host
     ]
-    found = space.everything() - space.boxes(impossible)
+    asked = {USER} if among is None else among.dimensions()
+    found = space.everything() - space.boxes(each for each in impossible if USER in asked or USER not in each[1])
     fresh = space.boxes([(None, {PUBLISHED: yes})])
     turned = space.boxes([(None, {STATE: states(State.INVALID | State.UNTRACKED)})])
     combine = space.diagrams.combine
     roots = {w: combine(without, r, (turned if w.turned else fresh).roots[w]) for w, r in found.roots.items()}
-    return PacketSet(space, roots)
+    return PacketSet(space, roots) if among is None else among & PacketSet(space, roots)
