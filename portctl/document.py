@@ -56,6 +56,8 @@ class Document:
     data: Any
     lines: tuple[str, ...] = field(repr=False)
     places: Place = field(repr=False)
+    problems: tuple[Problem, ...] = ()
+    """Those in spite of which it could be read on."""
 
     def span(self, path: Path = (), key: bool = False) -> Span:
         """The place of the value at `path`, or with `key` of its key; the nearest place above where there is none."""
@@ -73,8 +75,9 @@ class Document:
         return span_at(self.name, self.lines, key_place if key and key_place else place)
 
 
-def read(text: bytes | str, name: str) -> Document:
-    """The data and places of a policy file; `name` is what messages call it. Raises `Problems`, all at once."""
+def read(text: bytes | str, name: str, *, on: bool = False) -> Document:
+    """The data and places of a policy file; `name` is what messages call it. Raises `Problems`, all at once. With `on`
+    addresses that lack their quotes alone are no reason to stop: what else is wrong may be told together with them."""
     if len(text) > MOST_BYTES:
         size = f"{len(text) / 1024 / 1024:.1f} MiB"
         raise Problems([_plain("too-large", f"`{name}` has {size}; a policy may have 16", name, HINT_LARGE)])
@@ -82,7 +85,7 @@ def read(text: bytes | str, name: str) -> Document:
     lines = tuple(decoded.split("\n"))
     if _CONTROL.search(decoded):
         _refuse_controls(lines, name)
-    return _parse(lines, name)
+    return _parse(lines, name, on)
 
 
 HINT_LARGE = "keep long lists of addresses in files of their own: `{file: lists/drop.txt}`"
@@ -126,7 +129,7 @@ def _refuse_controls(lines: tuple[str, ...], name: str) -> None:
     raise Problems(found)
 
 
-def _parse(lines: tuple[str, ...], name: str) -> Document:
+def _parse(lines: tuple[str, ...], name: str, on: bool) -> Document:
     """Reads the events. Plain IPv6 that breaks the syntax is noted, blotted out, and reading starts again."""
     noted: list[Problem] = []
     readable = lines
@@ -146,9 +149,10 @@ def _parse(lines: tuple[str, ...], name: str) -> Document:
             pass
         noted += builder.problems
         break
-    if noted:
-        raise Problems(shorten(order(noted), MOST_PROBLEMS))
-    return Document(name, builder.data, lines, builder.place)
+    found = shorten(order(noted), MOST_PROBLEMS)
+    if found and not (on and all(problem.code == UNQUOTED for problem in found)):
+        raise Problems(found)
+    return Document(name, builder.data, lines, builder.place, tuple(found))
 
 
 def shorten(problems: list[Problem], most: int = MOST_PROBLEMS) -> list[Problem]:
@@ -365,8 +369,11 @@ def is_ipv6(text: str) -> bool:
     return ("::" in text or text.count(":") >= 7) and _IPV6.fullmatch(text) is not None
 
 
+UNQUOTED = "quote-ipv6"
+
+
 def _quote_ipv6(text: str, place: Place) -> tuple[str, str, Place, str]:
-    return "quote-ipv6", "quote IPv6 addresses: YAML reads colons in its own way", place, f'write "{text}"'
+    return UNQUOTED, "quote IPv6 addresses: YAML reads colons in its own way", place, f'write "{text}"'
 
 
 def _blot_ipv6(

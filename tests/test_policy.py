@@ -205,6 +205,20 @@ def test_the_language_has_the_portable_settings_that_sysctl_knows() -> None:
     assert {field.name for field in fields(Sysctl)} - set(SYSTEMS) == {portable.name for portable in sysctl.PORTABLE}
 
 
+def test_an_address_without_its_quotes_keeps_nothing_else_from_being_told(tmp_path: Path) -> None:
+    """But for what stands on its line, which may be wrong only because of it."""
+    top = """
+services:
+  ssh: {port: ssh, from: 2001:db8::1}
+  web: {port: http, from: any}
+"""
+    with pytest.raises(Problems) as caught:
+        loaded(write(tmp_path, top=HEAD + top))
+    told = [(problem.code, problem.span.line - HEAD.count("\n")) for problem in caught.value.problems if problem.span]
+    assert ("quote-ipv6", 3) in told and ("unknown-key", 4) in told
+    assert ("unknown-key", 3) not in told
+
+
 def test_fragments_add_up(tmp_path: Path) -> None:
     top = write(
         tmp_path,

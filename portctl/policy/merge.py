@@ -50,11 +50,15 @@ def _collect(
     seen: set[str],
 ) -> None:
     """Reads a file and, in order, those it includes; each file once. `trail`: the real paths that led here."""
+    unquoted: tuple[Problem, ...] = ()
     try:
-        document = read(data, name)
+        document = read(data, name, on=True)
+        problems += (unquoted := document.problems)
         model = fragment(document, top=len(trail) == 1)
     except Problems as error:
-        problems += error.problems
+        # What stands beside such an address may be wrong only because of it.
+        lines = {problem.span.line for problem in unquoted if problem.span}
+        problems += (problem for problem in error.problems if not problem.span or problem.span.line not in lines)
         return
     parts.append(Part(document, model))
     for index, path in enumerate(model.include or ()):
