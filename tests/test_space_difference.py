@@ -149,6 +149,18 @@ def test_what_cannot_be_known_is_named_by_its_line() -> None:
     assert differences.differ(sides.of_program(space, listing(line), "new"), again).relation == "same"
 
 
+def test_what_no_host_sends_is_no_place_that_it_no_longer_reaches() -> None:
+    """A rule that keeps the addresses of the loopback interface off the wire, as rc.firewall of FreeBSD begins with."""
+    sources = Condition(Field.SOURCE, Addresses.of("127.0.0.0/8").v4, family=4)
+    space, kept = Space(), Line((sources, Condition(Field.OUT, ("lo",), negated=True)), (Deny(),), "martians")
+    chains = (Chain("filter", "OUTPUT", lines, Hook("output", 0)) for lines in ((), (kept,)))
+    both = [
+        sides.of_program(space, Program((chain,)), name) for name, chain in zip(("old", "new"), chains, strict=True)
+    ]
+    found = differences.differ(both[0], both[1], AT)
+    assert found.relation == "narrowed" and lines(found)[1] == "beside ordinary new connections:"
+
+
 def test_many_lines_of_one_chain_that_cannot_be_known_are_named_together() -> None:
     mine = [
         Line(

@@ -13,6 +13,7 @@ from portctl.space.dimensions import (
     LIVE_DESTINATION,
     LIVE_SOURCE,
     LOCAL,
+    OUT,
     SOURCE,
     TIME,
     USER,
@@ -34,12 +35,14 @@ def ordinary(packets: PacketSet, at: datetime | None = None) -> Values:
 
 
 def martians(space: Space) -> PacketSet:
-    """Packets with a loopback address that come in on another interface: no host takes them (RFC 1122, 3.2.1.3)."""
+    """Packets with a loopback address that come in on another interface, or leave by one: no host takes them, and none
+    sends them (RFC 1122, 3.2.1.3)."""
     cubes: list[tuple[Direction | None, dict[Dimension, Ranges]]] = []
     for family in FAMILIES:
         for dimension in (SOURCE, DESTINATION):
-            cube = {FAMILY: family_set(family), dimension: LOOPBACK_ADDRESSES.family(family), IN: NOT_LOOPBACK}
-            cubes += [(Direction.INBOUND, cube), (Direction.FORWARDED, cube)]
+            cube = {FAMILY: family_set(family), dimension: LOOPBACK_ADDRESSES.family(family)}
+            cubes += [(way, {**cube, IN: NOT_LOOPBACK}) for way in (Direction.INBOUND, Direction.FORWARDED)]
+            cubes.append((Direction.OUTBOUND, {**cube, OUT: NOT_LOOPBACK}))
     return space.boxes(cubes)
 
 

@@ -141,8 +141,8 @@ def _denies_by_policy(program: Program) -> bool:
 
 def _never() -> Iterator[tuple[Direction | None, dict[Dimension, Ranges]]]:
     """What no host meets, or nobody asks for: an ICMP error that starts a connection (it is related to one, or invalid:
-    nf_conntrack_proto_icmp.c); packets to a loopback address from another; packets to or from one out to the wire; what
-    passes through in no connection."""
+    nf_conntrack_proto_icmp.c); packets to a loopback address from another; what passes through in no
+    connection."""
     yield Direction.FORWARDED, {STATE: states(State.INVALID | State.UNTRACKED)}
     for number, types in ((ICMP, (3, 11, 12)), (ICMPV6, (1, 2, 3, 4))):
         for t in types:
@@ -153,9 +153,6 @@ def _never() -> Iterator[tuple[Direction | None, dict[Dimension, Ranges]]]:
         others = {SOURCE: (ANYWHERE - LOOPBACK_ADDRESSES).family(family)}
         yield Direction.INBOUND, {**to, **others, IN: _LO}
         yield Direction.OUTBOUND, {**to, **others, OUT: _LO}
-        yield Direction.OUTBOUND, {**to, OUT: NOT_LOOPBACK}
-        here = {FAMILY: family_set(family), SOURCE: LOOPBACK_ADDRESSES.family(family)}
-        yield Direction.OUTBOUND, {**here, OUT: NOT_LOOPBACK}
 
 
 _BUT_OUTBOUND = (Direction.INBOUND, Direction.FORWARDED)
