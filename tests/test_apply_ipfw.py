@@ -175,3 +175,14 @@ def test_the_plan_tells_what_the_next_boot_will_not_load(tmp_path: Path) -> None
     assert not [line for line in planned(host, tmp_path, exclusive=True).warnings if "next boot" in line]
     host.change(rules=[])
     assert not [line for line in planned(host, tmp_path).warnings if "next boot" in line]
+
+
+def test_the_plan_leaves_out_what_would_pass_through_a_host_that_forwards_nothing(tmp_path: Path) -> None:
+    host = host_with(tmp_path, RC_FIREWALL)
+    text = POLICY.replace(", forwarding_v4: true", "")
+    said = applying.plan(host, request(tmp_path, text)).difference
+    assert "+ newly open to the Internet: 80/tcp (http), 443/tcp (https)  [web]" in said
+    assert not [line for line in said if "forwarded" in line] and "~ without what would pass through" in str(said)
+    assert [line for line in planned(host, tmp_path).difference if "newly forwarded" in line], "the policy asks for it"
+    host.change(sysctl=host.state()["sysctl"] | {"net.inet.ip.forwarding": "1"})
+    assert [line for line in applying.plan(host, request(tmp_path, text)).difference if "newly forwarded" in line]

@@ -37,6 +37,9 @@ firewall_enable="NO"
 pf_enable="YES"		# since last week
 \x01securelevel
 -1
+\x01forwarding
+0
+1
 \x01modules
 pf
 ipfw
@@ -63,6 +66,9 @@ pf on
 pf=YES			# Packet filter / NAT
 \x01securelevel
 1
+\x01forwarding
+0
+0
 \x01slowhz
 2
 \x01addresses
@@ -102,7 +108,7 @@ def test_facts_of_a_freebsd_host() -> None:
     assert (found.system, found.release, found.init) == ("FreeBSD", "14.2-RELEASE-p1", "freebsd-rc")
     assert found.root and found.sees_processes and found.tracking
     assert (found.filters, found.boot_filters, found.modules) == (("pf",), ("pf",), ("pf", "ipfw"))
-    assert (found.securelevel, found.slowhz) == (-1, None)
+    assert (found.securelevel, found.slowhz, found.forwards) == (-1, None, True)
     assert {i.name: i.addresses[0] for i in found.interfaces}["em0"] == ip_address("192.0.2.10")
     assert found.gateways == (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
     assert found.resolvers == (ip_address("192.0.2.53"),)
@@ -110,7 +116,7 @@ def test_facts_of_a_freebsd_host() -> None:
 
 def test_facts_of_an_openbsd_host() -> None:
     found = observe.read(OPENBSD)
-    assert (found.init, found.slowhz, found.filters) == ("openbsd-rc", 2, ("pf",))
+    assert (found.init, found.slowhz, found.filters, found.forwards) == ("openbsd-rc", 2, ("pf",), False)
     vio0 = next(i for i in found.interfaces if i.name == "vio0")
     assert vio0.advertised and ip_address("2001:db8::20") in vio0.addresses
     assert found.gateways == (ip_address("192.0.2.1"), ip_address("fe80::1"))

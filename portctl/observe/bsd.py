@@ -49,6 +49,7 @@ def read(answer: str) -> Facts:
         boot_filters=_boot(parts.get("boot", "")),
         modules=tuple(parts.get("modules", "").split()),
         securelevel=_number(parts.get("securelevel", "")),
+        forwards=set(parts.get("forwarding", "").split()) != {"0"},
         hides_sockets=bool(parts.get("hidden")) and not root,
         slowhz=_number(parts.get("slowhz", "")),
     )

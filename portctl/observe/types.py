@@ -55,6 +55,8 @@ class Facts:
     """FreeBSD: those of `pf`, `ipfw`, `ipfw_nat` that are in the kernel."""
     securelevel: int | None = None
     """`kern.securelevel`: security(7) of FreeBSD, securelevel(7) of OpenBSD."""
+    forwards: bool = True
+    """BSD: False where the settings say that nothing passes through."""
     hides_sockets: bool = False
     """FreeBSD: `security.bsd.see_other_uids` is 0 and we are not root, so sockets of others are in no listing."""
     slowhz: int | None = None

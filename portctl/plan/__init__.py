@@ -57,7 +57,7 @@ def diff(
         changes=(*_changes(desired, before, rules, settings), *_taken(before, taken)),
         boot=tuple(_boot_changes(desired, before, boot_files)),
         order=order,
-        difference=space.difference(both) if both else (),
+        difference=space.difference(both, _forwards(desired, observed)) if both else (),
         summary=summary(before.ruleset if not scene.first else None, desired.ruleset) if order else (),
         notes=(way.said, *(f"not known: {what}" for what in observed.unknown)),
         warnings=(
@@ -74,6 +74,12 @@ def diff(
         cut=watch.blocked(scene),
         opened=watch.opened(scene) if order else (),
     )
+
+
+def _forwards(desired: Desired, observed: Observed) -> bool:
+    """Whether packets of others may pass through the host, before or after."""
+    asked = (value for name, value in desired.settings.items() if name.endswith(".forwarding"))
+    return observed.facts.forwards or any(value != "0" for value in asked)
 
 
 def _beside(then: Program, now: Program) -> Program:

@@ -37,18 +37,22 @@ def worlds(scene: Scene) -> Worlds:
     return Worlds(replace(now, groups=groups), replace(then, groups=groups))
 
 
-def difference(both: Worlds) -> tuple[str, ...]:
-    """What becomes reachable, marked `+`, and what no longer is, `-`; what hangs on unknown lines, `~`."""
+def difference(both: Worlds, forwards: bool) -> tuple[str, ...]:
+    """What becomes reachable, marked `+`, and what no longer is, `-`; what hangs on unknown lines, `~`. Without
+    `forwards` nothing passes through this host, whatever its rules say of it."""
     found = differ(both.now, both.then)
     lines = []
-    opens = [c for c in found.changes if c.kind == "opened"]
-    closes = [c for c in found.changes if c.kind == "closed"]
-    unsure = [c for c in found.changes if c.kind.startswith("may")]
+    met = [c for c in found.changes if forwards or c.box.direction is not Direction.FORWARDED]
+    opens = [c for c in met if c.kind == "opened"]
+    closes = [c for c in met if c.kind == "closed"]
+    unsure = [c for c in met if c.kind.startswith("may")]
     for mark, changes in (("+", opens), ("-", closes), ("~", unsure)):
         said = sentences(changes, both.then.groups)
         lines += [f"{mark} {_sentence(each)}" for each in said[:MOST_SENTENCES]]
         if len(said) > MOST_SENTENCES:
             lines.append(f"{mark} and {len(said) - MOST_SENTENCES} more")
+    if len(met) < len(found.changes):
+        lines.append("~ without what would pass through: this host forwards nothing")
     if found.other:
         number = len(sentences(found.other, both.then.groups))
         lines.append(f"~ beside ordinary new connections: {number} more, such as packets of known ones")

@@ -36,6 +36,7 @@ for file in /etc/defaults/rc.conf /etc/rc.conf /etc/rc.conf.local /etc/rc.conf.d
     [ ! -f "$file" ] || grep -E '^[[:space:]]*(pf|firewall|pf_enable|firewall_enable)=' "$file"
 done
 say securelevel; sysctl -n kern.securelevel
+say forwarding; sysctl -n net.inet.ip.forwarding; sysctl -n net.inet6.ip6.forwarding
 say slowhz; sysctl -n net.inet.tcp.slowhz
 say modules
 for name in pf ipfw ipfw_nat; do
