@@ -122,12 +122,15 @@ def test_what_others_let_in_before_is_named(tmp_path: Path) -> None:
         ([100, 0, "allow ip from any to any"], "00100 allow ip from any to any` stands before them"),
         ([100, 0, "skipto 65000 ip from any to any"], "stands before them, and decides"),
         ([100, 0, "deny ip from any to any in"], "stands before them, and decides"),
+        ([100, 0, "pipe 1 ip from any to any in"], "stands before them, and decides"),
+        ([100, 0, "nat 123 ip from any to any"], "stands before them, and decides"),
         ([100, 0, "skipto 20045 tcp from any to me 22"], "leads into the midst of them"),
         ([20045, 0, "allow tcp from any to me 8080 in"], "stands among them, whose numbers are 20000 to 60000"),
     ],
 )
 def test_a_rule_that_keeps_portctls_from_being_asked_is_refused(rule: Rule, words: str, tmp_path: Path) -> None:
     host, asked = host_with(tmp_path, [*RC_FIREWALL, rule]), request(tmp_path)
+    host.change(sysctl=host.state()["sysctl"] | {"net.inet.ip.fw.one_pass": "1"})
     was = host.state()["rules"]
     with pytest.raises(applying.Refused, match="would not be asked as they are") as refused:
         applying.apply(host, asked, applying.Talk())
@@ -135,6 +138,48 @@ def test_a_rule_that_keeps_portctls_from_being_asked_is_refused(rule: Rule, word
     assert host.state()["rules"] == was
     exclusive = replace(asked, exclusive=True)
     assert applying.apply(host, exclusive, applying.Talk()) == "confirmed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "prob 0.500000 allow tcp from any to me 8080 in",
+        "call 1000 ip from any to any",
+        "divert 8668 ip4 from any to any via em0",
+        "pipe 1 tcp from any to me 8080 in",
+        "nat 123 ip4 from any to any via em0",
+        "nat64lsn NAT64 ip6 from any to 64:ff9b::/96 in",
+    ],
+)
+def test_a_rule_that_may_let_something_in_before_is_named(body: str, tmp_path: Path) -> None:
+    host = host_with(tmp_path, [[100, 0, body]])
+    host.change(sysctl=host.state()["sysctl"] | {"net.inet.ip.fw.one_pass": "1"})
+    assert f"a rule that is not portctl's is asked before portctl's: 00100 {body}" in planned(host, tmp_path).warnings
+
+
+def test_what_dummynet_or_nat_lets_on_is_let_in(tmp_path: Path) -> None:
+    rules: list[Rule] = [[100, 0, "pipe 1 tcp from any to me 8080 in"], [200, 0, "nat 123 ip4 from any to me 81"]]
+    host = host_with(tmp_path, rules)
+    host.change(sysctl=host.state()["sysctl"] | {"net.inet.ip.fw.one_pass": "1"})
+    assert applying.apply(host, request(tmp_path), applying.Talk()) == "confirmed"
+    told = " ".join(line for f in findings(host, tmp_path / "policy.yaml") for line in (f.message, *f.evidence))
+    assert "lets in what the policy does not" in told and "8080" in told and "81/tcp" in told
+
+
+def test_what_goes_on_to_portctls_rules_is_not_named(tmp_path: Path) -> None:
+    goes_on = ["reass ip from any to any in", "setfib 1 ip from any to any", "tee 8668 ip4 from any to any"]
+    host = host_with(tmp_path, [[100, 0, body] for body in goes_on])
+    assert not [line for line in planned(host, tmp_path).warnings if "is asked before" in line]
+    # Of a policy that translates the load sets one_pass to 0.
+    host.change(rules=[[100, 0, "pipe 1 ip from any to any in"]])
+    said = applying.plan(host, request(tmp_path, FORWARDING))
+    assert said.refusals == () and not [line for line in said.warnings if "is asked before" in line]
+
+
+def test_a_rule_of_the_kernels_set_stays_whatever_its_comment_says(tmp_path: Path) -> None:
+    host = host_with(tmp_path, [[100, 31, "allow ip from any to any // see set 5 of the old rules"]])
+    (refusal,) = planned(host, tmp_path, exclusive=True).refusals
+    assert "stands before them, and decides" in refusal.message
 
 
 def test_a_rule_that_comes_later_and_decides_is_drift(tmp_path: Path) -> None:

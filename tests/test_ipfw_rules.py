@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portctl import pipeline
 from portctl.backends import ipfw
 from portctl.backends.base import Ability
 from portctl.evaluation import evaluate
@@ -289,3 +291,21 @@ def user_rule() -> Rule:
 def test_what_ipfw_cannot_say_is_refused(ruleset: Ruleset, words: str) -> None:
     (problem,) = ipfw.gaps(ruleset, Ability())
     assert problem.code == "gap" and words in problem.message
+
+
+def test_a_low_port_is_blocked_in_live_connections_that_pass_whatever_stands_beside_it(tmp_path: Path) -> None:
+    """docs/platforms.md: a low port tells which end offers something, also with a high one beside it."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "portctl: 1\nname: a\nservices: {ssh: {ports: ssh, from: any}}\n"
+        "block: [{from: 203.0.113.0/24, ports: [25/tcp, 8080/tcp]}]\n"
+    )
+    ruleset = pipeline.compile(policy).ruleset
+    for port, passes in ((25, False), (8080, True)):
+        live = Packet(
+            Direction.FORWARDED, TCP, ip_address("203.0.113.9"), ip_address("192.0.2.9"), port, 40000,
+            flags=ACK, state=State.ESTABLISHED, local=False,
+        )  # fmt: skip
+        assert (evaluate(program(ruleset), live).verdict is Verdict.ACCEPT) is passes
+        begun = replace(live, flags=SYN, state=State.NEW)
+        assert evaluate(program(ruleset), begun).verdict is Verdict.DROP

@@ -18,6 +18,7 @@ from portctl.ruleset import (
     ICMPV6,
     KNOWN,
     LOOPBACK,
+    PROTOCOLS_WITH_PORTS,
     RST,
     SYN,
     TCP,
@@ -142,7 +143,7 @@ def _through(ruleset: Ruleset) -> Iterator[Difference]:
     loose: list[Region] = []
     strict: list[Region] = []
     for rule in (rule for rule in ruleset.forwarded if rule.original_direction):
-        every = rule.flows is None or [f for f in rule.flows if f.protocol not in (ICMP, ICMPV6)]
+        every = rule.flows is None or [f for f in by_low_ports(rule.flows) if f.protocol not in (ICMP, ICMPV6)]
         for flow in [None] if every is True else every:
             by_packet = _by_packet(flow, tracked=follows(ruleset))
             for asked in _asked(rule.flows if flow is None else (flow,), rule.source, rule.destination):
@@ -159,6 +160,17 @@ def _through(ruleset: Ruleset) -> Iterator[Difference]:
         yield Difference("blocked ports, passing", heading, tuple(loose), wanted=DROPPED, got=ACCEPTED)
     if strict:
         yield Difference("answers from low ports", heading, tuple(strict), wanted=ACCEPTED, got=DROPPED)
+
+
+def by_low_ports(flows: Iterable[Flow]) -> Iterator[Flow]:
+    """Flows whose ports are either all low or all high."""
+    for flow in flows:
+        if flow.protocol not in PROTOCOLS_WITH_PORTS or flow.ports == EVERY_PORT:
+            yield flow
+            continue
+        for ports in (flow.ports & LOW_PORTS, flow.ports - LOW_PORTS):
+            if ports:
+                yield replace(flow, ports=ports)
 
 
 def _by_packet(flow: Flow | None, *, tracked: bool) -> bool:

@@ -44,6 +44,8 @@ loopback interface (MTAG_PERSISTENT in FreeBSD's mbuf.h)."""
 CAST = Addresses.of("0.0.0.0", "224.0.0.0/4", "255.255.255.255", "ff00::/8")
 """What may be addressed to this host and is no address of an interface."""
 LONGEST_TABLE = 60
+NO_ONE_PASS = "disable one_pass"
+"""Where there are `nat` instances: or what one has looked at would be accepted."""
 
 
 @dataclass(slots=True)

@@ -43,6 +43,8 @@ RESUME = 1 << 32
 OTHERS = 0x8000
 """Their numbers begin here for rules that are not portctl's."""
 _ALLOW = ("allow", "accept", "pass", "permit")
+DUMMYNET = ("pipe", "queue")
+"""What they let go on is accepted (one_pass 1), or judged by the rules that follow."""
 _NOTES = ("count", "setfib", "setdscp", "reass", "setmark", "tcp-setmss")
 _TAG = re.compile(r"\b(?:un)?tag(?:ged)? (\d+)")
 _TO_ME = re.compile(r"nat \d+ .* to me [^/]*\bin ")
@@ -199,7 +201,7 @@ class _Way:
 
     def _action(self, rule: Rule) -> Action:
         word, *rest = rule.action
-        if word in _ALLOW:
+        if word in _ALLOW or (word in DUMMYNET and self.listing.one_pass):
             return Accept()
         if word in ("deny", "drop"):
             return Deny()

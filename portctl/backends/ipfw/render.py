@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from portctl import templating
 from portctl.backends.base import Ability
 from portctl.backends.ipfw import words
-from portctl.backends.ipfw.layout import BROADCAST, GENERATION, OPEN, OPEN_TYPE, REFUSED, SET, Layout
+from portctl.backends.ipfw.layout import BROADCAST, GENERATION, NO_ONE_PASS, OPEN, OPEN_TYPE, REFUSED, SET, Layout
 from portctl.backends.ipfw.matching import live
 from portctl.backends.ipfw.sections import sections
 from portctl.ruleset import Ruleset
@@ -60,7 +60,7 @@ def _by_hand(layout: Layout) -> Iterator[str]:
 def _settings(layout: Layout) -> Iterator[str]:
     """What `load.sh` sets by sysctl, as far as a file can say it."""
     if layout.nat:
-        yield "disable one_pass"  # or what an instance has looked at would be accepted
+        yield NO_ONE_PASS
     if any(line.partition(" // ")[0].split()[1:2] == ["log"] for line in layout.lines()):
         yield "enable verbose"
 

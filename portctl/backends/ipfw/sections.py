@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from portctl.backends.ipfw import nat, words
-from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS, follows
+from portctl.backends.ipfw.differences import ANSWERS, LOW_PORTS, by_low_ports, follows
 from portctl.backends.ipfw.layout import BROADCAST, CAST, LOOPED_TAG, OPEN, STAND_IN, STANDS_IN, Layout
 from portctl.backends.ipfw.matching import bodies, note
 from portctl.backends.ipfw.starts import Pass, Starts
@@ -186,6 +186,7 @@ def _unless_plain(layout: Layout, at: Pass, rule: Rule, tracked: bool) -> list[R
         return []
     if at.name in (INBOUND.name, OUTBOUND.name):
         return [rule]
+    others = tuple(by_low_ports(others))
     low = tuple(f for f in others if f.ports <= LOW_PORTS or (not tracked and f.protocol != TCP))
     if low:
         _plain(layout, at, rule, low)
