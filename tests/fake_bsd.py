@@ -59,7 +59,7 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
     elif words[-1] in ("-sn", "nat", "labels"):
         print("".join(f"{line}\n" for line in (labels(pf) if words[-1] == "labels" else pf["nat"])), end="")
     elif words[-1] == "memory":
-        print("table-entries hard limit   200000")
+        print("states        hard limit   400000\ntable-entries hard limit   200000")
     return 0
 
 

@@ -282,6 +282,7 @@ def test_the_boot_calls_the_anchors_of_others_too(kind: str, tmp_path: Path) -> 
         'anchor "relayd/*" in on em0 all',
         'anchor "bans/*" out all',
     ]
+    assert "set limit states 400000" in boot[: boot.index("")], "a load without it would set the default"
     assert [line for line in boot if line.startswith("anchor")] == [
         line for line in loaded(host) if str(line).startswith("anchor")
     ], "what the load itself carries over"

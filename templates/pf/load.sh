@@ -63,14 +63,17 @@ directed() {
     anchors anchor | grep -v "^anchor \"[^\"]*\" $2 " | sed "/^anchor \"[^\"]*\" $1 /!s/^\(anchor \"[^\"]*\"\) /\1 $1 /" || :
 }
 
-# No load lowers a limit: a pf refuses one below what is in use (EBUSY of DIOCSETLIMIT).
+# pfctl sets every limit that a file does not name to its default. No load does that to a limit of the host's, or lowers
+# one: OpenBSD refuses what is below what is in use, and all of the load with it (EBUSY of DIOCSETLIMIT).
 limits() {
-    for what in table-entries:200000 src-nodes:10000; do
-        usual=${what#*:}
-        what=${what%:*}
-        now=$(printf '%s\n' "$memory" | sed -n "s/^$what  *hard limit  *\([0-9]*\)\$/\1/p")
+    printf '%s\n' "$memory" | sed -n 's/^\([a-z-]*\)  *hard limit  *\([1-9][0-9]*\)$/\1 \2/p' | while read -r what now; do
         wanted=$(sed -n "s/^set limit $what \([0-9]*\)\$/\1/p" pf.conf)
-        [ "${now:-0}" -le "${wanted:-$usual}" ] || echo "set limit $what $now"
+        case $what in
+        table-entries) usual=200000 ;;
+        src-nodes) usual=10000 ;;
+        *) usual=0 ;;
+        esac
+        [ "$now" -le "${wanted:-$usual}" ] || echo "set limit $what $now"
     done
 }
 
@@ -155,7 +158,7 @@ higher() {
     (cd -- "$work/now" && pfctl -f higher.conf >/dev/null 2>&1) || :
 }
 [ "$anchor" ] || higher
-rules | pf -f - >/dev/null
+rules | pf ${anchor:+-o none} -f - >/dev/null # an anchor has no option that keeps the optimizer away
 # What an earlier load put into the anchor is in the main rule set now.
 if [ -z "$anchor" ] && pfctl -a portctl -s rules 2>/dev/null | grep -q -e 'label "portctl:' -e 'tag portctl_'; then
     : | pfctl -a portctl -f - >/dev/null 2>&1 || :

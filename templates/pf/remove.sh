@@ -18,9 +18,8 @@ printf '%s\n' "$rules" | grep -q -e 'label "portctl:' -e 'tag portctl_' || exit 
 
 others() {
     pfctl -vs Interfaces 2>/dev/null | sed -n 's/^\([^ ]*\) (skip)$/set skip on \1/p'
-    for what in table-entries src-nodes; do # one below what is in use would be refused
-        pfctl -s memory 2>/dev/null | sed -n "s/^$what  *hard limit  *\\([0-9]*\\)\$/set limit $what \\1/p"
-    done
+    # pfctl would set them to its defaults, or be refused one below what is in use
+    pfctl -s memory 2>/dev/null | sed -n 's/^\([a-z-]*\)  *hard limit  *\([1-9][0-9]*\)$/set limit \1 \2/p'
     printf '%s\n' "$rules" | grep '^scrub-anchor "[^_"]' | sed 's/ fragment reassemble$//' || :
     { pfctl -s nat 2>/dev/null || :; } | grep '^[a-z]*-anchor "[^_"]' || :
     { pfctl -s dummynet 2>/dev/null || :; } | grep '^dummynet-anchor "[^_"]' || :

@@ -11,6 +11,7 @@ case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
     echo "usage: $0 DIR" >&2
     exit 2
 }
+SCRUB='^\(no \)\{0,1\}scrub'
 first=
 anchor=
 [ ! -r "$here/pf.conf" ] || IFS= read -r first <"$here/pf.conf" || :
@@ -38,6 +39,19 @@ options() {
     fi
 }
 
+# The tables that are listed, and those into which pfctl's optimizer has put the addresses of rules, which it hides.
+tables() {
+    pf -s Tables 2>/dev/null || :
+    tr '<>' '[\n*]' <rules.listed | grep '^__automatic_[0-9a-f]*_[0-9]*$' | sort -u || :
+}
+
+# What belongs to a main rule set beside its rules: OpenBSD's queues (a rule for one that is gone is refused by the
+# kernel alone), what FreeBSD asks of frames.
+beside() {
+    pfctl -s ether 2>/dev/null | grep '^ether ' || :
+    [ "$(uname -s)" != OpenBSD ] || pfctl -s queue 2>/dev/null | grep '^queue ' || :
+}
+
 # The rules that are listed, with users by their names, as they were written; a listing has their numbers.
 named() {
     { getent passwd || cat /etc/passwd; } >users.listed 2>/dev/null || :
@@ -60,7 +74,7 @@ saved() {
     [ -c /dev/pf ] || return 0
     pf -s rules >rules.listed 2>/dev/null || :
     [ "$anchor" ] || options
-    pf -s Tables 2>/dev/null | while read -r table; do
+    tables | while read -r table; do
         case $table in
         portctl-live-*) echo "table <$table> persist" ;;
         *)
@@ -71,10 +85,11 @@ saved() {
             ;;
         esac
     done
-    grep '^scrub' rules.listed || :
+    [ "$anchor" ] || beside
+    grep "$SCRUB" rules.listed || :
     pf -s nat 2>/dev/null || :
     [ "$anchor" ] || pfctl -s dummynet 2>/dev/null || :
-    named | grep -v '^scrub' || :
+    named | grep -v "$SCRUB" || :
     rm -f rules.listed
 }
 

@@ -28,7 +28,9 @@ from portctl.program import Program
 from portctl.ruleset import Ruleset
 
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
-_TABLES = 'pfctl -sT | while read -r t; do echo "table $t"; pfctl -t "$t" -T show; done'
+_NAMES = r'pfctl -sT; pfctl -sr | tr "<>" "[\n*]" | grep "^__automatic_[0-9a-f]*_[0-9]*$" | sort -u'
+"""The tables that are listed, and those of pfctl's optimizer, which are not."""
+_TABLES = f'{{ {_NAMES}; }} | while read -r t; do echo "table $t"; pfctl -t "$t" -T show; done'
 _LABELS = "pfctl -s labels"
 _ANCHOR = "pfctl -a portctl -sn; pfctl -a portctl -sr"
 _ANCHOR_TABLES = _TABLES.replace("pfctl ", "pfctl -a portctl ")

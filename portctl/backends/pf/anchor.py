@@ -15,8 +15,11 @@ from portctl.ruleset import Ruleset
 CALL = re.compile(r'anchor "portctl" all\b')
 _HOLDS = {"nat": re.compile(r"^(?:no )?nat ", re.M), "rdr": re.compile(r"^(?:no )?rdr ", re.M)}
 _FINAL = re.compile(r"^(?:@\d+ )?(?:pass|block) (?:\S+ )*?quick\b")
-CALLED = "pfctl -s nat; pfctl -s rules"
+CALLED = "pfctl -s nat; pfctl -s rules; pfctl -s memory"
 """Not `-a '*'`, which lists what is in the anchors too, but names `bans/*` as `bans`."""
+_LIMIT = re.compile(r"([a-z-]+) +hard limit +([1-9]\d*)$", re.M)
+_SET = re.compile(r"set limit ([a-z-]+) (\d+)$", re.M)
+_USUAL = {"table-entries": 200_000, "src-nodes": 10_000}
 _PLACES = {
     "# anchors of others: scrub": ("scrub-anchor",),
     "# anchors of others: translation": ("nat-anchor", "binat-anchor", "rdr-anchor"),
@@ -27,13 +30,24 @@ _WAYS = {"# anchors of others: in": ("in", "out"), "# anchors of others: out": (
 def calling(text: str, loaded: str) -> str:
     """See `base.Caller`: what `rules` of load.sh prints."""
     lines: list[str] = []
+    head = True
     for line in text.splitlines():
+        if head and not line.startswith(("#", "set ")):
+            lines += limits(text, loaded)
+            head = False
         lines.append(line)
         for kind in _PLACES.get(line, ()):
             lines += calls(loaded, kind)
         if line in _WAYS:
             lines += directed(calls(loaded, "anchor"), *_WAYS[line])
     return "".join(f"{line}\n" for line in lines)
+
+
+def limits(text: str, loaded: str) -> list[str]:
+    """The host's own limits, which pfctl would set to its defaults: `limits` of load.sh."""
+    wanted = {name: int(number) for name, number in _SET.findall(text)}
+    known = [(name, int(number)) for name, number in _LIMIT.findall(loaded)]
+    return [f"set limit {name} {now}" for name, now in known if now > wanted.get(name, _USUAL.get(name, 0))]
 
 
 def calls(loaded: str, kind: str) -> list[str]:
