@@ -13,10 +13,10 @@ from portctl.services import by_name
 
 USERS = "root:*:0:0::/root:/bin/sh\ntoor:*:0:0::/root:\nwww:*:80:80::/:\n_apt:*:105:1::/:\nnobody:*:65534:1::/:\n"
 TYPES = {
-    "icmp": {3: "unreach", 8: "echoreq", 11: "timex", 12: "paramprob"},
-    "icmp6": {1: "unreach", 2: "toobig", 3: "timex", 4: "paramprob", 128: "echoreq", 130: "groupqry", 131: "grouprep",
-              132: "groupterm", 133: "routersol", 134: "routeradv", 135: "neighbrsol", 136: "neighbradv", 137: "redir",
-              143: "listenrepv2"},
+    "icmp": {0: "echorep", 3: "unreach", 8: "echoreq", 11: "timex", 12: "paramprob"},
+    "icmp6": {1: "unreach", 2: "toobig", 3: "timex", 4: "paramprob", 128: "echoreq", 129: "echorep", 130: "groupqry",
+              131: "grouprep", 132: "groupterm", 133: "routersol", 134: "routeradv", 135: "neighbrsol",
+              136: "neighbradv", 137: "redir", 143: "listenrepv2"},
 }  # fmt: skip
 PROTOCOLS = {"icmp6": "ipv6-icmp", "46": "rsvp", "51": "ah", "89": "ospf", "97": "etherip", "112": "carp", "33": "dccp"}
 _PARTS = re.compile(r'(?P<string>"[^"]*")|\{(?P<list>[^}]*)\}|(?P<group>\([^)]*\))|(?P<word>[^\s"{}()]+(?:\([^)]*\))?)')
@@ -106,8 +106,9 @@ def _body(words: list[str], system: System) -> tuple[str, list[str]]:
             at += 1
     ends: list[str] = []
     for _ in range(2):
-        ends += words[at : at + 2]
-        at += 2
+        count = 3 if words[at + 1] == "!" else 2
+        ends += words[at : at + count]
+        at += count
         if words[at : at + 1] == ["port"]:
             ends.append(_port(words[at + 1], protocol, system))
             at += 2

@@ -14,7 +14,7 @@ from portctl.backends.pf.dialects import Dialect
 NAME = r"[A-Za-z0-9_.-]+"
 NUMBERS = r"(?:\d+(?::\d+)?|\{(?: \d+(?::\d+)?)+ \})"
 DEVICES = rf"(?: on (?:{NAME}|\{{(?: {NAME})+ \}}))?"
-HOST = rf"(?:any|[0-9a-f.:]+(?:/\d+)?|<{NAME}>|\(self(?::broadcast)?\)|\({NAME}:0\))"
+HOST = rf"(?:any|(?:! )?<{NAME}>|[0-9a-f.:]+(?:/\d+)?|\(self(?::broadcast)?\)|\({NAME}:0\))"
 BODY = (
     rf"{DEVICES}(?P<family> inet6?)?(?: proto (?P<proto>[a-z0-9]+))? from (?P<source>{HOST})(?P<sport> port {NUMBERS})?"
 )

@@ -241,13 +241,16 @@ def test_connections_from_before_pf_was_switched_on_are_cut_and_named(tmp_path: 
 def test_translations_of_others_that_the_main_rule_set_loses_are_named(tmp_path: Path) -> None:
     host = machine("FreeBSD pf", tmp_path)
     nat = ["nat on em0 inet from 10.0.0.0/24 to any -> (em0) round-robin", 'rdr-anchor "jails" all']
-    host.change(pf=host.state()["pf"] | {"enabled": True, "rules": ["pass all flags S/SA keep state"], "nat": nat})
+    old = {"enabled": True, "rules": ["pass all flags S/SA keep state"], "nat": nat, "skip": ["lo0", "lo1", "tap0"]}
+    host.change(pf=host.state()["pf"] | old)
     plans: list[Plan] = []
     asked = request(tmp_path)
     assert applying.apply(host, asked, applying.Talk(show=plans.append)) == "confirmed"
+    assert [w for w in plans[0].warnings if w.startswith("no longer skipped: what lo1, tap0 bear")]
     said = [warning for warning in plans[0].warnings if warning.startswith("stops translating")]
     assert len(said) == 1 and nat[0] in said[0], "what stands in an anchor goes on"
-    assert not [w for w in applying.plan(host, asked).warnings if w.startswith("stops translating")]
+    again = applying.plan(host, asked).warnings
+    assert not [w for w in again if w.startswith(("stops translating", "no longer skipped"))]
 
 
 def test_anchors_of_others_are_called_on_and_are_no_drift(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from portctl.backends.pf.meaning import NETWORK_MARK
 from portctl.evaluation import Answer, evaluate
 from portctl.expectations.corners import corner_packets
 from portctl.program import Chain, Hook, Line, Program, SetMark, Translate
-from portctl.ruleset import TCP, Direction, Packet, Ruleset, State, Verdict
+from portctl.ruleset import ICMPV6, TCP, Direction, Packet, Ruleset, State, Verdict
 from tests import generate, golden_cases
 from tests.generate import Plain
 
@@ -260,3 +260,41 @@ def test_a_tag_that_a_packet_brings_along_opens_and_closes_nothing(name: str) ->
     for number in range(1, 12):
         program = tagged_before(whole, number)
         assert [evaluate(program, packet).verdict for packet in packets] == expected, number
+
+
+@pytest.mark.parametrize("name", [name for name in backends.DIALECTS if name != "pf-macos"])
+def test_a_ping_to_many_is_answered(name: str) -> None:
+    """The answer is the packet that came in, turned round: it leaves with the tag that it got on its way in, and
+    belongs to no state. Blocks and the default are for it as for all that this host sends."""
+    plain = {
+        "portctl": 1,
+        "name": "x",
+        "services": {"ping": {"ports": "ping", "from": "any"}},
+        "block": [{"to": "fe80::bad/128"}],
+    }
+    text = {}
+    for outbound in ("allow", "drop"):
+        found = generate.ruleset({**plain, "defaults": {"outbound": outbound}})
+        assert found is not None
+        text[outbound] = conf(name, found)
+    parsed = {outbound: backends.load(name).parse({"pf.conf": each}) for outbound, each in text.items()}
+    sent = [(number, pong("fe80::7", 128)) for number in range(1, 12)]
+    here = next(n for n, ping in sent if evaluate(tagged_out(parsed["allow"], n), ping).verdict is Verdict.DROP)
+    verdicts = {
+        (outbound, to): evaluate(tagged_out(parsed[outbound], here), pong(to)).verdict
+        for outbound in parsed
+        for to in ("fe80::7", "fe80::bad", "ff02::1")
+    }
+    assert verdicts["allow", "fe80::7"] is Verdict.ACCEPT
+    assert Verdict.ACCEPT not in [verdict for key, verdict in verdicts.items() if key != ("allow", "fe80::7")]
+
+
+def pong(to: str, kind: int = 129) -> Packet:
+    ends = (ip_address("fe80::1"), ip_address(to))
+    return Packet(Direction.OUTBOUND, ICMPV6, *ends, kind * 256, out_interface="em0", local=False)
+
+
+def tagged_out(program: Program, number: int) -> Program:
+    """The same where each packet leaves with a tag."""
+    brought = Line((), (SetMark(NETWORK_MARK, number),))
+    return Program((Chain("before", "before", (brought,), Hook("postrouting", -100)), *program.chains))

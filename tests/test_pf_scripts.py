@@ -243,7 +243,7 @@ def test_what_belongs_to_a_main_rule_set_beside_its_rules_is_saved(
         "'match out on em0 all set ( queue std )' ;;\n"
         "\"-s nat\") echo 'nat on em0 inet from 10.0.0.0/8 to any -> 192.0.2.1' ;;\n"
         "\"-s ether\") echo 'ether block drop in on em1 proto 0x88cc' ;;\n"
-        "\"-s queue\") printf '%s\\n' 'queue main on em0 bandwidth 100M' 'queue std parent main bandwidth 9M default' ;;\n"
+        "\"-s queue\") printf '%s\\n' 'queue main on em0 bandwidth 9M' 'queue std parent main default' ;;\n"
     )
     machine.tool("uname", "#!/bin/sh\necho OpenBSD\n")
     machine.tool("pfctl", PFCTL.replace('case "$*" in\n', f'case "$*" in\n{cases}', 1))

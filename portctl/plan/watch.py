@@ -39,6 +39,7 @@ def warnings(scene: Scene) -> Iterator[str]:
         _overridden_entries,
         _foreign_accepts,
         _replaced_translations,
+        _no_longer_skipped,
         _unadmitted_survivors,
         _cut_connections,
         _forwarded_flows,
@@ -87,6 +88,17 @@ def _replaced_translations(scene: Scene) -> Iterator[str]:
     for line in _translating(scene.now):
         if line.text not in still:
             yield f"stops translating: `{line.text}` is not portctl's, and the policy's rules take its place"
+
+
+def _no_longer_skipped(scene: Scene) -> Iterator[str]:
+    """Interfaces that an old main rule set of pf left alone (`set skip on lo1`): the new one judges what they bear."""
+    if names := _skipped(scene.now) - _skipped(scene.then):
+        yield f"no longer skipped: what {', '.join(sorted(names))} bear is judged by the policy from now on"
+
+
+def _skipped(program: Program) -> set[str]:
+    texts = (line.text for chain in program.chains for line in chain.lines)
+    return {name for text in texts if text.startswith("set skip on ") for name in text.split()[3:]} - {"lo", "lo0"}
 
 
 def _translating(program: Program) -> Iterator[Line]:

@@ -21,9 +21,13 @@ from portctl.backends.pf.lines import (
     sides,
     stateless,
 )
-from portctl.backends.pf.words import devices, label, tag
+from portctl.backends.pf.turning import NEW
+from portctl.backends.pf.words import CAST_TABLE, FAMILY, devices, label, tag
 from portctl.net import FAMILIES, Family
 from portctl.ruleset import EVERY_PORT, ICMP, ICMPV6, Flow, Flows, Kind, Masquerade, Rule, Verdict
+
+ANSWERS: tuple[tuple[Family, str, str], ...] = ((4, "icmp", " icmp-type 0"), (6, "icmp6", " icmp6-type 129"))
+"""Echo replies."""
 
 
 def write(file: File) -> None:
@@ -75,6 +79,7 @@ def leaving(file: File) -> list[str]:
         marks = [mark for _, mark in classes(ruleset, rule)]
         known |= dict.fromkeys(marks)
         lines += leave(file, rule, marks, list(sides(file, rule)))
+    lines += answering(file)
     for mark in known:
         if default.verdict is Verdict.ACCEPT and mark not in here:
             lines.append(keeping(default, Way("out", tagged=mark)))
@@ -84,6 +89,18 @@ def leaving(file: File) -> list[str]:
     if default.verdict is Verdict.ACCEPT:
         lines.append(keeping(default, Way("out", tagged="portctl_keep")))
     return lines
+
+
+def answering(file: File) -> list[str]:
+    """This host's answers to a ping that was sent to many. They belong to no state, which is of the group's address,
+    and bear the tag of what they answer: the kernel turns the very packet round, and no persistent tag of it goes
+    (icmp6_reflect in FreeBSD's icmp6.c, m_dup_pkthdr). So they lose it. What passes through is sent to many, or has
+    another tag."""
+    return [
+        f"pass out{FAMILY[family]} proto {proto} from any to ! <{CAST_TABLE}>{types} no state tag {NEW} tagged {HERE}"
+        for family, proto, types in ANSWERS
+        if file.dialect.groups
+    ]
 
 
 def leave(file: File, rule: Rule, marks: list[str], ends: list[Ends]) -> list[str]:
