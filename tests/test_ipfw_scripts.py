@@ -112,6 +112,15 @@ def test_a_load_puts_everything_in_force_and_a_second_one_replaces_it(machine: M
     assert machine.load(second).returncode == 0 and machine.loaded()[0][1] == 20
 
 
+def test_a_description_that_names_a_table_misleads_no_load(machine: Machine) -> None:
+    """Which generation of tables is in use is read from the rules, not from what people write beside them."""
+    loud = machine.put("a", one(starts("s", tcp(22), source=OFFICE, description="as in portctl0_x")))
+    for _ in range(3):
+        done = machine.load(loud)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert machine.tables()
+
+
 def test_the_swap_comes_after_everything_is_there(machine: Machine) -> None:
     assert machine.load(machine.put("a", small(22))).returncode == 0
     log = machine.state()["log"]

@@ -104,7 +104,7 @@ listed >"$scratch/before" || fail "ipfw cannot list what is loaded (needs root)"
 foreign=$(awk -v live=$live -v "next_set=$next" '{ sub(/^# DISABLED /, "") }
     $2 == "set" && ($3 == live || $3 == next_set) && ($1 < 20000 || $1 > 60000)' "$scratch/before")
 [ -z "$foreign" ] || fail "sets $live and $next hold rules of somebody else's: $foreign"
-case $(awk -v set=$live '$2 == "set" && $3 == set' "$scratch/before") in
+case $(awk -v set=$live '$2 == "set" && $3 == set { sub(/ \/\/ .*/, ""); print }' "$scratch/before") in
 *portctl0_*) old=0 new=1 ;;
 *) old=1 new=0 ;;
 esac
