@@ -231,3 +231,14 @@ def test_the_plan_leaves_out_what_would_pass_through_a_host_that_forwards_nothin
     assert [line for line in planned(host, tmp_path).difference if "newly forwarded" in line], "the policy asks for it"
     host.change(sysctl=host.state()["sysctl"] | {"net.inet.ip.forwarding": "1"})
     assert [line for line in applying.plan(host, request(tmp_path, text)).difference if "newly forwarded" in line]
+
+
+def test_taking_portctl_away_says_that_the_kernel_denies_what_is_left(tmp_path: Path) -> None:
+    host = host_with(tmp_path, RC_FIREWALL)
+    applying.apply(host, request(tmp_path), applying.Talk())
+    found = removal.look(host)
+    assert found.may_close, "so that it is taken back unless confirmed"
+    assert found.lines()[0].endswith("out of ipfw, which then denies whatever no rule of others lets through")
+    host.change(rules=[*host.state()["rules"], [65000, 0, "allow ip from any to any"]])
+    found = removal.look(host)
+    assert not found.may_close and found.lines()[0].endswith("out of ipfw")

@@ -14,7 +14,7 @@ from portctl.apply.reading import holds
 from portctl.apply.run import Talk
 from portctl.apply.steps import Refused, call, dump, must
 from portctl.apply.transaction import Window
-from portctl.backends.base import Backend
+from portctl.backends.base import Backend, Neighbour
 from portctl.command import Host
 from portctl.observe import Facts, Observed
 from portctl.plan import exclusive
@@ -29,15 +29,17 @@ class Removal:
     parts: Mapping[str, Mapping[str, str]]
     remains: tuple[str, ...]
     """Paths of portctl's own on its disk."""
+    closing: tuple[str, ...] = ()
+    """The packet filters that deny whatever is left to them, once portctl's rules are gone."""
 
     @property
     def empty(self) -> bool:
         return not (self.parts or self.remains)
 
     @property
-    def gives_back(self) -> bool:
-        """Rules of others come back, which may close what is open now."""
-        return any(part.startswith(exclusive.PART) for part in self.parts)
+    def may_close(self) -> bool:
+        """Rules of others come back or are all that is left, which may close what is open now."""
+        return bool(self.closing) or any(part.startswith(exclusive.PART) for part in self.parts)
 
     def lines(self) -> list[str]:
         """In words, a line each."""
@@ -50,7 +52,9 @@ class Removal:
                 record = part.rpartition("-")[2]
                 found.append(f"gives back the rules of others that record {record} took away with --exclusive")
             else:
-                found.append(f"takes portctl's rules and sets out of {part.removeprefix('other-')}")
+                name = part.removeprefix("other-")
+                then = ", which then denies whatever no rule of others lets through" if name in self.closing else ""
+                found.append(f"takes portctl's rules and sets out of {name}{then}")
         found += [f"removes {path}" for path in self.remains]
         if self.records:
             number = len(self.records)
@@ -67,10 +71,12 @@ def look(host: Host) -> Removal:
     if observed.program is None:
         raise Refused("the loaded rules cannot be read: " + ("; ".join(observed.unknown) or "root is needed"))
     parts = _given_back(host, records)
-    parts |= {f"other-{each.NAME}": exclusive.away(each) for each in _held(readers, observed)}
+    held = _held(readers, observed)
+    parts |= {f"other-{each.NAME}": exclusive.away(each) for each in held}
+    closing = tuple(e.NAME for e in held if isinstance(e, Neighbour) and e.closes(reading.listings(e, observed)))
     if back := returning.bundle(host, records, ()):
         parts[returning.PART] = back
-    return Removal(facts, records, parts, tuple(must(host, "remains").splitlines()))
+    return Removal(facts, records, parts, tuple(must(host, "remains").splitlines()), closing)
 
 
 def _held(readers: list[Backend], observed: Observed) -> list[Backend]:

@@ -169,6 +169,10 @@ class Neighbour(Among, Protocol):
         """The answers to `questions` as they are once `--exclusive` has taken the others' rules away."""
         ...
 
+    def closes(self, listings: Mapping[str, str]) -> bool:
+        """Whether without portctl's rules whatever no rule of the others lets through is denied."""
+        ...
+
     def obstacle(self, listings: Mapping[str, str]) -> str:
         """Where `then` does not come to portctl's rules: what of the others is in their way, in words."""
         ...

@@ -25,7 +25,7 @@ def remove(
         typer.Option(
             min=0,
             help="Seconds after which everything comes back unless confirmed; default: 60 on another machine and where "
-            "rules of others come back, else 0: at once.",
+            "it may close what is open now, else 0: at once.",
         ),
     ] = None,
     wait: Annotated[int, typer.Option(min=0, help="Seconds to wait for another apply to end.")] = 0,
@@ -53,7 +53,7 @@ def remove(
             raise typer.Exit(REFUSED)
         seconds = confirm_within
         if seconds is None:
-            seconds = 60 if host != HERE or found.gives_back else AT_ONCE
+            seconds = 60 if host != HERE or found.may_close else AT_ONCE
         window = Window(seconds, talk.answer, found.facts.init == "systemd")
         removal.remove(machine, talking.who(host), window, talk, wait)
         typer.echo("Removed. Nothing of portctl's is left on this host.", err=True)

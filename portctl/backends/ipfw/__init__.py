@@ -15,7 +15,7 @@ from portctl import templating
 from portctl.backends.ipfw.claims import claims
 from portctl.backends.ipfw.differences import differences
 from portctl.backends.ipfw.gaps import gaps
-from portctl.backends.ipfw.neighbours import alone, before, obstacle, others, then
+from portctl.backends.ipfw.neighbours import alone, before, closes, obstacle, others, then
 from portctl.backends.ipfw.parse import parse
 from portctl.backends.ipfw.render import render
 from portctl.command import Command
@@ -26,8 +26,8 @@ _INSTANCES = "ipfw nat show config || ! kldstat -q -m ipfw_nat"
 """Without the module there are no instances, and ipfw says `Invalid argument`."""
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "alone", "before", "claims", "differences", "gaps", "obstacle", "others", "parse",
-           "questions", "render", "scripts", "then"]  # fmt: skip
+__all__ = ["NAME", "PARTS", "alone", "before", "claims", "closes", "differences", "gaps", "obstacle", "others",
+           "parse", "questions", "render", "scripts", "then"]  # fmt: skip
 
 
 def scripts() -> dict[str, str]:

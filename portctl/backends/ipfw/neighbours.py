@@ -61,6 +61,13 @@ def before(listings: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     return [_text(each) + (_UNMARKED if _LOOPBACK.search(each.body) else "") for each in first]
 
 
+def closes(listings: Mapping[str, str]) -> bool:
+    """See `base.Neighbour`."""
+    listing = read(listings)
+    last = [_action(each)[0] for each in _others(listing) if _decides(listing, each)]
+    return bool(last) and last[0] in _DENIES
+
+
 def obstacle(listings: Mapping[str, str]) -> str:
     """See `base.Neighbour`."""
     listing = read(listings)
