@@ -41,7 +41,7 @@ accept: $(BIN)/.ready
 
 # the packet-space engine against brute force, 10,000 examples a property; 500 policies proved for ipfw and each pf dialect
 nightly: $(BIN)/.ready
-	PORTCTL_POLICIES=500 $(BIN)/pytest -q tests/test_pf_proved.py
+	PORTCTL_POLICIES=500 $(BIN)/pytest -q tests/test_pf_proved.py tests/test_linux_proved.py
 	PORTCTL_EXAMPLES=10000 $(BIN)/pytest -q tests/test_space.py
 	PORTCTL_POLICIES=500 $(BIN)/pytest -q tests/test_ipfw.py -k generated
 

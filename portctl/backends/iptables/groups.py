@@ -57,9 +57,11 @@ def _turned(rule: Rule) -> bool:
 def parts(run: Sequence[Rule]) -> list[Sequence[Rule]]:
     """A run, parted into rules about translated packets and others, which are reached by different ports.
 
-    Rules without limits that say the same may change places; the entry that translated a packet also names it.
+    Rules without limits that say the same may change places; the entry that translated a packet also names it. What
+    exceeds the limit of a forward is dropped before anybody asks whether somebody else has published it.
     """
-    ordered = sorted(run, key=lambda rule: (rule.limited, not _turned(rule)))
+    first = any(rule.limited and not rule.published for rule in run)
+    ordered = sorted(run, key=lambda rule: (first and rule.published, rule.limited, not _turned(rule)))
     if not any(_turned(rule) for rule in run):
         return [run]
     return [list(part) for _, part in groupby(ordered, key=_turned)]

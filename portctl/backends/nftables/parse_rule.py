@@ -296,8 +296,8 @@ def _endpoint(text: str) -> tuple[Address | None, int | None]:
 def _setter(rule: _Rule) -> bool:
     """`KEY set VALUE`: marks are kept account of, values that no condition here asks for are notes."""
     rest = rule.cursor.rest()
-    for length in (1, 2, 3, 4):
-        if len(rest) > length and rest[length] == "set":
+    for length in (1, 2, 4):  # four words are `tcp option maxseg size`, not a match of two before `meta mark`
+        if len(rest) > length and rest[length] == "set" and (length < 4 or rest[1] == "option"):
             key = " ".join(rest[:length])
             break
     else:
