@@ -209,6 +209,20 @@ def test_types_of_icmp_are_refused_where_rules_that_translate_know_none() -> Non
     conf("pf-freebsd14", apart)  # other ways in or out: no `nat` rule of the one meets the other
 
 
+def test_openbsd_takes_no_address_of_an_interface_for_a_source_in_ipv6() -> None:
+    """The first that its kernel finds is link-local."""
+
+    def refused(name: str, **entry: object) -> list[str]:
+        plain = {"ports": "https", "from": "any", "in": "lan", "to": "any", "out": "wan", "masquerade": True}
+        found = backends.load(name).gaps(ruleset(out=plain | entry), Ability())
+        return [problem.message for problem in found if problem.severity == "error"]
+
+    assert refused("pf-openbsd") == ["pf cannot say this: `masquerade: true` in IPv6"]
+    for entry in ({"from": "10.0.0.0/8"}, {"masquerade": "2001:db8::1"}):
+        assert refused("pf-openbsd", **entry) == []
+    assert refused("pf-freebsd13") == refused("pf-freebsd15") == []
+
+
 def test_macos_turns_nothing_to_the_loopback_address() -> None:
     """Its IP input drops what comes in by another interface for 127.0.0.1."""
     wanted = ruleset(alt={"ports": "8022/tcp", "from": "10.0.0.0/8", "to": "192.0.2.0/28", "target": ":22"})

@@ -33,6 +33,9 @@ class Dialect:
     """Interface groups that hold all interfaces whose names begin so, and no others."""
     below: tuple[str, ...] = ()
     """Families of interfaces whose packets pf sees on the interface below them: no rule for one ever matches."""
+    first_is_global: bool = True
+    """`(em0:0)` is in IPv6 the first address that is not link-local: FreeBSD from 12, pfi_instance_add in pf_if.c. The
+    one of OpenBSD passes none over, and link-local addresses come first there."""
     groups: bool = True
     """Interfaces have groups (`on tun`), of which `(self)` is one: OpenBSD, FreeBSD [33, 38]. The kernel of macOS has
     none: pfi_kif_match and pfi_table_update in bsd/net/pf_if.c of XNU know single interfaces, so that `(self)` is taken
@@ -65,6 +68,7 @@ def _new(name: str, sctp_ports: bool, families: tuple[str, ...] = CLONED) -> Dia
         through_ah=True,
         families=families,
         below=() if "carp" in families else ("carp",),  # pf_test of OpenBSD's pf.c
+        first_is_global="carp" in families,
     )
 
 

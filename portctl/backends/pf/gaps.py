@@ -67,7 +67,7 @@ def gaps(ruleset: Ruleset, dialect: Dialect) -> list[Problem]:
             found += _rule(rule, direction, dialect)
     for item in ruleset.translations:
         found += _translation(ruleset, item, dialect)
-    found += _masquerades(ruleset)
+    found += _masquerades(ruleset, dialect)
     if not dialect.rules_translate:
         found += _types_of_others(ruleset)
     for name in ruleset.clamps:
@@ -230,7 +230,7 @@ def _icmp(flows: Flows) -> bool:
     return flows is None or any(flow.protocol in (ICMP, ICMPV6) for flow in flows)
 
 
-def _masquerades(ruleset: Ruleset) -> Iterator[Problem]:
+def _masquerades(ruleset: Ruleset, dialect: Dialect) -> Iterator[Problem]:
     for item in ruleset.masquerades:
         rule = next((r for r in ruleset.forwarded if r.kind is Kind.FORWARD and r.name == item.name), None)
         if rule is None:
@@ -240,6 +240,15 @@ def _masquerades(ruleset: Ruleset) -> Iterator[Problem]:
             yield _gap("`masquerade: true` without `out`", rule.place("masquerade"), hint)
         if item.address is None and any(name.endswith("*") for name in rule.out_interfaces):
             yield _gap("`masquerade: true` on a family of interfaces", rule.place("out"), "name the interfaces")
+        if item.address is None and 6 in _after(ruleset, rule) and not dialect.first_is_global:
+            hint = "name an address, or admit IPv4 sources alone: pf takes the interface's first, which is link-local"
+            yield _gap("`masquerade: true` in IPv6", rule.place("masquerade"), hint)
         if rule.limited and rule.original is None:
             hint = "limit it in an entry without `masquerade`"
             yield _gap("a limit beside `masquerade`", rule.place("rate", "max_connections"), hint)
+
+
+def _after(ruleset: Ruleset, rule: Rule) -> tuple[Family, ...]:
+    """The families in which a forward's packets leave."""
+    turned = next((item for item in ruleset.translations if item.name == rule.name), None)
+    return rule.families() if turned is None else turned.families()
