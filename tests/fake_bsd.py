@@ -84,6 +84,9 @@ def load(state: dict[str, Any], pf: dict[str, Any], words: list[str], given: str
     if state["refuse"] and state["refuse"] in text:
         print("stdin:7: syntax error", file=sys.stderr)
         return 1
+    if any(line.startswith("scrub-anchor") and " fragment " in line for line in text.splitlines()):
+        print("stdin:7: syntax error", file=sys.stderr)  # which is how it is listed
+        return 1
     found = read(text)
     if "-nf" in words:
         return 0

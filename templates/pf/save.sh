@@ -86,7 +86,7 @@ saved() {
         esac
     done
     [ "$anchor" ] || beside
-    grep "$SCRUB" rules.listed || :
+    grep "$SCRUB" rules.listed | sed '/^scrub-anchor /s/ fragment reassemble$//' || : # listed, but refused
     pf -s nat 2>/dev/null || :
     [ "$anchor" ] || pfctl -s dummynet 2>/dev/null || :
     named | grep -v "$SCRUB" || :
