@@ -55,7 +55,9 @@ def pfctl(state: dict[str, Any], words: list[str], given: str) -> int:
     elif words == ["-vs", "Interfaces"]:
         print("".join(f"{name} (skip)\n" for name in pf["skip"]), end="")
     elif words[-1] in ("-sr", "rules"):
-        print("".join(f"{line}\n" for line in nested(pf, anchors if words[0] == "-a" else {})), end="")
+        everything = words[0] == "-a"
+        lines = nested(pf, anchors if everything else {}, everything and bool(state.get("stars")))
+        print("".join(f"{line}\n" for line in lines), end="")
     elif words[-1] in ("-sn", "nat", "labels"):
         print("".join(f"{line}\n" for line in (labels(pf) if words[-1] == "labels" else pf["nat"])), end="")
     elif words[-1] == "memory":
@@ -69,14 +71,26 @@ def labels(pf: dict[str, Any]) -> list[str]:
     return [f"{label} 3 0 0 0 0 0 0 0" for label in named if label]
 
 
-def nested(pf: dict[str, Any], anchors: dict[str, Any]) -> list[str]:
+def nested(pf: dict[str, Any], anchors: dict[str, Any], stars: bool = False) -> list[str]:
     """The rules, with those of anchors between braces where `-a '*'` asks for them."""
     lines: list[str] = []
     for line in pf["rules"]:
         name = line.split('"')[1] if line.startswith("anchor") else ""
         inner = anchors.get(name, {}).get("rules", [])
         lines += [f"{line} {{", *(f"  {each}" for each in inner), "}"] if inner else [line]
-    return lines
+    return starred(lines) if stars else lines
+
+
+def starred(lines: list[str]) -> list[str]:
+    """What a Mac's `pfctl -a '*' -sr` makes of a call of all anchors below a name: it loses the name, then complains of
+    DIOCGETRULES, and goes on."""
+    import re
+
+    found: list[str] = []
+    for line in lines:
+        called = re.match(r'(anchor )"[^"]*/\*"( .*)', line)
+        found += [f'{called[1]}"*"{called[2]} {{', "}"] if called else [line]
+    return found
 
 
 def load(state: dict[str, Any], pf: dict[str, Any], words: list[str], given: str) -> int:

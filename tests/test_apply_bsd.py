@@ -257,7 +257,7 @@ def test_anchors_of_others_are_called_on_and_are_no_drift(tmp_path: Path) -> Non
     host = machine("Darwin pf", tmp_path)
     anchors = ['scrub-anchor "com.apple/*" all fragment reassemble', 'anchor "com.apple/*" all']
     filtered = {"enabled": True, "rules": anchors, "nat": ['rdr-anchor "com.apple/*" all']}
-    host.change(pf=host.state()["pf"] | filtered)
+    host.change(pf=host.state()["pf"] | filtered, stars=True)
     asked = request(tmp_path)
     assert applying.apply(host, asked, applying.Talk()) == "confirmed"
     assert [rule for rule in loaded(host) if 'anchor "com.apple/*"' in str(rule)] == [
@@ -267,6 +267,10 @@ def test_anchors_of_others_are_called_on_and_are_no_drift(tmp_path: Path) -> Non
     ]
     assert applying.status(host).findings == ()
     assert applying.apply(host, asked, applying.Talk()) == "unchanged"
+    found = inspection.inspect(host, pipeline.compile(tmp_path / "policy.yaml"), datetime.now(UTC)).findings
+    assert ['anchor "*" in all' in str(finding.evidence) for finding in found if finding.subject == "pf in"] == [
+        True
+    ], "a Mac's pfctl does not tell what is in them"
 
 
 @pytest.mark.parametrize("kind", ["FreeBSD pf", "OpenBSD pf"])

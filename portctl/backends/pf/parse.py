@@ -167,6 +167,9 @@ def _statements(found: Found, text: str, files: Mapping[str, str]) -> None:
         if spec.inner is not None:
             nested.append(spec)
     found.foreign += [spec.text for spec in nested]
+    for spec in found.rules:
+        if spec.text.startswith('anchor "*" ') and spec.inner == []:
+            spec.inner = None  # macOS asks for the anchors below a name by no name, and lists nothing
 
 
 def _unknown(line: Text) -> Spec | None:
