@@ -402,3 +402,19 @@ SCRIPTS = sorted((folder() / "boot").rglob("*.sh"))
 def test_scripts_of_the_boot_are_plain_sh(path: Path) -> None:
     done = subprocess.run(["shellcheck", "-s", "sh", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_broadcast_address_of_a_later_lease_is_known_to_ipfw(tmp_path: Path) -> None:
+    """At boot dhclient gets its lease after the rules are loaded. What is sent to the network would be taken for
+    something to forward, which `forward: keep` lets in."""
+    host = machine("FreeBSD ipfw", tmp_path)
+    hooks = host.file("/etc/dhclient-exit-hooks")
+    hooks.write_text("echo theirs\n")
+    applying.apply(host, request(tmp_path), applying.Talk())
+    assert list(host.state()["tables"]["portctl_broadcast"][2]) == ["192.0.2.255/32"]
+    host.change(own=[*host.state()["own"], "10.9.0.5 255.255.128.0 10.9.127.255"])
+    script = "reason=BOUND; exit_status=3; set one two; . /etc/dhclient-exit-hooks; echo $exit_status $*"
+    assert host.run(Command(("sh", "-c", script))).stdout == "theirs\n3 one two\n"
+    assert list(host.state()["tables"]["portctl_broadcast"][2]) == ["192.0.2.255/32", "10.9.127.255/32"]
+    assert removal.remove(host, "a test", Window(0), applying.Talk()) == "removed"
+    assert hooks.read_text() == "echo theirs\n"

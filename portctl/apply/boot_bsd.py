@@ -2,7 +2,8 @@
 
 Each system loads packet filters in a way of its own: rc.conf(5) of FreeBSD names the file that rc.d/pf loads, or the
 script of rc.d/ipfw; OpenBSD's rc(8) loads /etc/pf.conf; on macOS a job of launchd(8) runs `boot.sh`. The words of each
-are in `templates/boot/SYSTEM-FILTER/`: `rc` (lines for rc.conf), `check.sh` (would the boot load it?), `job.plist`.
+are in `templates/boot/SYSTEM-FILTER/`: `rc` (lines for rc.conf), `check.sh` (would the boot load it?), `job.plist`,
+`lease` (lines for what dhclient(8) of FreeBSD reads after each lease: most come after the rules).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _RC_FILE = {"freebsd-rc": "/etc/rc.conf", "openbsd-rc": "/etc/rc.conf.local"}
 _SYSCTL_CONF = "/etc/sysctl.conf"
 _REPLACED = {"openbsd-rc": "/etc/pf.conf"}
 _LOADER = "/boot/loader.conf"
+_LEASE = "/etc/dhclient-exit-hooks"
 _MAXCOUNT = 65_535
 """Networks of one table that pf of FreeBSD takes, unless net.pf.request_maxcount is raised. rc.d/sysctl comes before
 rc.d/pf loads the module, so loader.conf(5) is the one place that every version reads in time."""
@@ -77,6 +79,7 @@ def blocks(init: str, backend: str, settings: Mapping[str, str], bundle: Mapping
                 if name in settings:
                     lines += f'{variable}="{"NO" if settings[name] == "0" else "YES"}"\n'
             found[_LOADER] = _limits(bundle) if package(backend) == "pf" else ""
+            found[_LEASE] = words(init, backend, "lease")
         found[rc] = lines
         found[_SYSCTL_CONF] = "".join(f"{name}={value}\n" for name, value in settings.items())
     return found
@@ -106,5 +109,5 @@ def everything(init: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, 
     """The blocks, the files of its own and the replaced files that portctl may ever have written on such a system."""
     rc = _RC_FILE.get(init)
     own = (_JOB,) if init == "launchd" else ()
-    loader = (_LOADER,) if init == "freebsd-rc" else ()
-    return ((rc, _SYSCTL_CONF, *loader) if rc else ()), own, tuple(filter(None, (_REPLACED.get(init),)))
+    more = (_LOADER, _LEASE) if init == "freebsd-rc" else ()
+    return ((rc, _SYSCTL_CONF, *more) if rc else ()), own, tuple(filter(None, (_REPLACED.get(init),)))
