@@ -267,3 +267,22 @@ def test_an_error_about_what_was_translated_is_translated() -> None:
         f"nat {redirect} icmp from 10.0.0.80 to any out icmptypes 3,11,12",
         "allow icmp from any to any out icmptypes 3,11,12",
     ]
+
+
+@pytest.mark.parametrize("to", [100, 300])
+def test_a_jump_never_leads_back(to: int) -> None:
+    """`jump_lookup_pos` of ip_fw2.c goes on with the next number. Such rules are somebody else's: ours go forward."""
+    rules = (
+        "00100 count ip from any to any",
+        "00200 allow tcp from any to me 22",
+        f"00300 skipto {to} ip from any to any",
+    )
+    rest = ("00300 allow tcp from any to me 23", "00400 allow tcp from any to me 80", "65535 deny ip from any to any")
+    program = ipfw.parse({"list": "\n".join((*rules, *rest))})
+
+    def verdict(port: int) -> Verdict:
+        source, target = ip_address("198.51.100.5"), ip_address("192.0.2.1")
+        return evaluate(program, Packet(Direction.INBOUND, TCP, source, target, port, 40000)).verdict
+
+    ends = [verdict(port) for port in (22, 23, 80, 443)]
+    assert ends == [Verdict.ACCEPT, Verdict.DROP, Verdict.ACCEPT, Verdict.DROP]

@@ -118,7 +118,7 @@ class _Way:
         cuts = {0} if listed else set()
         for k, rule in enumerate(rules):
             for number in _targets(rule):
-                cuts.add(self._position(number))
+                cuts.add(self._landing(k, number))
             if rule.action[0] == "nat":
                 cuts.add(k + 1)
             if k and (listed[k].set == SET) != (listed[k - 1].set == SET):
@@ -132,6 +132,10 @@ class _Way:
 
     def _position(self, number: int) -> int:
         return bisect_left(self.listing.rules, number, key=lambda rule: rule.number)
+
+    def _landing(self, at: int, number: int) -> int:
+        """Where a `skipto` at a position leads: never back (`jump_lookup_pos` in ip_fw2.c)."""
+        return self._position(max(number, self.listing.rules[at].number + 1))
 
     def _goto(self, position: int) -> tuple[Action, ...]:
         if position >= len(self.names):
@@ -188,7 +192,7 @@ class _Way:
             to_me = Condition(Field.LOCAL, True) in conditions
             turned = self._nat(at, rule.action[1], to_me=to_me)
             return [line([*conditions, *more], *notes, *actions) for more, actions in turned]
-        action = self._action(rule)
+        action = self._action(at, rule)
         if isinstance(action, Note) and not rule.tag and not rule.untag:
             conditions = [c for c in conditions if c.field is not Field.UNKNOWN]
         if rule.limit:
@@ -199,7 +203,7 @@ class _Way:
             return [line([*conditions, six], *notes, action), line(conditions, *notes, Deny(False, action.answer))]
         return [line(conditions, *notes, action)]
 
-    def _action(self, rule: Rule) -> Action:
+    def _action(self, at: int, rule: Rule) -> Action:
         word, *rest = rule.action
         if word in _ALLOW or (word in DUMMYNET and self.listing.one_pass):
             return Accept()
@@ -210,9 +214,10 @@ class _Way:
         if word in _NOTES:
             return Note(" ".join(rule.action))
         if word == "skipto" and rest[0].isdigit():
-            return self._goto(self._position(int(rest[0])))[0]
+            return self._goto(self._landing(at, int(rest[0])))[0]
         if word == "skipto" and rule.argument:
-            entries = [((where,), self._goto(self._position(int(v.split(",")[0])))[0]) for where, v in rule.argument]
+            places = [(where, int(value.split(",")[0])) for where, value in rule.argument]
+            entries = [((where,), self._goto(self._landing(at, number))[0]) for where, number in places]
             return Lookup(tuple(entries))
         if word in ("fwd", "forward"):
             return parse_nat.forwarded(rest[0], self.way)
