@@ -149,6 +149,7 @@ def test_a_rule_that_keeps_portctls_from_being_asked_is_refused(rule: Rule, word
         "pipe 1 tcp from any to me 8080 in",
         "nat 123 ip4 from any to any via em0",
         "nat64lsn NAT64 ip6 from any to 64:ff9b::/96 in",
+        "check-state :any",
     ],
 )
 def test_a_rule_that_may_let_something_in_before_is_named(body: str, tmp_path: Path) -> None:
@@ -167,7 +168,12 @@ def test_what_dummynet_or_nat_lets_on_is_let_in(tmp_path: Path) -> None:
 
 
 def test_what_goes_on_to_portctls_rules_is_not_named(tmp_path: Path) -> None:
-    goes_on = ["reass ip from any to any in", "setfib 1 ip from any to any", "tee 8668 ip4 from any to any"]
+    goes_on = [
+        "check-state :default",
+        "reass ip from any to any in",
+        "setfib 1 ip from any to any",
+        "tee 8668 ip4 from any to any",
+    ]
     host = host_with(tmp_path, [[100, 0, body] for body in goes_on])
     assert not [line for line in planned(host, tmp_path).warnings if "is asked before" in line]
     # Of a policy that translates the load sets one_pass to 0.

@@ -19,7 +19,7 @@ _UNMARKED = " (so IPv6 from this host to an address of its own, but ::1, is judg
 """portctl's first rules mark what leaves by the loopback interface: `layout.LOOPED_TAG`."""
 _ALLOWS = ("allow", "accept", "pass", "permit", "fwd", "forward")
 _GOES_ON = ("count", "setfib", "setdscp", "setmark", "tcp-setmss", "reass", "tee", "ngtee", "return", "check-state")
-"""What decides nothing, by itself. A state that `check-state` finds belongs to another rule, which is named."""
+"""What decides nothing by itself. A state that `check-state` finds is that of a rule which is named."""
 _DENIES = ("deny", "drop", "reject", "reset", "reset6", "unreach", "unreach6", "abort", "abort6")
 _FINAL_WITH_ONE_PASS = (*DUMMYNET, "nat")
 
@@ -95,7 +95,9 @@ def _action(each: Listed) -> list[str]:
 
 def _may_let(listing: Listing, each: Listed) -> bool:
     """Whether a rule may let something through, or lead it past portctl's: whatever is not known to do neither."""
-    word = _action(each)[0]
+    word, *rest = _action(each)
+    if word == "check-state":  # portctl's states are found before its blocks are asked
+        return rest[:1] == [":any"]
     return word not in (*_GOES_ON, *_DENIES, *_FINAL_WITH_ONE_PASS) or _final(listing, word)
 
 
