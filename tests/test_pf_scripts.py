@@ -11,6 +11,7 @@ import pytest
 
 from portctl import backends
 from portctl.backends.base import Ability, bundle
+from portctl.backends.pf import anchor
 from portctl.net import Addresses
 from portctl.ruleset import Ruleset
 from tests import golden_cases
@@ -192,6 +193,17 @@ def test_no_limit_is_lowered_below_what_may_be_in_use(machine: Machine, shell: s
     assert "set limit" not in rest
     assert machine.run(shell, "remove.sh").returncode == 0
     assert "".join(f"set limit {limit}\n" for limit in wanted) in machine.given("-f")
+
+
+def test_the_boot_keeps_limits_that_are_not_pfctls_own() -> None:
+    """Those are listed after the first load, and not before: a second plan would find another file for the boot."""
+    text = "# x: written by portctl.\nset skip on lo0\nset limit src-nodes 65536\n\npass\n"
+    limits = ("states 100000", "src-nodes 10000", "frags 5000", "table-entries 200000", "anchors 0", "eth-anchors 512")
+    listed = "".join("{:13} hard limit {:>8}\n".format(*limit.split()) for limit in limits)
+    assert anchor.calling(text, listed) == anchor.calling(text, "") == text
+    raised = listed.replace("100000", "700000").replace("10000\n", "90000\n")
+    wanted = "set limit src-nodes 65536\nset limit states 700000\nset limit src-nodes 90000\n\npass\n"
+    assert anchor.calling(text, raised).endswith(wanted)
 
 
 @each_shell

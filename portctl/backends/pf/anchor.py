@@ -19,7 +19,8 @@ CALLED = "pfctl -s nat; pfctl -s rules; pfctl -s memory"
 """Not `-a '*'`, which lists what is in the anchors too, but names `bans/*` as `bans`."""
 _LIMIT = re.compile(r"([a-z-]+) +hard limit +([1-9]\d*)$", re.M)
 _SET = re.compile(r"set limit ([a-z-]+) (\d+)$", re.M)
-_USUAL = {"table-entries": 200_000, "src-nodes": 10_000}
+_USUAL = {"states": 100_000, "src-nodes": 10_000, "frags": 5_000, "table-entries": 200_000}
+"""pfctl's own: a host where pf was never loaded lists none, and after a load these."""
 _PLACES = {
     "# anchors of others: scrub": ("scrub-anchor",),
     "# anchors of others: translation": ("nat-anchor", "binat-anchor", "rdr-anchor"),
@@ -44,10 +45,10 @@ def calling(text: str, loaded: str) -> str:
 
 
 def limits(text: str, loaded: str) -> list[str]:
-    """The host's own limits, which pfctl would set to its defaults: `limits` of load.sh."""
+    """The host's own limits, as far as they are above pfctl's defaults, which it would set. load.sh keeps them all."""
     wanted = {name: int(number) for name, number in _SET.findall(text)}
-    known = [(name, int(number)) for name, number in _LIMIT.findall(loaded)]
-    return [f"set limit {name} {now}" for name, now in known if now > wanted.get(name, _USUAL.get(name, 0))]
+    known = [(name, int(number)) for name, number in _LIMIT.findall(loaded) if name in _USUAL]
+    return [f"set limit {name} {now}" for name, now in known if now > wanted.get(name, _USUAL[name])]
 
 
 def calls(loaded: str, kind: str) -> list[str]:
