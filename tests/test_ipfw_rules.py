@@ -281,6 +281,7 @@ def user_rule() -> Rule:
         (one(starts("x", tcp(22), user="010"), direction=Direction.OUTBOUND), "user called"),  # octal for ipfw
         (one(starts("x", tcp(22), interfaces=("em0 or",))), "interface"),
         (one(starts("x", tcp(22), interfaces=("any",))), "interface"),
+        (one(starts("x", tcp(22), interfaces=("abcdefghijklmno*",))), "interface"),
         (one(starts("x", Flow(1, Ranges((8 * 256, 8 * 256 + 1))))), "codes"),
         (one(starts("x", Flow(1, icmp(42)))), "above 31"),
         (replace(one(starts("x", tcp(22))), published_governed=True), "published"),

@@ -115,10 +115,10 @@ def _user(rule: Rule, direction: Direction) -> Iterator[Problem]:
 
 def _interfaces(names: tuple[str, ...], span: Span | None) -> Iterator[Problem]:
     for name in names:
-        # `recv any` asks nothing.
-        fits = _INTERFACE.fullmatch(name) and len(name.rstrip("*")) <= INTERFACE_LENGTH and name != "any"
+        # `recv any` asks nothing; of what is longer ipfw cuts off the end, and with it the `*`.
+        fits = _INTERFACE.fullmatch(name) and len(name) <= INTERFACE_LENGTH and name != "any"
         if name != LOOPBACK and not fits:
-            yield _gap(f"an interface called {name!r}", span, f"at most {INTERFACE_LENGTH} letters, digits and . _ -")
+            yield _gap(f"an interface called {name!r}", span, f"at most {INTERFACE_LENGTH} letters, digits and . _ - *")
 
 
 def _flows(flows: Flows, span: Span | None) -> Iterator[Problem]:
