@@ -416,5 +416,28 @@ def test_the_broadcast_address_of_a_later_lease_is_known_to_ipfw(tmp_path: Path)
     script = "reason=BOUND; exit_status=3; set one two; . /etc/dhclient-exit-hooks; echo $exit_status $*"
     assert host.run(Command(("sh", "-c", script))).stdout == "theirs\n3 one two\n"
     assert list(host.state()["tables"]["portctl_broadcast"][2]) == ["192.0.2.255/32", "10.9.127.255/32"]
+    assert host.state()["nat"] == {}
     assert removal.remove(host, "a test", Window(0), applying.Talk()) == "removed"
     assert hooks.read_text() == "echo theirs\n"
+
+
+def test_a_port_of_a_later_lease_is_translated_too(tmp_path: Path) -> None:
+    host = machine("FreeBSD ipfw", tmp_path)
+    forward = "forwards: {web: {ports: [8080/tcp, 8081/tcp], from: any, target: '10.0.0.5'}}\n"
+    applying.apply(host, request(tmp_path, f"{POLICY}{forward}defaults: {{forward: drop}}\n"), applying.Talk())
+    lease = Command(("sh", "/etc/dhclient-exit-hooks"))
+    ((number, before),) = host.state()["nat"].items()
+    assert "192.0.2.10:8080" in before
+    assert host.run(lease).ok and host.state()["nat"] == {number: before}
+    assert not [line for line in host.state()["log"] if line == f"nat {number} {before}"][1:], "it is left alone"
+    host.change(own=[*host.state()["own"], "10.9.0.5 255.255.128.0 10.9.127.255"])
+    assert host.run(lease).ok
+    ((same, now),) = host.state()["nat"].items()
+    assert same == number
+    for address in ("192.0.2.10", "10.9.0.5"):
+        assert f" redirect_port tcp 10.0.0.5:8080-8081 {address}:8080-8081" in now
+    status = applying.status(host)
+    assert status.findings == ()
+    # What a load would make of it is the same.
+    assert host.run(Command(("sh", "/etc/portctl/boot/current/ipfw/load.sh"))).ok
+    assert host.state()["nat"] == {number: now}

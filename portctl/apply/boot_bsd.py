@@ -3,7 +3,7 @@
 Each system loads packet filters in a way of its own: rc.conf(5) of FreeBSD names the file that rc.d/pf loads, or the
 script of rc.d/ipfw; OpenBSD's rc(8) loads /etc/pf.conf; on macOS a job of launchd(8) runs `boot.sh`. The words of each
 are in `templates/boot/SYSTEM-FILTER/`: `rc` (lines for rc.conf), `check.sh` (would the boot load it?), `job.plist`,
-`lease` (lines for what dhclient(8) of FreeBSD reads after each lease: most come after the rules).
+`lease` and `lease.sh` (what dhclient(8) of FreeBSD runs after each lease: at boot most come after the rules).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portctl.templating import folder, text
 
 WHOLE, FALLBACK = "boot.conf", "minimal.conf"
 """The rules as one file that names its tables' files by their full paths, and the minimal rules likewise."""
-CHECK = f"{BOOT}/check.sh"
+CHECK, LEASE = f"{BOOT}/check.sh", f"{BOOT}/lease.sh"
 _RC_FILE = {"freebsd-rc": "/etc/rc.conf", "openbsd-rc": "/etc/rc.conf.local"}
 _SYSCTL_CONF = "/etc/sysctl.conf"
 _REPLACED = {"openbsd-rc": "/etc/pf.conf"}
@@ -94,6 +94,8 @@ def _limits(bundle: Mapping[str, str]) -> str:
 def places(init: str, backend: str) -> dict[str, tuple[int, str]]:
     """{path: (mode, text)} of files that are portctl's alone."""
     found = {CHECK: (0o700, words(init, backend, "check.sh"))}
+    if lease := words(init, backend, "lease.sh"):
+        found[LEASE] = (0o700, lease)
     if job := words(init, package(backend), "job.plist"):
         found[_JOB] = (0o644, job)
     return found
