@@ -139,6 +139,23 @@ def test_anchors_of_macos_stand_where_it_wants_them(machine: Machine, shell: str
 
 
 @each_shell
+def test_fragments_are_put_together_beside_a_scrub_anchor_too(machine: Machine, shell: str) -> None:
+    """FreeBSD 15 heeds `set reassemble` only where there is no rule for scrub at all."""
+    called = 'scrub-anchor "x" all fragment reassemble'
+    cases = f"\"-s rules\") echo '{called}' ;;\n"
+    machine.tool("pfctl", PFCTL.replace('case "$*" in\n', f'case "$*" in\n{cases}', 1))
+    assert machine.run(shell, "load.sh").returncode == 0
+    loaded = machine.given("-f")
+    assert '\nscrub-anchor "x" all\nscrub in all fragment reassemble\n' in loaded
+    text = (machine.bundle / "pf.conf").read_text()
+    kept = "set limit states 100000\n"
+    assert anchor.calling(text, f"{called}\n") == loaded.replace(kept, "")
+    machine.put(router(), "pf-freebsd14")
+    assert machine.run(shell, "load.sh").returncode == 0
+    assert machine.given("-f").count("scrub in all fragment reassemble") == 1
+
+
+@each_shell
 def test_a_file_that_is_refused_loads_nothing(machine: Machine, shell: str) -> None:
     machine.tool(
         "pfctl", PFCTL.replace("case", '[ "$1" = -nf ] && { echo "stdin:1: syntax error" >&2; exit 1; }\ncase', 1)

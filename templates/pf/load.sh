@@ -58,6 +58,11 @@ anchors() {
         sed 's/ fragment reassemble$//' || :
 }
 
+# Where there are rules for scrub, fragments are put together by them alone (pf_normalize_ip of FreeBSD 14 and 15).
+together() {
+    [ -z "$(anchors scrub-anchor)" ] || sed -n 's/^set reassemble yes$/scrub in all fragment reassemble/p' pf.conf
+}
+
 # Calls for one direction: those that name it, and those that name none.
 directed() {
     anchors anchor | grep -v "^anchor \"[^\"]*\" $2 " | sed "/^anchor \"[^\"]*\" $1 /!s/^\(anchor \"[^\"]*\"\) /\1 $1 /" || :
@@ -89,7 +94,10 @@ rules() {
         esac
         printf '%s\n' "$line"
         case $line in
-        '# anchors of others: scrub') anchors scrub-anchor ;;
+        '# anchors of others: scrub')
+            anchors scrub-anchor
+            together
+            ;;
         '# anchors of others: translation')
             anchors nat-anchor
             anchors binat-anchor

@@ -21,8 +21,11 @@ _LIMIT = re.compile(r"([a-z-]+) +hard limit +([1-9]\d*)$", re.M)
 _SET = re.compile(r"set limit ([a-z-]+) (\d+)$", re.M)
 _USUAL = {"states": 100_000, "src-nodes": 10_000, "frags": 5_000, "table-entries": 200_000}
 """pfctl's own: a host where pf was never loaded lists none, and after a load these."""
+_SCRUB = "# anchors of others: scrub"
+_REASSEMBLE = "scrub in all fragment reassemble"
+"""Where there are rules for `scrub`, FreeBSD puts fragments together by them alone: pf_normalize_ip of 14 and 15."""
 _PLACES = {
-    "# anchors of others: scrub": ("scrub-anchor",),
+    _SCRUB: ("scrub-anchor",),
     "# anchors of others: translation": ("nat-anchor", "binat-anchor", "rdr-anchor"),
 }
 _WAYS = {"# anchors of others: in": ("in", "out"), "# anchors of others: out": ("out", "in")}
@@ -39,6 +42,8 @@ def calling(text: str, loaded: str) -> str:
         lines.append(line)
         for kind in _PLACES.get(line, ()):
             lines += calls(loaded, kind)
+        if line == _SCRUB and calls(loaded, "scrub-anchor") and "\nset reassemble yes\n" in text:
+            lines.append(_REASSEMBLE)
         if line in _WAYS:
             lines += directed(calls(loaded, "anchor"), *_WAYS[line])
     return "".join(f"{line}\n" for line in lines)
