@@ -39,7 +39,7 @@ check: $(BIN)/.ready
 accept: $(BIN)/.ready
 	PORTCTL_ACCEPT=1 $(BIN)/pytest -q tests/test_golden.py tests/test_problems.py tests/test_listeners.py tests/test_import.py
 
-# the packet-space engine against brute force, 10,000 examples a property; 500 policies proved for ipfw and each pf dialect
+# the packet-space engine against brute force, 10,000 examples a property; 500 policies proved on every back end and dialect
 nightly: $(BIN)/.ready
 	PORTCTL_POLICIES=500 $(BIN)/pytest -q tests/test_pf_proved.py tests/test_linux_proved.py
 	PORTCTL_EXAMPLES=10000 $(BIN)/pytest -q tests/test_space.py
