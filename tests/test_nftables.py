@@ -105,7 +105,7 @@ NARROWED = {
     ),
     "interfaces": Narrowed(
         starts("x", interfaces=("wan*", LOOPBACK)), replace(SYN_IN, interface="wan7"), SYN_IN,
-        'iifname { "lo", "wan\\*" } '
+        r'iifname "wan\*" '
     ),
     "out_interfaces": Narrowed(
         starts("x", out_interfaces=("eth0",)), THROUGH, replace(THROUGH, out_interface="eth1"), 'oifname "eth0" ',

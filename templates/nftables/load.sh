@@ -1,7 +1,8 @@
 #!/bin/sh
-# load.sh [check]: loads the rules lying next to it in place of whatever portctl had loaded, in one transaction of the
-# kernel; a failure changes nothing. With `check` the kernel checks the transaction and throws it away. Safe to run
-# twice. Members of live groups, counters of limits, and open connections are kept.
+# load.sh [check]: loads the rules lying next to it in place of whatever portctl had loaded. One transaction of the kernel
+# changes all rules; sets and maps are there before it and go after it. A failure changes nothing. With `check` the kernel
+# checks the rules and throws them away. Safe to run twice. Members of live groups, counters of limits, and open
+# connections are kept.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -44,7 +45,7 @@ tables=$(nft list tables) || {
     exit 1
 }
 if printf '%s\n' "$tables" | grep -qx 'table inet portctl'; then
-    loaded=$(nft -t -s list table inet portctl)
+    loaded=yes
 else
     loaded=
 fi
@@ -54,56 +55,194 @@ if [ "$first" = "$nothing" ]; then
     printf 'delete table inet portctl\n' | nft $check -f -
     exit
 fi
-
-# What has to go first. Sets that hold run-time contents, and base chains (they hold the hooks), stay where the new
-# rules define them as they are.
-clear_away() {
-    {
-        printf '%s\n' "$loaded"
-        echo '# new'
-        cat "$rules"
-    } | awk '
-        function kept(kind, name) {
-            return kind == "set" && name ~ /^(live|limit|open)-/
-        }
-        /^# new$/ { new = 1 }
-        /^\t(set|map|chain) [^ ]+ \{$/ {
-            kind = $1
-            name = $2
-            place = kind " " name
-            if (new) wanted[place] = ""
-            else {
-                number++
-                kinds[number] = kind
-                names[number] = name
-                had[place] = ""
-            }
-            next
-        }
-        # How a set or a base chain is made; a change of that is not possible in place.
-        /^\t\t(type|size|flags|timeout) / {
-            if (new) wanted[place] = wanted[place] $0 "\n"
-            else had[place] = had[place] $0 "\n"
-        }
-        END {
-            for (n = 1; n <= number; n++) if (kinds[n] == "map") print "delete map inet portctl " names[n]
-            for (n = 1; n <= number; n++) if (kinds[n] == "chain") {
-                place = "chain " names[n]
-                if (had[place] == "" || !(place in wanted) || wanted[place] != had[place])
-                    print "delete chain inet portctl " names[n]
-            }
-            for (n = 1; n <= number; n++) if (kinds[n] == "set") {
-                place = "set " names[n]
-                if (!kept("set", names[n]) || !(place in wanted) || wanted[place] != had[place])
-                    print "delete set inet portctl " names[n]
-            }
-        }'
+[ -n "$loaded" ] || {
+    nft $check -f "$rules"
+    exit
 }
 
-{
-    if [ -n "$loaded" ]; then
+# Each transaction is written out before nft reads it: half of one would be half the rules.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+nft -s list table inet portctl >"$work/loaded"
+
+# flat FILE: each set and map on a line.
+flat() {
+    awk '/^\t(set|map) / { inside = 1 } inside { printf "%s", $0 } inside && /^\t}$/ { inside = 0; print "" }' "$1"
+}
+flat "$work/loaded" >"$work/loaded-flat"
+flat "$rules" | awk -v loaded="$work/loaded-flat" '
+    BEGIN { while ((getline line <loaded) > 0) had[line] }
+    $0 in had { print $2 }' >"$work/same"
+
+# When a packet looks, the kernel asks which elements of a map are valid then, and sets and maps of ranges get theirs
+# only a moment after the rules. So a packet that is on its way at that moment finds nothing in what comes or goes
+# together with the rules that it meets: it would be denied, or pass a block. Therefore what changes comes before the
+# rules that look into it and goes after them, and what keeps its name stands in between under another one: next-NAME.
+#
+# The plan has a line for each set, map and chain: WHAT KIND NAME.
+#   ahead   is new
+#   hook    is a new base chain
+#   beside  has other elements now, or leads to another chain
+#   anew    is replaced together with the rules: hooks, and sets whose elements the kernel finds by their hash
+#   renew   is a chain with another comment, which it gets when it is made
+#   stay    is as it was: chains get other rules, sets that hold run-time contents keep them
+#   gone    is not wanted any more
+#   unhook  is a base chain that is not wanted any more
+awk -v same="$work/same" '
+    BEGIN { while ((getline name <same) > 0) unchanged[name] }
+    FILENAME != file {
+        file = FILENAME
+        part++
+    }
+    /^\t(set|map|chain) [^ ]+ \{$/ {
+        place = $1 " " $2
+        if (part == 1) had[place] = ""
+        else wanted[place] = ""
+        if (part == 1 || !(place in had)) places[++number] = place
+        next
+    }
+    # How a set or a base chain is made; a change of that is not possible in place.
+    /^\t\t(type|size|flags|timeout) / {
+        if (part == 1) had[place] = had[place] $0 "\n"
+        else wanted[place] = wanted[place] $0 "\n"
+    }
+    /^\t\tcomment / && place ~ /^chain / { comment[part, place] = $0 }
+    part == 1 && place ~ /^map / && / : jump / {
+        for (n = split($0, word, " : jump "); n > 1; n--) {
+            sub(/[ ,}].*/, "", word[n])
+            leads[place] = leads[place] " " word[n] " "
+        }
+    }
+    function leads_anew(map, n) {
+        for (n = 1; n <= renewed; n++) if (index(leads[map], " " renew[n] " ")) return 1
+        return 0
+    }
+    END {
+        for (n = 1; n <= number; n++) {
+            place = places[n]
+            if (place ~ /^chain / && place in had && place in wanted && comment[1, place] != comment[2, place])
+                renew[++renewed] = substr(place, 7)
+        }
+        for (n = 1; n <= number; n++) {
+            place = places[n]
+            split(place, word, " ")
+            chain = word[1] == "chain"
+            if (!(place in had)) what = chain && wanted[place] != "" ? "hook" : "ahead"
+            else if (!(place in wanted)) what = chain && had[place] != "" ? "unhook" : "gone"
+            else if (chain && comment[1, place] != comment[2, place]) what = "renew"
+            else if (chain || word[2] ~ /^(live|limit|open)-/) what = had[place] == wanted[place] ? "stay" : "anew"
+            else if (word[2] in unchanged && !leads_anew(place)) what = "stay"
+            else what = word[1] == "map" || had[place] wanted[place] ~ /\t\tflags/ ? "beside" : "anew"
+            print what, place
+        }
+    }' "$work/loaded" "$rules" >"$work/plan"
+
+# take WHAT [next-]: deletes these, first those that refer to others.
+take() {
+    for kind in map chain set; do
+        sed -n "s/^$1 $kind /delete $kind inet portctl ${2-}/p" "$work/plan"
+    done
+}
+
+# give CHAINS BEFORE [WHAT…]: the rules with only the sets and maps of these kinds, and with `all` chains, with those
+# `looking` into something that is `beside`, emptied before, or with `new` ones, empty. What is `beside` has BEFORE
+# before its name.
+give() {
+    awk -v plan="$work/plan" -v chains="$1" -v before="$2" -v kinds=" ${3-} ${4-} ${5-} " '
+        BEGIN {
+            print "table inet portctl {"
+            while ((getline line <plan) > 0) {
+                split(line, word, " ")
+                what[word[2] " " word[3]] = word[1]
+                if (word[1] == "beside") beside[word[3]]
+            }
+        }
+        # The line with the other names of what it looks into.
+        function renamed(line, part, count, name, n) {
+            count = split(line, part, " @")
+            line = part[1]
+            for (n = 2; n <= count; n++) {
+                name = substr(part[n], 1, index(part[n] " ", " ") - 1)
+                looks = looks || name in beside
+                line = line " @" (name in beside ? before : "") part[n]
+            }
+            return line
+        }
+        /^\t(set|map|chain) [^ ]+ \{$/ {
+            place = $1 " " $2
+            name = $2
+            chain = $1 == "chain"
+            object = !chain && index(kinds, " " what[place] " ")
+            if (object) print "\t" $1, (name in beside ? before : "") name, "{"
+            block = $0
+            comment = ""
+            looks = 0
+            next
+        }
+        object { print }
+        chain && /^\t\tcomment / { comment = $0 "\n" }
+        chain { block = block "\n" (/ @/ ? renamed($0) : $0) }
+        /^\t}$/ {
+            if (chain && chains == "looking" && looks)
+                print "}\nflush chain inet portctl " name "\ntable inet portctl {\n" block
+            if (chain && chains == "all") print block
+            if (chain && chains == "new" && what[place] ~ /^(ahead|renew)$/) print "\tchain " name " {\n" comment "\t}"
+            chain = object = 0
+        }
+        END { print "}" }' "$rules"
+}
+
+commands=$work/commands
+if [ -n "$check" ] || grep -q '^	[a-z]* next-' "$work/loaded"; then # a load before this one was killed
+    sed -i -e 's/^beside /anew /' -e 's/^renew /anew /' "$work/plan"
+    {
         echo 'flush table inet portctl'
-        clear_away
-    fi
-    cat "$rules"
-} | nft $check -f -
+        take anew
+        take unhook
+        take gone
+        give all '' ahead anew
+    } >"$commands"
+    nft $check -f "$commands"
+    exit
+fi
+
+# What maps lead to is under other names before there are new chains.
+sed -n 's/^renew chain \(.*\)/rename chain inet portctl \1 next-\1/p' "$work/plan" >"$commands"
+[ ! -s "$commands" ] || nft -f "$commands"
+give new next- ahead beside >"$commands"
+nft -f "$commands"
+
+{
+    echo 'flush table inet portctl'
+    take unhook
+    take anew
+    give all next- anew
+} >"$commands"
+nft -f "$commands" || {
+    {
+        take beside next-
+        take ahead
+        take renew
+    } >"$commands"
+    nft -f "$commands"
+    sed -n 's/^renew chain \(.*\)/rename chain inet portctl next-\1 \1/p' "$work/plan" >"$commands"
+    nft -f "$commands"
+    exit 1
+}
+
+if grep -q '^beside' "$work/plan"; then
+    {
+        take beside
+        give none '' beside
+    } >"$commands"
+    nft -f "$commands"
+    give looking '' >"$commands"
+    nft -f "$commands"
+fi
+{
+    take beside next-
+    take renew next-
+    take gone
+} >"$commands"
+nft -f "$commands"

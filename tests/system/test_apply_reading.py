@@ -24,11 +24,12 @@ BESIDES = {
 }
 """What nobody wanted, in what is portctl's."""
 NFT = """#!/bin/sh
-# To what is loaded for real adds, once, a line that the kernel refuses when it has taken all the others.
-case " $* " in *' -c '* | *' list '*) exec /usr/sbin/nft "$@" ;; esac
-[ ! -e /root/failed ] || exec /usr/sbin/nft "$@"
-touch /root/failed
-{ cat; echo 'add rule inet portctl nowhere drop'; } | /usr/sbin/nft "$@"
+# Adds once, to the transaction in question, a line that the kernel refuses when it has taken all the others.
+case $1 in -f) ;; *) exec /usr/sbin/nft "$@" ;; esac
+left=$(cat /root/left)
+echo $((left - 1)) >/root/left
+[ $left = 0 ] || exec /usr/sbin/nft "$@"
+{ cat "$2"; echo 'add rule inet portctl nowhere drop'; } | /usr/sbin/nft -f -
 """
 
 
@@ -110,6 +111,7 @@ def test_after_a_rollback_rules_for_a_user_are_as_they_were_confirmed(machine: R
 def failing(machine: Room, tried: Filter, after: int) -> None:
     """The tool that loads the rules passes every check, and fails in the middle, once."""
     if tried.backend == "nftables":
+        machine.put("/root/left", str(after).encode())
         machine.put("/usr/local/sbin/nft", NFT.encode(), 0o755)
         return
     family = "ip6tables" if after >= TRANSACTIONS else "iptables"
@@ -121,9 +123,11 @@ def failing(machine: Room, tried: Filter, after: int) -> None:
 
 
 LATE_LOADS = [
-    (tried, after) for tried in FILTERS for after in ((1,) if tried.backend == "nftables" else (1, 4, TRANSACTIONS + 2))
+    (tried, after)
+    for tried in FILTERS
+    for after in ((0, 1, 2, 3, 4) if tried.backend == "nftables" else (1, 4, TRANSACTIONS + 2))
 ]
-"""The filter, and after how many transactions of both families it fails; nftables has one."""
+"""The filter, and after how many transactions it fails (those of both families counted)."""
 
 
 @pytest.mark.parametrize(("tried", "after"), LATE_LOADS, indirect=["tried"], ids=lambda x: getattr(x, "name", str(x)))

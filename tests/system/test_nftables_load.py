@@ -147,7 +147,7 @@ table ip portctl {
 
 def in_order(listing: str) -> list[str]:
     """The tables, sets and chains of a listing by themselves: what a load keeps comes first in the kernel's lists."""
-    return sorted(re.split(r"\n\n?(?=\t?(?:table|set|map|chain) )", listing.replace("\n}\n", "\n")))
+    return sorted(re.split(r"\n+(?=\t?(?:table|set|map|chain) )", listing.replace("\n}\n", "\n").rstrip()))
 
 
 def test_save_brings_back_what_was_there_byte_for_byte(room: Room) -> None:

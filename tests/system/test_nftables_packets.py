@@ -108,37 +108,66 @@ def test_packets_get_the_answers_that_the_rules_say(world: World, last: Verdict)
             assert found == ["accept", last.value, "reject"], (kind, host)
 
 
+COUNT = """
+import socket, threading
+got = {9: 0, 10: 0}
+def count(port, s):
+    s.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+    s.bind(("0.0.0.0", port))
+    while s.recv(9) != b"end": got[port] += 1
+away = [threading.Thread(target=count, args=(p, socket.socket(type=socket.SOCK_DGRAM)), daemon=p == 10) for p in got]
+for thread in away: thread.start()
+print("ready", flush=True)
+away[0].join()
+print(*got.values())
+"""
+NEAR = Addresses.of("192.0.2.0/28", "203.0.113.0/24")
+CHANGING = "until [ -e /run/enough ]; do dash /run/second/load.sh && dash /run/bundle/load.sh || exit 1; done"
+
+
 def test_no_packet_is_lost_and_none_let_in_while_rules_are_replaced(world: World) -> None:
     serve(world, 7, 8)
-    first = one(*cases.FIRST_IN, KNOWN_FIRST, starts("x", tcp(7), udp(7)))
+    counting = world.machine.start((sys.executable, "-c", COUNT))
+    assert counting.stdout is not None and counting.stdout.readline() == b"ready\n"
+    first = one(
+        *cases.FIRST_IN,
+        block("b", flows=(udp(10),), source=NEAR),
+        KNOWN_FIRST,
+        starts("x", tcp(7), udp(7, 10)),
+        starts("y", udp(9), source=NEAR),
+    )
     second = one(
         *cases.FIRST_IN,
-        block("b", source=cases.OFFICE),
+        block("b", flows=(udp(10),), source=NEAR | cases.LAN),
         KNOWN_FIRST,
-        starts("x", tcp((1, 7)), udp(7)),
-        starts("y", tcp(70)),
+        starts("x", tcp((1, 7)), udp(7, 10)),
+        starts("y", tcp(70), udp(9), source=NEAR | cases.LAN),
     )
     load(world.machine, first)
     put(world.machine, second, "/run/second")
-    script = (
-        "i=0; while [ $i -lt 25 ]; do dash /run/second/load.sh && dash /run/bundle/load.sh || exit 1; i=$((i+1)); done"
-    )
-    reloading = world.machine.start(("sh", "-c", script))
+    reloading = world.machine.start(("sh", "-c", CHANGING))
     found = python(
         world.controller,
-        "end = time.time() + 2.5; said = {}; n = 0\n"
+        "end = time.time() + 5; said = {}; n = sent = 0\n"
         "flow = socket.create_connection(('192.0.2.10', 7)); flow.settimeout(1)\n"
+        "flood = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); flood.connect(('192.0.2.10', 9))\n"
+        "blocked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); blocked.connect(('192.0.2.10', 10))\n"
         "while time.time() < end:\n"
         "    flow.send(b'y'); assert flow.recv(9) == b'y'\n"
+        "    for _ in range(50): sent += flood.send(b'x')\n"
+        "    for _ in range(50): blocked.send(b'x')\n"
         "    for kind in ('tcp', 'udp'): said[kind, ask(kind, '192.0.2.10', 7, 0.9)] = n = n + 1\n"
         "    while held: held.pop().close()\n"
         "    if n % 40 == 0: said['denied', ask('tcp', '192.0.2.10', 8, 0.1)] = 1; n += 1\n"
-        "print(n, sorted(said))",
+        "time.sleep(0.5); flood.send(b'end')\n"
+        "print(n, sent, sorted(said))",
     )
+    checked(world.machine, "touch", "/run/enough")
     assert reloading.wait(60) == 0
-    count, _, said = found.partition(" ")
+    count, sent, said = found.split(" ", 2)
     assert int(count) > 100
     assert said.strip() == "[('denied', 'drop'), ('tcp', 'accept'), ('udp', 'accept')]"
+    assert counting.stdout.readline().decode().split() == [sent, "0"]
 
 
 def limited(**limits: object) -> Ruleset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 
 from portctl.backends.nftables import sets, words
@@ -124,7 +125,7 @@ def dispatch(table: Table, chain: str, flows: Sequence[Flows], targets: Sequence
         for flow in wanted:
             if found_by_port(flow) and (plain or flow.ports != EVERY_PORT):
                 continue
-            for text in words.flow(flow):
+            for text in words.flow(flow, partial(table.book.ports, target)):
                 table.add(chain, text, f"jump {target}")
 
 

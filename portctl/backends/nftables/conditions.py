@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from portctl.backends.base import PUBLISHED_MARK
@@ -58,14 +59,16 @@ def _plain_cases(rule: Rule, book: Book, *, flows: bool, clock: bool) -> Iterato
     wanted = rule.flows if flows else None
     for family in _families(rule):
         possible = None if wanted is None else [f for f in wanted if family is None or family in f.families()]
-        before = [*_interfaces(rule.interfaces, rule.out_interfaces), *_family(rule, family, book)]
+        network = _family(rule, family, book)
         after = _after(rule, clock=clock)
-        for (protocol, flow), original in product(_flows(possible), _original(rule, family, book)):
+        flows_of = _flows(possible, rule.name, book)
+        sides_of = _interfaces(rule.interfaces, rule.out_interfaces)
+        for ways, (protocol, flow), original in product(sides_of, flows_of, _original(rule, family, book)):
             if original.protocol is not None and protocol is not None and original.protocol != protocol:
                 continue
             extra = original.parts if protocol is None else tuple(p for p in original.parts if p != _l4(protocol))
             settled = protocol if protocol is not None else original.protocol
-            parts = (*before, *([flow] if flow else []), *extra, *after)
+            parts = (*ways, *network, *([flow] if flow else []), *extra, *after)
             yield Case(tuple(p for p in parts if not _told(p, settled)), family, settled)
 
 
@@ -99,16 +102,17 @@ def _families(rule: Rule) -> list[Family | None]:
     return [None] if neutral else list(rule.families())
 
 
-def _interfaces(incoming: tuple[str, ...], outgoing: tuple[str, ...]) -> list[str]:
-    return [*_interface("iif", incoming), *_interface("oif", outgoing)]
+def _interfaces(incoming: tuple[str, ...], outgoing: tuple[str, ...]) -> list[list[str]]:
+    """Alternatives of conditions."""
+    return [[*one, *other] for one, other in product(_interface("iif", incoming), _interface("oif", outgoing))]
 
 
-def _interface(side: str, names: tuple[str, ...]) -> list[str]:
+def _interface(side: str, names: tuple[str, ...]) -> list[list[str]]:
     """The loopback interface by its index, which is 1 in every network namespace (include/net/flow.h,
     `LOOPBACK_IFINDEX`): every packet is asked for it, and a number is compared faster than a name."""
     if names == (LOOPBACK,):
-        return [f'{side} "lo"']
-    return [f"{side}name {words.interfaces(names)}"] if names else []
+        return [[f'{side} "lo"']]
+    return [[f"{side}name {text}"] for text in words.interfaces(names)] or [[]]
 
 
 def _family(rule: Rule, family: Family | None, book: Book) -> list[Part]:
@@ -138,11 +142,11 @@ def sides(entry: str, family: Family, source: Addresses, destination: Addresses,
     return parts
 
 
-def _flows(flows: list[Flow] | None) -> list[tuple[int | None, str]]:
+def _flows(flows: list[Flow] | None, entry: str, book: Book) -> list[tuple[int | None, str]]:
     """(protocol, condition) of each alternative."""
     if flows is None:
         return [(None, "")]
-    return [(flow.protocol, text) for flow in flows for text in words.flow(flow)]
+    return [(flow.protocol, text) for flow in flows for text in words.flow(flow, partial(book.ports, entry))]
 
 
 def _l4(protocol: int) -> str:
@@ -179,14 +183,14 @@ def _original_flows(
         if family is not None and family not in flow.families():
             continue
         if flow.protocol not in PROTOCOLS_WITH_PORTS:
-            for text in words.flow(flow):
+            for text in words.flow(flow, partial(book.ports, rule.name)):
                 yield flow.protocol, (text,)
             continue
         parts = [_l4(flow.protocol)]
         if flow.source_ports != EVERY_PORT:
-            parts = [f"{words.protocol(flow.protocol)} sport {words.numbers(flow.source_ports)}"]
+            parts = [f"{words.protocol(flow.protocol)} sport {book.ports(rule.name, flow.source_ports)}"]
         if flow.ports != EVERY_PORT:
-            parts.append(f"ct original proto-dst {book.ports(rule.name, flow.ports)}")
+            parts.append(f"ct original proto-dst {book.ports(rule.name, flow.ports, named=True)}")
         yield flow.protocol, tuple(parts)
 
 
@@ -195,11 +199,10 @@ def translation_cases(item: Translation, book: Book, *, clock: bool) -> Iterator
     for family in item.families():
         flows: Flows = None if item.flows is None else tuple(f for f in item.flows if family in f.families())
         destination = ANYWHERE if item.destination is None else item.destination
-        before: list[Part] = list(_interfaces(item.interfaces, ()) or ['iifname != "lo"'])
-        addresses = sides(item.name, family, item.source, destination, book)
-        before += addresses or [f"meta nfproto ipv{family}"]
-        before += ["fib daddr type local"] if item.destination is None else []
+        ways = _interfaces(item.interfaces, ()) if item.interfaces else [['iifname != "lo"']]
+        network = sides(item.name, family, item.source, destination, book) or [f"meta nfproto ipv{family}"]
+        network += ["fib daddr type local"] if item.destination is None else []
         after = [words.until(item.until)] if item.until and clock else []
-        for protocol, flow in _flows(None if flows is None else list(flows)):
-            parts = (*before, *([flow] if flow else []), *after)
+        for way, (protocol, flow) in product(ways, _flows(None if flows is None else list(flows), item.name, book)):
+            parts = (*way, *network, *([flow] if flow else []), *after)
             yield Case(tuple(p for p in parts if not _told(p, protocol)), family, protocol)

@@ -161,11 +161,15 @@ class Book:
         self.static[name] = hash_set(name, family, held) if hashed else static(name, family, held)
         return f"@{name}"
 
-    def ports(self, entry: str, ranges: Ranges) -> str:
-        """The right side of a condition on a port before translation: nft 1.0.6 prints no anonymous set there."""
-        if len(ranges.bounds) == 2:
-            return words.numbers(ranges)
-        texts = [str(a) if a == b else f"{a}-{b}" for a, b in ranges.pairs()]
+    def ports(self, entry: str, ranges: Ranges, *, named: bool = False) -> str:
+        """The right side of a condition on a port; with `named` no anonymous set: nft 1.0.6 prints none everywhere.
+
+        Ranges have a set that is there before the rules are: the kernel fills it only after they are in force.
+        """
+        pairs = list(ranges.pairs())
+        texts = [words.numbers(first, last) for first, last in pairs]
+        if len(texts) == 1 or not (named or any(first < last for first, last in pairs)):
+            return words.one_of(texts)
         text = elements(texts, 5)
         digest = sha256(text.encode()).hexdigest()[:32]
         name, number = f"ports-{words.identifier(entry)}", 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from socket import AF_INET, AF_INET6, inet_ntoa, inet_ntop
 
@@ -60,11 +60,14 @@ def identifier(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", text)
 
 
-def numbers(ranges: Ranges, names: dict[int, str] | None = None) -> str:
-    """A set of numbers on the right of a condition. nft names single values and prints ranges as numbers."""
-    known = names or {}
-    texts = [known.get(a, str(a)) if a == b else f"{a}-{b}" for a, b in ranges.pairs()]
+def one_of(texts: list[str]) -> str:
+    """The right side of a condition: a value, or an anonymous set."""
     return texts[0] if len(texts) == 1 else "{ " + ", ".join(texts) + " }"
+
+
+def numbers(first: int, last: int, names: dict[int, str] | None = None) -> str:
+    """A range on the right side of a condition. nft names single values and prints ranges as numbers."""
+    return (names or {}).get(first, str(first)) if first == last else f"{first}-{last}"
 
 
 _LENGTHS: dict[Family, dict[int, str]] = {
@@ -99,17 +102,20 @@ def _interval(first: int, end: int, family: Family) -> str:
     return f"{text}-{inet_ntop(code, (end - 1).to_bytes(width, 'big'))}"
 
 
-def interfaces(names: Iterable[str]) -> str:
-    """Names of interfaces, in the order of nft's listing; those that a prefix covers are left out."""
+def interfaces(names: Iterable[str]) -> Iterator[str]:
+    """Names of interfaces in alternatives, in the order of nft's listing; those that a prefix covers are left out.
+
+    Each prefix stands alone: the kernel fills a set of ranges only after the rules that hold it are in force.
+    """
     given = {"lo" if name == LOOPBACK else name for name in names}
-    prefixes = {name[:-1] for name in given if name.endswith("*")}
-    kept = [n for n in given if not any(n.rstrip("*").startswith(p) and n != p + "*" for p in prefixes)]
-    if any(name.endswith("*") for name in kept):
-        kept.sort(key=str.encode)  # an interval set: as text
-    else:
-        kept.sort(key=lambda name: int.from_bytes(name.encode(), "little"))  # a hash: as the machine's number
+    prefixes = sorted((name for name in given if name.endswith("*")), key=len)
+    prefixes = [p for n, p in enumerate(prefixes) if not any(p.startswith(other[:-1]) for other in prefixes[:n])]
+    kept = [n for n in given if not n.endswith("*") and not any(n.startswith(p[:-1]) for p in prefixes)]
+    kept.sort(key=lambda name: int.from_bytes(name.encode(), "little"))  # a hash: as the machine's number
     texts = [f'"{name}"' for name in kept]
-    return texts[0] if len(texts) == 1 else "{ " + ", ".join(texts) + " }"
+    if texts:
+        yield one_of(texts)
+    yield from (f'"{prefix}"' for prefix in sorted(prefixes))
 
 
 def states(wanted: State) -> str:
@@ -125,17 +131,20 @@ def protocol(number: int) -> str:
     return PROTOCOLS.get(number, str(number))
 
 
-def flow(wanted: Flow) -> list[str]:
-    """One flow as conditions that must all hold, in each of the returned alternatives."""
+def flow(wanted: Flow, ports: Callable[[Ranges], str]) -> list[str]:
+    """One flow as conditions that must all hold, in each of the returned alternatives.
+
+    `ports`: the right side of a condition on a port.
+    """
     if wanted.protocol in (ICMP, ICMPV6):
         return _icmp(wanted)
     word = PROTOCOLS.get(wanted.protocol, "")
     if wanted.protocol not in PROTOCOLS_WITH_PORTS:
         return [f"meta l4proto {'ipv6-icmp' if word == 'icmpv6' else protocol(wanted.protocol)}"]
     parts = [
-        f"{word} {side} {numbers(ports)}"
-        for side, ports in (("sport", wanted.source_ports), ("dport", wanted.ports))
-        if ports != EVERY_PORT
+        f"{word} {side} {ports(held)}"
+        for side, held in (("sport", wanted.source_ports), ("dport", wanted.ports))
+        if held != EVERY_PORT
     ]
     return [" ".join(parts) or f"meta l4proto {word}"]
 
@@ -153,6 +162,18 @@ def _icmp(wanted: Flow) -> list[str]:
             if (low, high) == (0, 255):
                 whole.append((number, number))
             else:
-                codes_text = numbers(Ranges.of([(low, high)]), codes)
+                codes_text = numbers(low, high, codes)
                 partial.append(f"{word} type {types.get(number, number)} {word} code {codes_text}")
-    return ([f"{word} type {numbers(Ranges.of(whole), types)}"] if whole else []) + partial
+    return [f"{word} type {text}" for text in _types(Ranges.of(whole), types)] + partial
+
+
+_MOST_TYPES = 16
+"""In one set."""
+
+
+def _types(wanted: Ranges, names: dict[int, str]) -> list[str]:
+    """Alternatives: a set of single types, or ranges each by itself (see `interfaces`)."""
+    single = [number for first, last in wanted.pairs() for number in range(first, last + 1)]
+    if len(wanted.bounds) > 2 and len(single) <= _MOST_TYPES:
+        return [one_of([names.get(number, str(number)) for number in single])]
+    return [numbers(first, last, names) for first, last in wanted.pairs()]
