@@ -36,7 +36,12 @@ def test_the_kernel_lists_what_was_rendered(room: Room) -> None:
         checked(room, "dash", "/run/bundle/remove.sh")
 
 
-def test_any_rules_replace_any_others(room: Room) -> None:
+AWKS = ("mawk", "busybox awk")
+
+
+@pytest.mark.parametrize("awk", AWKS)
+def test_any_rules_replace_any_others(room: Room, awk: str) -> None:
+    room.put("/usr/local/sbin/awk", f'#!/bin/sh\nexec {awk} "$@"\n'.encode(), 0o755)
     for seed in (*range(100, 112), *range(110, 100, -2)):
         ruleset = cases.random_ruleset(seed)
         load(room, ruleset)
