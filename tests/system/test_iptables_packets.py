@@ -62,7 +62,7 @@ class Wire:
     tools: Tools
     world: worlds.World
 
-    def dial(self, *ends: str, seconds: float = 0.6) -> list[str]:
+    def dial(self, *ends: str, seconds: float = 0.9) -> list[str]:
         """`source,host,port` each, one after the other, all kept open until the end: what became of it."""
         return checked(self.world.controller, "python3", "-c", DIAL, str(seconds), *ends).split()
 
