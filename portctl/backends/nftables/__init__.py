@@ -1,4 +1,4 @@
-"""nftables: one table, `inet portctl`, replaced in one transaction.
+"""nftables: one table, `inet portctl`, whose rules are replaced in one transaction.
 
 Its base chains accept by policy, and their last rule decides, so that no moment of a load passes through a bare policy.
 They run before those of others at the same hook (priority -10; translation at -110 and 90): a drop holds whoever says
