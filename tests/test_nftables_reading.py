@@ -162,3 +162,14 @@ def test_counters_are_read_and_make_no_difference() -> None:
     zero, twelve = nftables.parse({"a": written}), nftables.parse({"a": counted})
     assert zero.own() == twelve.own()
     assert {line.packets for chain in twelve.chains for line in chain.lines} == {12, None}
+
+
+def test_a_listing_is_shown_in_the_order_of_what_it_is_compared_with() -> None:
+    new = text(cases.many(3))
+    head, *blocks = re.split(r"\n+(?=\t(?:set|map|chain) )", new.removesuffix("\n}\n"))
+    mixed = "\n".join((head, "\n\n".join((*blocks[5:], *blocks[:5])))) + "\n}\n"
+    assert mixed != new
+    assert nftables.arranged(mixed, new) == new
+    gone = mixed.replace(blocks[7], blocks[7] + "\n\n\tchain gone {\n\t}")
+    assert nftables.arranged(gone, new) == new.replace(blocks[7], blocks[7] + "\n\n\tchain gone {\n\t}")
+    assert nftables.arranged("", new) == ""

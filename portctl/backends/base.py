@@ -191,6 +191,15 @@ class Caller(Protocol):
         ...
 
 
+@runtime_checkable
+class Arranged(Protocol):
+    """A back end that lists what a load kept before what it made, in whatever order they were written."""
+
+    def arranged(self, listing: str, text: str) -> str:
+        """The listing in the order of `text`."""
+        ...
+
+
 def is_part(backend: Backend, name: str) -> bool:
     """Whether a file of a bundle holds rules, or the addresses of a table that rules name."""
     return name in backend.PARTS or name.endswith(".table")

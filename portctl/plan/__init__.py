@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from portctl import sysctl, wayin
+from portctl import backends, sysctl, wayin
+from portctl.backends.base import Arranged
 from portctl.observe import Observed
 from portctl.plan import lockout, space, watch
 from portctl.plan.exclusive import order as taking_order
@@ -115,6 +116,7 @@ def _taken(before: Before, parts: tuple[str, ...]) -> Iterator[Change]:
 
 def _changes(desired: Desired, before: Before, rules: bool, settings: bool) -> list[Change]:
     found = []
+    backend = backends.load(desired.backend)
     for part, names, same in (
         (desired.backend, desired.parts, rules),
         (sysctl.NAME, sysctl.PARTS, settings),
@@ -125,6 +127,8 @@ def _changes(desired: Desired, before: Before, rules: bool, settings: bool) -> l
         old, new = before.saved.get(part, {}), desired.bundles.get(part, {})
         for name in names:
             was, becomes = uncounted(old.get(name, "")), uncounted(new.get(name, ""))
+            if isinstance(backend, Arranged) and part == desired.backend:
+                was = backend.arranged(was, becomes)
             if was != becomes:
                 found.append(Change(f"{part}/{name}", was, becomes))
     return found

@@ -29,6 +29,7 @@ sysctl: {tcp_keepalive_time: 3000, linux: {net.core.somaxconn: 1024}}
 """
 
 STATE = """nft list tables | grep -vE ' ip6? (filter|nat|mangle|raw|security)$' | while read -r t; do nft list $t; done
+echo '# end of nft'
 iptables-save; ip6tables-save; ipset save | sort
 sysctl net.ipv4.tcp_keepalive_time net.core.somaxconn net.ipv4.ip_forward net.ipv6.conf.all.forwarding
 find_ours() { find /etc/portctl /etc/sysctl.d/60-portctl.conf /etc/systemd/system -path '*portctl*' "$@" 2>/dev/null; }
@@ -36,9 +37,15 @@ find_ours -printf '%p %l\\n' | sort -V
 find_ours -type f -print0 | sort -zV | xargs -0r tail -n +1"""
 
 
+def in_order(listing: str) -> list[str]:
+    """The tables, sets and chains of nft's listing by themselves: the kernel lists first what a load has kept."""
+    return sorted(re.split(r"\n+(?=\t?(?:table|set|map|chain) )", listing.replace("\n}\n", "\n").rstrip()))
+
+
 def state(machine: Room) -> str:
     """Rules, sets, settings, and files for the next boot, without counters and moments."""
-    said = machine.run(Command(("sh", "-c", STATE)), 60).stdout
+    tables, _, rest = machine.run(Command(("sh", "-c", STATE)), 60).stdout.partition("# end of nft\n")
+    said = "\n".join((*in_order(tables), rest))
     said = re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]| initval 0x[0-9a-f]+", "", said)
     # iptables shows a table and its built-in chains once anybody has touched it, also if it is empty again.
     said = re.sub(r"(?m)^# .*\n|^\*\w+\n|^COMMIT\n|^:[A-Z]+ ACCEPT *\n", "", said)

@@ -132,6 +132,20 @@ def test_the_second_apply_changes_nothing_and_runs_no_changing_command(world: Wo
     assert len(applying.portctl(world.machine, "history").stdout.splitlines()) == 1
 
 
+def test_the_plan_shows_no_line_that_stays(world: World) -> None:
+    """The kernel lists first what a load has kept."""
+    machine = world.machine
+    several = ("dns: {ports: 53/udp, from: any}", "mail: {ports: smtp, from: any}", "web: {ports: http, from: any}")
+    for count in (1, 0, 2):
+        services = "".join(f"  {entry}\n" for entry in ("ssh: {ports: ssh, from: any}", *several[count:]))
+        machine.put("/root/policy.yaml", f"portctl: 1\nname: some\nservices:\n{services}".encode())
+        if count < 2:
+            assert applying.portctl(machine, "apply", "/root/policy.yaml", "--yes", "--confirm-within", "0").status == 0
+    shown = applying.portctl(machine, "plan", "/root/policy.yaml").stdout
+    changed = [line[1:].strip() for line in shown.splitlines() if line[:1] in "+-" and "chain service-" in line]
+    assert sorted(changed) == ["chain service-dns {", "chain service-mail {"], shown
+
+
 def test_two_at_once_do_not_mix(world: World) -> None:
     machine = world.machine
     machine.put("/root/first.yaml", applying.FIRST.encode())

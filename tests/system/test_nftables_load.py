@@ -14,6 +14,7 @@ from portctl.ruleset import Rate, Verdict
 from tests import nftables_cases as cases
 from tests.nftables_cases import block, one, starts, tcp
 from tests.system import worlds
+from tests.system.applying import in_order
 from tests.system.nftables_loading import NFT, by_number, listed, load, put, sh, text, told
 from tests.system.worlds import checked
 
@@ -148,11 +149,6 @@ table ip portctl {
 	}
 }
 """
-
-
-def in_order(listing: str) -> list[str]:
-    """The tables, sets and chains of a listing by themselves: what a load keeps comes first in the kernel's lists."""
-    return sorted(re.split(r"\n+(?=\t?(?:table|set|map|chain) )", listing.replace("\n}\n", "\n").rstrip()))
 
 
 def test_save_brings_back_what_was_there_byte_for_byte(room: Room) -> None:

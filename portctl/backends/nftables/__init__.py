@@ -27,6 +27,7 @@ from portctl import templating
 from portctl.backends.base import Ability, Difference
 from portctl.backends.nftables.claims import claims
 from portctl.backends.nftables.gaps import gaps
+from portctl.backends.nftables.listed import arranged
 from portctl.backends.nftables.parse import parse
 from portctl.backends.nftables.render import render
 from portctl.command import Command
@@ -36,7 +37,7 @@ NAME = "nftables"
 PARTS = ("rules.nft",)
 SCRIPTS = ("load.sh", "save.sh", "remove.sh")
 
-__all__ = ["NAME", "PARTS", "claims", "differences", "gaps", "parse", "questions", "render", "scripts"]
+__all__ = ["NAME", "PARTS", "arranged", "claims", "differences", "gaps", "parse", "questions", "render", "scripts"]
 
 
 def differences(_ruleset: Ruleset, _ability: Ability) -> tuple[Difference, ...]:

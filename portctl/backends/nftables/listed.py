@@ -144,3 +144,24 @@ def _pair(text: str, code: int, width: int) -> tuple[int, int]:
         return first, first + (1 << (width - int(length))) - 1
     low, _, high = text.partition("-")
     return int.from_bytes(inet_pton(code, low), "big"), int.from_bytes(inet_pton(code, high), "big")
+
+
+_BLOCK = re.compile(r"^\t(?:set|map|chain) \S+ \{$", re.M)
+
+
+def arranged(listing: str, text: str) -> str:
+    """A listing of the table with its sets, maps and chains in the order of `text`; others stay where they were.
+
+    A load leaves what it need not make anew, and the kernel lists that first.
+    """
+    wanted = {found[0]: n for n, found in enumerate(_BLOCK.finditer(text))}
+    starts = [found.start() for found in _BLOCK.finditer(listing)]
+    if not starts or not listing.endswith("\n}\n"):
+        return listing
+    body = listing.removesuffix("}\n")
+    blocks = [body[a:b].rstrip("\n") for a, b in zip(starts, (*starts[1:], None), strict=True)]
+    places: list[int] = []
+    for block in blocks:
+        places.append(wanted.get(block.partition("\n")[0], places[-1] if places else -1))
+    order = sorted(range(len(blocks)), key=places.__getitem__)
+    return body[: starts[0]] + "\n\n".join(blocks[n] for n in order) + "\n}\n"
