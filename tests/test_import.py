@@ -74,6 +74,11 @@ EQUAL = [
     ("counters behind", "-A INPUT -p tcp -m tcp --dport 22 -c 12 700 -j ACCEPT", "ssh: {ports: ssh, from: any}"),
     ("a range", "-A INPUT -p tcp --dport 8000:8010 -j ACCEPT", "tcp-8000-8010: {ports: 8000-8010/tcp, from: any}"),
     ("echo", "-A INPUT -p icmp --icmp-type 8 -j ACCEPT", "ping: {ports: ping, from: any}"),
+    (
+        "answers of a server, by their port",
+        "-A INPUT -p udp -m udp --sport 53 -j ACCEPT",
+        "all-udp: {ports: 1-65535/udp, source_ports: 53/udp, from: any}",
+    ),
     ("all of ICMP", "-A INPUT -p icmp -m icmp --icmp-type any -j ACCEPT", "ping: {ports: ping, from: any}"),
     ("a protocol", "-A INPUT -p esp -s 192.0.2.1 -j ACCEPT", "esp: {ports: esp, from: 192.0.2.1}"),
     ("an interface", "-A INPUT -i eth1 -j ACCEPT", "all-in-eth1: {ports: any, from: any, in: eth1}"),

@@ -80,6 +80,11 @@ READ: list[tuple[str, list[Condition]]] = [
     ("! -s 10.0.0.5", [Condition(Field.SOURCE, v4("10.0.0.5"), True, 4)]),
     ("-s ! 10.0.0.5", [Condition(Field.SOURCE, v4("10.0.0.5"), True, 4)]),
     ("-d 10.0.0.0/255.0.0.0", [Condition(Field.DESTINATION, v4("10.0.0.0/8"), family=4)]),
+    ("-s 0/0 -p tcp", [PROTOCOL_TCP]),
+    ("-s 10.1/16", [Condition(Field.SOURCE, v4("10.1.0.0/16"), family=4)]),
+    ("! -d 192.168.7", [Condition(Field.DESTINATION, v4("192.168.7.0"), True, 4)]),
+    ("-s 10.0.9.7/255.255.0.255", [Condition(Field.SOURCE, v4(*(f"10.0.{n}.7" for n in range(256))), family=4)]),
+    ("-s 10.0.9.7/255.253.255.0", [Condition(Field.SOURCE, v4("10.0.9.0/24", "10.2.9.0/24"), family=4)]),
     ("-s 0.0.0.0/0", []),
     ("-i eth0", [Condition(Field.IN, ("eth0",))]),
     ("! -o wan+", [Condition(Field.OUT, ("wan*",), True)]),
@@ -179,6 +184,7 @@ def test_matches_are_read(text: str, conditions: list[Condition]) -> None:
         "-m statistic --mode random --probability 0.5",
         "-m brand-new --thing 5",
         "-s some.host.example",
+        "-d 10.0.0.7/0.0.0.255",
         "-p nosuch",
     ],
 )
@@ -212,6 +218,7 @@ def test_what_is_not_understood_is_kept_as_unknown(text: str) -> None:
         ("-j SNAT --to-source 192.0.2.1", Translate("source", ip_address("192.0.2.1"))),
         ("-j NFQUEUE --queue-num 0", Unknown("NFQUEUE -j --queue-num 0")),
         ("-j IMQ --todev 0", Note("IMQ -j --todev 0")),
+        ("-j ACCOUNT --tname all", Note("ACCOUNT -j --tname all")),
         ("-j FANCY", Unknown("FANCY -j")),
     ],
 )

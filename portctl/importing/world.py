@@ -202,7 +202,7 @@ def grow(box: Box, allowed: PacketSet, wanted: PacketSet) -> Box:
     for dimension in GROWING:
         if places(box, dimension) is None:
             continue
-        if dimension in (PORT, PROTOCOL) and box.values(SOURCE_PORT) is not None:
+        if dimension == PROTOCOL and box.values(SOURCE_PORT) is not None:
             continue  # source ports are of the same protocols as ports
         free = with_values(box, dimension, None)
         bad = values_in(allowed, free, dimension, False)

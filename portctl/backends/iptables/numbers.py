@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+import re
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from portctl import services
 from portctl.net import Family, Ranges
@@ -113,24 +114,53 @@ def icmp(text: str, number: int) -> Ranges | None:
 
 
 def addresses(text: str, family: Family) -> Ranges | None:
-    """`10.0.0.0/8`, `10.0.0.5/255.0.0.0`, a list of them. None for what is no address of the family (a host's name).
+    """`10.0.0.0/8`, `10.0.0.5/255.0.0.0`, `10.1/16`, a list of them. None for what is no address of the family (a host's
+    name), and for a mask with more holes than can be listed.
 
-    Host bits count for nothing, as in the kernel; so does a mask with holes, which is not understood.
+    Host bits count for nothing, as in the kernel.
     """
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for part in text.split(","):
-        try:
-            network = ip_network(part, strict=False)
-        except ValueError:
+        found = _masked(part) if family == 4 else _network(part, family)
+        if found is None:
             return None
-        if network.version != family:
-            return None
-        pairs.append(_ends(network))
+        pairs += found
     return Ranges.of(pairs)
 
 
-def _ends(network: IPv4Network | IPv6Network) -> tuple[int, int]:
-    return int(network[0]), int(network[-1])
+def _network(text: str, family: Family) -> list[tuple[int, int]] | None:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    return [(int(network[0]), int(network[-1]))] if network.version == family else None
+
+
+def _masked(text: str) -> list[tuple[int, int]] | None:
+    """An address of IPv4 and its mask as iptables reads them: what is left out at the end of the address is 0, and every
+    bit of the mask counts by itself (`numeric_to_ipaddr` in libxtables)."""
+    host, _, mask = text.partition("/")
+    if host.count(".") < 3:
+        host += ".0" * (3 - host.count("."))
+    if not _DOTTED.fullmatch(mask):
+        return _network(f"{host}/{mask}" if mask else host, 4)
+    try:
+        address, bits = int(IPv4Address(host)), int(IPv4Address(mask))
+    except ValueError:
+        return None
+    below = (bits & -bits) - 1 if bits else (1 << 32) - 1
+    holes = [1 << n for n in range(32) if not bits >> n & 1 and 1 << n > below]
+    if len(holes) > MOST_HOLES:
+        return None
+    firsts = [address & bits]
+    for hole in holes:
+        firsts += [first | hole for first in firsts]
+    return [(first, first | below) for first in sorted(firsts)]
+
+
+_DOTTED = re.compile(r"\d+(\.\d+){3}")
+MOST_HOLES = 12
+"""A mask with so many bits missing between others is as many as 4096 networks."""
 
 
 def span(text: str) -> Ranges | None:

@@ -79,7 +79,7 @@ def _users(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-_MARKING = ("MARK ", "CONNMARK ", "HMARK ")
+_MARKING = ("MARK ", "CONNMARK ", "HMARK ", "IPMARK ")
 
 
 def _without_marks(line: Line) -> Line:

@@ -13,7 +13,7 @@ from portctl.program import Accept, Action, Deny, Jump, Note, Return, SetMark, T
 _NOTES = (
     *("LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "LED", "IDLETIMER", "RATEEST", "TEE", "SET", "CHECKSUM", "IMQ"),
     *("TCPMSS", "TCPOPTSTRIP", "CLASSIFY", "DSCP", "TOS", "TTL", "HL", "ECN", "SECMARK", "CONNSECMARK"),
-    *("CT", "NOTRACK"),
+    *("CT", "NOTRACK", "ACCOUNT", "LOGMARK"),
 )
 """Targets that go on and change no verdict. (A packet's state is given, so not tracking it is such a one.)"""
 
