@@ -114,8 +114,8 @@ def icmp(text: str, number: int) -> Ranges | None:
 
 
 def addresses(text: str, family: Family) -> Ranges | None:
-    """`10.0.0.0/8`, `10.0.0.5/255.0.0.0`, `10.1/16`, a list of them. None for what is no address of the family (a host's
-    name), and for a mask with more holes than can be listed.
+    """`10.0.0.0/8`, `10.0.0.5/255.0.0.0`, `10.1/16`, a list of them. None for what is no address of the family (a
+    host's name), and for a mask with more holes than can be listed.
 
     Host bits count for nothing, as in the kernel.
     """
@@ -137,8 +137,8 @@ def _network(text: str, family: Family) -> list[tuple[int, int]] | None:
 
 
 def _masked(text: str) -> list[tuple[int, int]] | None:
-    """An address of IPv4 and its mask as iptables reads them: what is left out at the end of the address is 0, and every
-    bit of the mask counts by itself (`numeric_to_ipaddr` in libxtables)."""
+    """An address of IPv4 and its mask as iptables reads them: what is left out at the end of the address is 0, and
+    every bit of the mask counts by itself (`numeric_to_ipaddr` in libxtables)."""
     host, _, mask = text.partition("/")
     if host.count(".") < 3:
         host += ".0" * (3 - host.count("."))
