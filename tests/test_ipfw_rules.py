@@ -19,6 +19,7 @@ from portctl.net import ANYWHERE, Addresses, Ranges
 from portctl.ruleset import (
     ACK,
     FIN,
+    ICMP,
     RST,
     SYN,
     TCP,
@@ -310,3 +311,17 @@ def test_a_low_port_is_blocked_in_live_connections_that_pass_whatever_stands_bes
         assert (evaluate(program(ruleset), live).verdict is Verdict.ACCEPT) is passes
         begun = replace(live, flags=SYN, state=State.NEW)
         assert evaluate(program(ruleset), begun).verdict is Verdict.DROP
+
+
+def test_an_icmp_error_to_a_blocked_destination_is_refused_whatever_starts_there(tmp_path: Path) -> None:
+    """Line 3 of the policy's table comes before ICMP errors, also outbound, where they come before known connections."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "portctl: 1\nname: a\nservices: {ssh: {ports: ssh, from: any}}\nblock: [{to: 203.0.113.0/24, ports: any}]\n"
+    )
+    ruleset = pipeline.compile(policy).ruleset
+    error = Packet(Direction.OUTBOUND, ICMP, ip_address("192.0.2.9"), ip_address("203.0.113.9"), 3 * 256 + 3)
+    assert decide(ruleset, error)[0] is Verdict.REJECT
+    assert evaluate(program(ruleset), error).verdict is Verdict.REJECT
+    elsewhere = replace(error, destination=ip_address("198.51.100.9"))
+    assert evaluate(program(ruleset), elsewhere).verdict is Verdict.ACCEPT

@@ -100,6 +100,10 @@ def _section(layout: Layout, at: Pass, rules: Sequence[Rule]) -> None:
                 if rule.original_direction:
                     early += _unless_plain(layout, at, rule, tracked)
                 else:
+                    # What belongs to no connection is stopped here by an entry that stops whatever starts one.
+                    for stopped in early if rule.verdict is Verdict.ACCEPT else ():
+                        if stopped.flows is None:
+                            _plain(layout, at, stopped, rule.flows)
                     if at is THROUGH_OUT and rule.kind is Kind.FIXED and rule.verdict is Verdict.ACCEPT:
                         nat.errors(layout, _open(layout), rule)
                     _plain(layout, at, rule)
