@@ -23,7 +23,7 @@ POOL = rf"(?P<target>[0-9a-f.:]+(?P<mask>/\d+)?|\({NAME}:0\))(?P<tport> port \d+
 LIMITS = r"source-track rule(?:, max-src-(?:conn|states) \d+)?(?:, max-src-conn-rate \d+/\d+)?"
 OPTION = re.compile(
     rf""" (?:(?P<types>icmp6?-type) (?:\d+ code \d+|\d+|\{{(?: \d+)+ \}})|user {NAME}"""
-    rf"""|(?P<flags>flags (?:S/SAFR|any))|(?P<keep>keep state(?: \({LIMITS}\))?)|(?P<no>no state)"""
+    rf"""|(?P<flags>flags (?:S/SAFR|any))|(?P<keep>keep state(?: \((?:{LIMITS}|sloppy)\))?)|(?P<no>no state)"""
     rf"""|(?P<opts>allow-opts)|label "(?P<label>[A-Za-z0-9_:.-]+)"|tag (?P<tag>{NAME})"""
     rf"""|(?P<tagged>(?:! )?tagged {NAME})|(?P<to>(?:rdr|nat)-to) {POOL})(?= |$)"""
 )

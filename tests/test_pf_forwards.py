@@ -312,3 +312,20 @@ def tagged_out(program: Program, number: int) -> Program:
     """The same where each packet leaves with a tag."""
     brought = Line((), (SetMark(NETWORK_MARK, number),))
     return Program((Chain("before", "before", (brought,), Hook("postrouting", -100)), *program.chains))
+
+
+@pytest.mark.parametrize("name", [name for name in backends.DIALECTS if name != "pf-macos"])
+@pytest.mark.parametrize("ports", ["any", "50000/udp"])
+def test_what_passes_under_keep_makes_states_beside_a_block_with_ports(name: str, ports: str) -> None:
+    """Such an entry leaves the answers of known connections alone, and without a state pf knows none."""
+    plain = {"portctl": 1, "name": "x", "services": {"ssh": {"ports": "ssh", "from": "any"}}}
+    tracked = generate.ruleset({**plain, "block": [{"from": "203.0.113.0/24", "ports": ports}]})
+    assert tracked is not None
+    lines = [line for line in conf(name, tracked).splitlines() if "portctl_keep" in line]
+    for way in ("in", "out"):
+        first, *others = [line for line in lines if line.startswith(f"pass {way} quick from any to any ")]
+        assert " flags any keep state (sloppy) allow-opts " in first
+        assert all(" no state allow-opts " in line for line in others) and others
+    alone = generate.ruleset({**plain, "block": ["203.0.113.0/24"]})
+    assert alone is not None
+    assert "sloppy" not in conf(name, alone)

@@ -147,7 +147,7 @@ def through(file: File) -> None:
                 plain = replace(rule, rate=None, max_connections=None, log=False)
                 lines += passing(plain, Way("in", patterns, tag=mark), rule.flows, sides(file, rule))
         elif rule.kind is Kind.DEFAULT and rule.verdict is Verdict.ACCEPT:
-            lines.append(keeping(rule, Way("in", tag="portctl_keep")))
+            lines += keeping(file, rule, Way("in", tag="portctl_keep"))
         elif rule.kind is Kind.DEFAULT:
             lines += refusing(file, rule, Way("in"), ANY_SIDE)
 

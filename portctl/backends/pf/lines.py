@@ -189,11 +189,16 @@ def stateless(rule: Rule, way: Way, ends: Iterable[Ends]) -> list[str]:
     return [f"pass {way.direction} quick{text}{tail}" for _, text in matches(rule.flows, ends)]
 
 
-def keeping(rule: Rule, way: Way) -> str:
-    """The line that leaves alone what passes through."""
-    return (
-        f"pass {way.direction} quick from any to any no state{ALLOW_OPTS}{label('default', rule.name)}{way.options()}"
-    )
+def keeping(file: File, rule: Rule, way: Way) -> list[str]:
+    """The lines that leave alone what passes through.
+
+    Without states every packet is judged by itself, and an entry of `block` with ports would stop answers too. Beside
+    one there are states, which ask nothing of the packets; some answers of ICMP make none, and pass by the last line.
+    """
+    tail = f"{ALLOW_OPTS}{label('default', rule.name)}{way.options()}"
+    tracked = any(each.original_direction for each in file.ruleset.forwarded)
+    states = ("flags any keep state (sloppy)", "no state") if tracked else ("no state",)
+    return [f"pass {way.direction} quick from any to any {state}{tail}" for state in states]
 
 
 def entry(ruleset: Ruleset, name: str) -> Rule | None:

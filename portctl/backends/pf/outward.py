@@ -82,12 +82,12 @@ def leaving(file: File) -> list[str]:
     lines += answering(file)
     for mark in known:
         if default.verdict is Verdict.ACCEPT and mark not in here:
-            lines.append(keeping(default, Way("out", tagged=mark)))
+            lines += keeping(file, default, Way("out", tagged=mark))
         else:
             refused = replace(default, verdict=Verdict.DROP) if mark in here else default
             lines += refusing(file, refused, Way("out", tagged=mark), ANY_SIDE)
     if default.verdict is Verdict.ACCEPT:
-        lines.append(keeping(default, Way("out", tagged="portctl_keep")))
+        lines += keeping(file, default, Way("out", tagged="portctl_keep"))
     return lines
 
 
