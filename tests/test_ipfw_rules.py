@@ -314,7 +314,7 @@ def test_a_low_port_is_blocked_in_live_connections_that_pass_whatever_stands_bes
 
 
 def test_an_icmp_error_to_a_blocked_destination_is_refused_whatever_starts_there(tmp_path: Path) -> None:
-    """Line 3 of the policy's table comes before ICMP errors, also outbound, where they come before known connections."""
+    """Line 3 of the policy's table comes before ICMP errors, also outbound, where those precede known ones."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(
         "portctl: 1\nname: a\nservices: {ssh: {ports: ssh, from: any}}\nblock: [{to: 203.0.113.0/24, ports: any}]\n"
