@@ -9,6 +9,9 @@ from portctl import backends, pipeline
 from portctl.backends.base import Ability
 from portctl.net import Ranges
 from portctl.program import Accept, Chain, Condition, Deny, Field, Hook, Jump, Line, Lookup, Program, Return
+from portctl.space.boxes import boxes, set_of
+from portctl.space.examples import example, example_within
+from portctl.space.ordinary import ordinary, usual
 from portctl.space.pieces import whole
 from portctl.space.sets import Space
 
@@ -114,3 +117,22 @@ def test_a_large_list_of_nftables_is_read_back_as_one(tmp_path: Path) -> None:
     assert len(pieces) > 4
     listed = next(rule.source.v4 for rule in ruleset.inbound if rule.name == "block" or "feed" in rule.name)
     assert len(listed.bounds) in long_conditions(whole(loaded))
+
+
+def test_a_packet_of_each_of_many_boxes_is_found_without_making_anything() -> None:
+    """Who asks who reaches a port of a long rule set asks for a packet of thousands of boxes."""
+    lines = "".join(
+        f"-A FORWARD -s 10.0.{k}.{k}/32 -d 10.1.0.{k * 3} -i eth{k % 4} -p tcp --dport {k}:{k + 99} -j ACCEPT\n"
+        f"-A FORWARD -d 10.1.0.{k} -j DROP\n"
+        for k in range(60)
+    )
+    listing = f"*filter\n:FORWARD DROP [0:0]\n{lines}-A FORWARD -s 10.0.0.0/18 -p tcp -j ACCEPT\nCOMMIT\n"
+    space = Space()
+    accepted = space.of_program(backends.load("iptables").parse({"rules.v4": listing})).accepted()
+    found = [set_of(space, box) for box in boxes(usual(accepted, ordinary(accepted)))]
+    assert len(found) > 60
+    made = space.diagrams.cuts
+    packets = [example_within(accepted, box) for box in found]
+    assert space.diagrams.cuts == made
+    assert packets == [example(accepted & box) for box in found]
+    assert example_within(accepted, space.everything() - accepted) is None

@@ -120,7 +120,7 @@ def reach(
     by = (inward, outward)
     asked = found.spoken(_asked(source or "any", to, by, direction, found.groups, source_port))
     side = found.sides(asked)[0]
-    outcomes = [each for each in _outcomes(side, asked, at) if each.verdict in ("accept", "depends")]
+    outcomes = _outcomes(side, asked, at, denied=False)
     if form == "json":
         typer.echo(json.dumps({"version": 1, **_plain(side, outcomes)}, indent=2))
     else:
@@ -309,12 +309,12 @@ def _rendered(ruleset: Ruleset, names: str) -> Iterator[Source]:
         yield sources.Source(name, "", backend.parse(backend.render(ruleset, Ability())), language="")
 
 
-def _outcomes(side: Side, asked: Query, at: datetime) -> list[Outcome]:
+def _outcomes(side: Side, asked: Query, at: datetime, denied: bool = True) -> list[Outcome]:
     from portctl.space import questions
     from portctl.space.boxes import TooMany
 
     try:
-        return questions.explain(side, asked, at)
+        return questions.explain(side, asked, at, denied)
     except TooMany:
         hint = "ask for one address, or one port"
         message = f"{side.title} judges what was asked by more cases than anybody would read"

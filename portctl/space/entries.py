@@ -9,7 +9,7 @@ from portctl.net import Ranges
 from portctl.ruleset import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Packet
 from portctl.space.boxes import Box, one_family, set_of
 from portctl.space.dimensions import PORT, PROTOCOL, Dimension
-from portctl.space.examples import example
+from portctl.space.examples import example_within
 from portctl.space.sets import PacketSet
 from portctl.space.sides import Side
 
@@ -27,7 +27,7 @@ def divided(listed: Sequence[Box], packets: PacketSet, accepting: Side) -> list[
 
 def one_of(box: Box, packets: PacketSet) -> Packet:
     """A packet of a box that a set has packets of."""
-    packet = example(set_of(packets.space, box) & packets)
+    packet = example_within(packets, set_of(packets.space, box))
     assert packet is not None
     return packet
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from portctl.net import Address, Family, Ranges
 from portctl.ruleset import ICMP, ICMPV6, LOOPBACK, PROTOCOLS_WITH_PORTS, SYN, TCP, UDP, Direction, Packet
-from portctl.space.diagram import Node
+from portctl.space.diagram import Diagrams, Node
 from portctl.space.dimensions import (
     ADDRESSES,
     DESTINATION,
@@ -87,6 +87,92 @@ def example(packets: PacketSet) -> Packet | None:
                 values[dimension] = usual[0] if usual else place.bounds[0]
             return packet_of(way, values)
     return None
+
+
+def example_within(packets: PacketSet, box: PacketSet) -> Packet | None:
+    """One packet of a set that is in a box too, as `example` of both gives one; but nothing is made for it: to ask for
+    a packet of each of thousands of boxes takes no longer than to find them."""
+    listed = packets.space.lists.listed
+    if listed is not None and listed.lists:
+        return example(packets & box)
+    for way in WAYS:
+        search = _Both(packets.space.diagrams, way)
+        if search.meets(packets.roots[way], box.roots[way]):
+            return packet_of(way, search.values(packets.roots[way], box.roots[way]))
+    return None
+
+
+@dataclass(slots=True)
+class _Both:
+    """A search for values with which two functions, that say True or False, both say True."""
+
+    diagrams: Diagrams
+    way: Way
+    _known: dict[tuple[int, int], bool] = field(default_factory=dict)
+
+    def meets(self, one: int, other: int) -> bool:
+        """Whether there are any."""
+        key = one, other
+        found = self._known.get(key)
+        if found is None:
+            nodes, values = self.diagrams.nodes, self.diagrams.values
+            if (nodes[one] is None and not values[one]) or (nodes[other] is None and not values[other]):
+                found = False
+            elif nodes[one] is None and nodes[other] is None:
+                found = True
+            else:
+                found = any(self.meets(*pair) for _, _, pair in self._pieces(*key))
+            self._known[key] = found
+        return found
+
+    def values(self, one: int, other: int) -> Values:
+        """Values of each dimension that is asked, the usual ones where they do. There are some."""
+        found: dict[Dimension, int] = {}
+        while self._dimension(one, other) is not None:
+            dimension = self._dimension(one, other)
+            assert dimension is not None
+            usual = (u for u in usual_values(dimension, self.way) if self.meets(*self._pair(one, other, dimension, u)))
+            value = next(usual, None)
+            if value is None:
+                first, end = next((a, b) for a, b, pair in self._pieces(one, other) if self.meets(*pair))
+                value = name_within(first, end) if dimension in (IN, OUT, USER) else first
+            found[dimension] = value
+            one, other = self._pair(one, other, dimension, value)
+        return found
+
+    def _dimension(self, one: int, other: int) -> Dimension | None:
+        asked = [node.dimension for node in (self.diagrams.nodes[one], self.diagrams.nodes[other]) if node is not None]
+        return min(asked) if asked else None
+
+    def _pair(self, one: int, other: int, dimension: Dimension, value: int) -> tuple[int, int]:
+        return self._child(one, dimension, value), self._child(other, dimension, value)
+
+    def _child(self, number: int, dimension: Dimension, value: int) -> int:
+        node = self.diagrams.nodes[number]
+        return self.diagrams.child(node, value) if node is not None and node.dimension == dimension else number
+
+    def _pieces(self, one: int, other: int) -> Iterator[tuple[int, int, tuple[int, int]]]:
+        """First value, end, and what both lead to, of the stretches where the second function may say True."""
+        dimension = self._dimension(one, other)
+        assert dimension is not None
+        end = size(dimension, self.way.family)
+        node, narrow = self.diagrams.nodes[one], self.diagrams.nodes[other]
+        empty = self.diagrams.leaf(False)
+        asked = narrow is not None and narrow.dimension == dimension
+        starts = (0, *narrow.cuts) if asked and narrow is not None else (0,)
+        children = narrow.children if asked and narrow is not None else (other,)
+        for first, last, inner in zip(starts, (*starts[1:], end), children, strict=True):
+            if inner == empty:
+                continue
+            if node is None or node.dimension != dimension:
+                yield first, last, (one, inner)
+                continue
+            at = bisect_right(node.cuts, first)
+            begin = first
+            while begin < last:
+                stop = min(node.cuts[at], last) if at < len(node.cuts) else last
+                yield begin, stop, (node.children[at], inner)
+                begin, at = stop, at + 1
 
 
 def examples(packets: PacketSet, most: int = 16) -> Iterator[Packet]:

@@ -129,8 +129,9 @@ def _meant(addresses: Addresses, family: Family, local: bool) -> Ranges:
     return found - LOOPBACK_ADDRESSES.family(family) if addresses.is_every(family) and not local else found
 
 
-def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcome]:
-    """The verdict on everything that a query means, cut where it changes; what accepts first, the widest first.
+def explain(side: Side, query: Query, at: datetime | None = None, denied: bool = True) -> list[Outcome]:
+    """The verdict on everything that a query means, cut where it changes; what accepts first, the widest first. Without
+    `denied` only what is accepted, or may be.
 
     Raises `TooMany`.
     """
@@ -145,7 +146,7 @@ def explain(side: Side, query: Query, at: datetime | None = None) -> list[Outcom
         ("reject", side.partition.rejected()),
         ("drop", side.partition.dropped()),
     ]
-    for verdict, all_such in parts:
+    for verdict, all_such in parts if denied else parts[:2]:
         such = all_such & meant
         if _anywhere(query):
             such = such & _here(space, verdict)
@@ -183,7 +184,7 @@ def _order(outcome: Outcome) -> tuple[float, int, tuple[int, ...]]:
 
 def reach(side: Side, query: Query, at: datetime | None = None) -> list[Outcome]:
     """Who reaches what of all that a query means: its outcomes that accept, or may. Raises `TooMany`."""
-    return [outcome for outcome in explain(side, query, at) if outcome.verdict in ("accept", "depends")]
+    return explain(side, query, at, denied=False)
 
 
 def explain_text(side: Side, outcomes: Iterable[Outcome], live: bool = False) -> str:
