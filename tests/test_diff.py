@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from portctl import backends, cli
-from portctl.cli import light
+from portctl.cli import asking, comparing, light, sources
 from portctl.hosts import process
+from portctl.problems import Problems
+from portctl.ruleset import Direction
+from portctl.space.questions import Query
 
 OLD = """\
 portctl: 1
@@ -314,3 +318,29 @@ def test_the_fast_way_and_the_usual_one_say_the_same(capsys: pytest.CaptureFixtu
         ["old.yaml", "new.yaml", "-x"],
     ):
         assert light.run(["diff", *unclear]) is None
+
+
+def test_what_is_too_much_to_be_compared_is_refused_in_words(here: Path) -> None:
+    lines = [f"-A FORWARD -s 10.{n}.0.0/16 -d 10.0.{n}.0/24 -p tcp --dport {n} -j ACCEPT" for n in range(1, 100)]
+    for name, rules in (("one", lines[:60]), ("other", lines[30:])):
+        text = "\n".join(["*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT ACCEPT", *rules, "COMMIT", ""])
+        (here / name).write_text(text)
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    one, other = (sources.read(name, at, None) for name in ("one", "other"))
+    with pytest.raises(Problems) as caught:
+        comparing.differ(one, other, at, most=500)
+    assert [problem.code for problem in caught.value.problems] == ["too-many"]
+    assert "one" in str(caught.value) and "other" in str(caught.value)
+    assert comparing.differ(one, other, at).relation == "both"
+
+
+def test_a_question_about_too_much_is_refused_in_words(here: Path) -> None:
+    rules = [f"-A FORWARD -s 10.{n}.0.0/16 -d 10.0.{n}.0/24 -p tcp --dport {n} -j ACCEPT" for n in range(1, 100)]
+    listing = "\n".join(["*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT ACCEPT", *rules, "COMMIT", ""])
+    (here / "rules").write_text(listing)
+    asked = asking.Asked((sources.read("rules", datetime(2026, 11, 1, tzinfo=UTC), None),))
+    question = Query(Direction.FORWARDED)
+    with pytest.raises(Problems) as caught:
+        asked.sides(question, most=300)
+    assert [problem.code for problem in caught.value.problems] == ["too-many-cases"]
+    assert asked.sides(question)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Format = Literal["text", "json"]
 Way = Literal["in", "out", "through"]
 ALLOWED, DENIED = 0, 1
+MOST_CUTS = 25_000_000
+"""Cuts of the diagrams of what a question is about: most of a gigabyte, and most of a minute."""
 File = Annotated[
     str | None,
     typer.Argument(help="A policy, rule files, a saved rule set. With --host: none.", show_default=False),
@@ -210,18 +212,24 @@ class Asked:
     families: tuple[Family, ...] = (4, 6)
     """Those that what was read speaks of."""
 
-    def sides(self, asked: Query) -> tuple[Side, ...]:
-        """All of them, as they are for the packets of a question."""
+    def sides(self, asked: Query, most: int = MOST_CUTS) -> tuple[Side, ...]:
+        """All of them, as they are for the packets of a question. Raises `Problems` where that takes more than so many
+        cuts to work out."""
         from portctl.program import Program
         from portctl.space import Space
+        from portctl.space.diagram import TooMuch
         from portctl.space.narrowing import narrowed
 
         space = Space()
+        space.diagrams.most = most
         found = []
         for source in self.sources:
             if isinstance(source.meaning, Program):
                 source = replace(source, meaning=narrowed(source.meaning, asked))
-            side = source.side(space)
+            try:
+                side = source.side(space)
+            except TooMuch:
+                raise _too_many(source.title) from None
             found.append(replace(side, groups=self.groups) if self.groups else side)
         return tuple(found)
 
@@ -312,13 +320,18 @@ def _rendered(ruleset: Ruleset, names: str) -> Iterator[Source]:
 def _outcomes(side: Side, asked: Query, at: datetime, denied: bool = True) -> list[Outcome]:
     from portctl.space import questions
     from portctl.space.boxes import TooMany
+    from portctl.space.diagram import TooMuch
 
     try:
         return questions.explain(side, asked, at, denied)
-    except TooMany:
-        hint = "ask for one address, or one port"
-        message = f"{side.title} judges what was asked by more cases than anybody would read"
-        raise Problems([Problem("too-many-cases", message, None, hint)]) from None
+    except (TooMany, TooMuch):
+        raise _too_many(side.title) from None
+
+
+def _too_many(title: str) -> Problems:
+    hint = "ask for one address, or one port"
+    message = f"{title} judges what was asked by more cases than anybody would read"
+    return Problems([Problem("too-many-cases", message, None, hint)])
 
 
 def _say(side: Side, outcomes: Sequence[Outcome], titled: bool, live: bool) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from portctl.hosts.git import Then
     from portctl.problems import Problems
     from portctl.space.difference import Difference
-    from portctl.space.sets import PacketSet
+    from portctl.space.sets import PacketSet, Space
     from portctl.space.sides import Side
 
 AS_BEFORE, DIFFERENT, WRONG = 0, 1, 2
@@ -46,7 +46,7 @@ def run(
         from portctl.cli import sources
 
         old, new = (sources.read(name, at, root, host) for name in files)
-        found = [_differ(old, new, at)]
+        found = [differ(old, new, at)]
     sys.stdout.write(_text(found, form, git is not None))
     sys.stdout.flush()
     for problems in wrong:
@@ -55,11 +55,31 @@ def run(
     return WRONG if wrong else DIFFERENT if failed else AS_BEFORE
 
 
-def _differ(old: Source, new: Source, at: datetime) -> Difference:
+MOST_CUTS = 25_000_000
+"""Cuts of the diagrams of both sides and of what is between them: most of a gigabyte, and most of a minute."""
+
+
+def differ(old: Source, new: Source, at: datetime, most: int = MOST_CUTS) -> Difference:
+    """The one against the other. Raises `Problems` where that takes more than so many cuts to work out."""
+    from portctl.problems import Problem, Problems
     from portctl.space import Space
-    from portctl.space.difference import differ
+    from portctl.space.diagram import TooMuch
 
     space = Space()
+    space.diagrams.most = most
+    try:
+        return _differ(space, old, new, at)
+    except TooMuch:
+        why = f"`{old.title}` and `{new.title}` distinguish too many kinds of packets to be compared as a whole"
+        hint = (
+            "compare parts: one chain with what it jumps to, say; or ask both with `portctl reach --to` and `explain`"
+        )
+        raise Problems([Problem("too-many", why, None, hint)]) from None
+
+
+def _differ(space: Space, old: Source, new: Source, at: datetime) -> Difference:
+    from portctl.space.difference import differ
+
     both = tuple(family for family in old.families if family in new.families)
     if len(both) == 1:
         print(f"Compared are the rules of IPv{both[0]} alone: one side says nothing of the other.", file=sys.stderr)
@@ -152,7 +172,7 @@ def _one(name: str, then: Then, revision: str, at: datetime, root: Path | None) 
         old or sources.nothing(f"{shown} (not in {revision})", _there(new)),
         new or sources.nothing(f"{shown} (taken away)", _there(old)),
     )
-    return _differ(old, new, at)
+    return differ(old, new, at)
 
 
 def _there(source: Source | None) -> Source:
