@@ -16,6 +16,7 @@ from portctl.importing.accounting import account, unsettled
 from portctl.importing.draft import Draft, draft
 from portctl.importing.effort import Effort
 from portctl.importing.inputs import Inputs
+from portctl.importing.listings import Read
 from portctl.importing.naming import Names
 from portctl.importing.naming import name as give_names
 from portctl.importing.starts import of_starts
@@ -107,6 +108,9 @@ def _notes(found: Draft, alike: bool) -> Iterator[str]:
     for source in found.inputs.sources:
         if source.form == "iptables -L -n":
             yield f"{source.name} leaves out interfaces: its rules may hold or not; give what iptables-save prints"
+    for source in found.inputs.sources:
+        for number, table in _again(source.read):
+            yield f"{source.name}:{number}: `{table}` begins again: read as if its lines followed those of the first"
     families = found.inputs.families
     if len(families) == 1:
         missing = 6 if families[0] == 4 else 4
@@ -120,6 +124,23 @@ def _notes(found: Draft, alike: bool) -> Iterator[str]:
         yield f"the forward path is left as {found.prepared.forward_owner} keeps it (`forward: keep`)"
     elif ("forward", "keep") in found.defaults:
         yield "the input does not filter what passes through this host; nor does the policy"
+
+
+def _again(lines: Iterable[Read]) -> Iterator[tuple[int, str]]:
+    """Where a table of iptables-save begins that has begun before, with its own chains: two listings in one file, of
+    which it cannot be known whether the second is to replace the first, as iptables-restore does, or not."""
+    seen: set[tuple[str, str]] = set()
+    begun = 0, ""
+    for number, line in lines:
+        line = line.strip()
+        if line.startswith("*"):
+            begun = number, line
+        elif (chain := re.match(r":([A-Z]+) (?:ACCEPT|DROP)\b", line)) and begun[0]:
+            place = begun[1], chain[1]
+            if place in seen:
+                yield begun
+                begun = 0, ""
+            seen.add(place)
 
 
 def _text(found: Draft, named: Names, name: str, inputs: Inputs, notes: tuple[str, ...]) -> Text:
