@@ -207,11 +207,18 @@ if [ -n "$check" ] || grep -q '^	[a-z]* next-' "$work/loaded"; then # a load bef
     exit
 fi
 
-# What maps lead to is under other names before there are new chains.
-sed -n 's/^renew chain \(.*\)/rename chain inet portctl \1 next-\1/p' "$work/plan" >"$commands"
-[ ! -s "$commands" ] || nft -f "$commands"
+# call FROM TO: gives chains that get another comment another name, without these first letters and with those.
+call() {
+    sed -n "s/^renew chain \(.*\)/rename chain inet portctl $1\1 $2\1/p" "$work/plan" >"$commands"
+    [ ! -s "$commands" ] || nft -f "$commands"
+}
+
+call '' next- # maps still lead there
 give new next- ahead beside >"$commands"
-nft -f "$commands"
+nft -f "$commands" || {
+    call next- ''
+    exit 1
+}
 
 {
     echo 'flush table inet portctl'
@@ -226,8 +233,7 @@ nft -f "$commands" || {
         take renew
     } >"$commands"
     nft -f "$commands"
-    sed -n 's/^renew chain \(.*\)/rename chain inet portctl next-\1 \1/p' "$work/plan" >"$commands"
-    nft -f "$commands"
+    call next- ''
     exit 1
 }
 

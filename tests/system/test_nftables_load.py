@@ -10,7 +10,7 @@ import pytest
 
 from portctl.hosts.namespaces import Room
 from portctl.net import Addresses, Ranges
-from portctl.ruleset import Rate, Verdict
+from portctl.ruleset import Rate, Ruleset, Verdict
 from tests import nftables_cases as cases
 from tests.nftables_cases import block, one, starts, tcp
 from tests.system import worlds
@@ -87,6 +87,21 @@ def test_a_load_that_fails_changes_nothing(room: Room, spoil: tuple[str, str], w
         result = sh(room, "/run/bundle/load.sh", *arguments)
         assert result.status == 1 and words in result.stderr
         assert checked(room, "nft", "list", "ruleset") == before
+
+
+@pytest.mark.parametrize("spoil", [("5 : jump service-s5", "5 : jump service-gone"), ("accept", "accept drop")])
+def test_a_load_that_fails_leaves_chains_and_their_comments(room: Room, spoil: tuple[str, str]) -> None:
+    def described(words: str) -> Ruleset:
+        return one(*(starts(f"s{port}", tcp(port), description=words) for port in range(1, 6)))
+
+    load(room, described("old words"))
+    before = checked(room, "nft", "list", "ruleset")
+    put(room, described("new words"))
+    room.put("/run/bundle/rules.nft", text(described("new words")).replace(*spoil).encode())
+    assert sh(room, "/run/bundle/load.sh").status == 1
+    assert checked(room, "nft", "list", "ruleset") == before
+    load(room, described("new words"))
+    assert in_order(listed(room)) == in_order(text(described("new words")))
 
 
 CONTENTS = """\
