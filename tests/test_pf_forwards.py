@@ -328,4 +328,18 @@ def test_what_passes_under_keep_makes_states_beside_a_block_with_ports(name: str
         assert all(" no state allow-opts " in line for line in others) and others
     alone = generate.ruleset({**plain, "block": ["203.0.113.0/24"]})
     assert alone is not None
-    assert "sloppy" not in conf(name, alone)
+    assert ("sloppy" in conf(name, alone)) == (name == "pf-openbsd")  # whose pf translates by states alone
+
+
+@pytest.mark.parametrize("name", [name for name in backends.DIALECTS if name != "pf-macos"])
+def test_anchors_of_others_see_what_is_left_alone(name: str) -> None:
+    """`load.sh` puts calls of anchors where the comments stand: what passes under `keep` is for them, both ways."""
+    wanted = generate.ruleset({"portctl": 1, "name": "x", "services": {"ssh": {"ports": "ssh", "from": "any"}}})
+    assert wanted is not None
+    lines = conf(name, wanted).splitlines()
+    for way, mark in (("in", " tag portctl_keep"), ("out", " tagged portctl_keep")):
+        place = lines.index(f"# anchors of others: {way}")
+        kept = [number for number, line in enumerate(lines) if line.endswith(mark)]
+        assert kept and min(kept) > place
+        before = [line for line in lines[:place] if line.startswith(f"pass {way} quick from any to any ")]
+        assert not before

@@ -36,6 +36,9 @@ class Dialect:
     first_is_global: bool = True
     """`(em0:0)` is in IPv6 the first address that is not link-local: FreeBSD from 12, pfi_instance_add in pf_if.c. The
     one of OpenBSD passes none over, and link-local addresses come first there."""
+    states_translate: bool = False
+    """A packet is translated by its state alone: what `nat-to` in an anchor of others means has no effect where the
+    rule that passes it keeps none. pf_test_rule in pf.c of OpenBSD; that of FreeBSD makes one then (`nr`)."""
     groups: bool = True
     """Interfaces have groups (`on tun`), of which `(self)` is one: OpenBSD, FreeBSD [33, 38]. The kernel of macOS has
     none: pfi_kif_match and pfi_table_update in bsd/net/pf_if.c of XNU know single interfaces, so that `(self)` is taken
@@ -69,6 +72,7 @@ def _new(name: str, sctp_ports: bool, families: tuple[str, ...] = CLONED) -> Dia
         families=families,
         below=() if "carp" in families else ("carp",),  # pf_test of OpenBSD's pf.c
         first_is_global="carp" in families,
+        states_translate="carp" not in families,
     )
 
 

@@ -194,9 +194,10 @@ def keeping(file: File, rule: Rule, way: Way) -> list[str]:
 
     Without states every packet is judged by itself, and an entry of `block` with ports would stop answers too. Beside
     one there are states, which ask nothing of the packets; some answers of ICMP make none, and pass by the last line.
+    So there are where packets are translated by their states alone, as others may mean them to be.
     """
     tail = f"{ALLOW_OPTS}{label('default', rule.name)}{way.options()}"
-    tracked = any(each.original_direction for each in file.ruleset.forwarded)
+    tracked = file.dialect.states_translate or any(each.original_direction for each in file.ruleset.forwarded)
     states = ("flags any keep state (sloppy)", "no state") if tracked else ("no state",)
     return [f"pass {way.direction} quick from any to any {state}{tail}" for state in states]
 

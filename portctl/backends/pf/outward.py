@@ -40,6 +40,8 @@ def write(file: File) -> None:
     for index, rule in enumerate(rules):
         if index == others:
             lines.append("# anchors of others: out")
+            if file.ruleset.forwarded[-1].verdict is Verdict.ACCEPT:
+                lines += keeping(file, file.ruleset.forwarded[-1], Way("out", tagged="portctl_keep"))
         if rule.kind is Kind.BLOCK:
             lines += refusing(file, rule, Way("out", rule.out_interfaces), sides(file, rule), rule.flows)
         elif says_nothing(rule):
@@ -57,7 +59,8 @@ def write(file: File) -> None:
 
 
 def leaving(file: File) -> list[str]:
-    """What passes through, by its tags; and the end of each tag, so that nothing that bears one goes on.
+    """What passes through, by its tags; and the end of each tag, so that nothing that bears one goes on but what is
+    left alone: that passes behind the anchors of others, which may translate or refuse it.
 
     What was turned to a port of this host, by an address that is another host's, does not leave."""
     ruleset, lines = file.ruleset, []
@@ -86,8 +89,6 @@ def leaving(file: File) -> list[str]:
         else:
             refused = replace(default, verdict=Verdict.DROP) if mark in here else default
             lines += refusing(file, refused, Way("out", tagged=mark), ANY_SIDE)
-    if default.verdict is Verdict.ACCEPT:
-        lines += keeping(file, default, Way("out", tagged="portctl_keep"))
     return lines
 
 
