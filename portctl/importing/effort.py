@@ -18,8 +18,8 @@ MOST_WORK = 400_000
 MOST_READ = 10_000_000
 """Lines read in search of those that decide a packet: each packet counts all lines of the input. Some 3 seconds."""
 
-MOST_CUTS = 36_000_000
-"""Cuts of the diagrams of an input and its policy: a gigabyte, and most of a minute."""
+MOST_CUTS = 26_000_000
+"""Cuts of the diagrams of an input and its policy: most of a gigabyte, and of a minute."""
 
 FINDING = 15_000
 """What it takes to find a packet of a box is as much as reading so many lines."""

@@ -68,7 +68,7 @@ def bring(
     try:
         return _brought(inputs, name, alike, own, effort)
     except TooMuch:
-        hint = "give a part of it: one chain with what it jumps to, say"
+        hint = "give a part of it: one chain with what it jumps to, say; `portctl reach --to` answers of the whole"
         why = "what the input does with all packets is too much to be worked out"
         return Imported("", unsettled(inputs, why), None, (), (Problem("too-many", why, None, hint),))
 
