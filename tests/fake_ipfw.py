@@ -9,6 +9,7 @@ The scripts start it hundreds of times: it imports as little as it can, and keep
 from __future__ import annotations
 
 import marshal
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -52,8 +53,10 @@ def read(path: str) -> dict[str, Any]:
 
 
 def write(path: str, state: dict[str, Any]) -> None:
-    with open(path, "wb") as file:  # noqa: PTH123 - as above
+    new = f"{path}.{posix.getpid()}"
+    with open(new, "wb") as file:  # noqa: PTH123 - as above
         marshal.dump(state, file)
+    posix.rename(new, path)  # a guard may write while somebody reads
 
 
 class Fake:

@@ -147,7 +147,7 @@ take() {
 
 # give CHAINS BEFORE [WHAT…]: the rules with only the sets and maps of these kinds, and with `all` chains, with those
 # `looking` into something that is `beside`, emptied before, or with `new` ones, empty. What is `beside` has BEFORE
-# before its name.
+# before its name. What is no such rules, or not all of them, comes out as something that nft refuses.
 give() {
     awk -v plan="$work/plan" -v chains="$1" -v before="$2" -v kinds=" ${3-} ${4-} ${5-} " '
         BEGIN {
@@ -169,7 +169,11 @@ give() {
             }
             return line
         }
-        /^\t(set|map|chain) [^ ]+ \{$/ {
+        NR == 1 { next }
+        /^}$/ && !closed && !inside { closed = 1; next }
+        closed || !inside && !/^\t(set|map|chain) [^ ]+ \{$/ { print; next } # no such thing is in a whole file
+        !inside {
+            inside = 1
             place = $1 " " $2
             name = $2
             chain = $1 == "chain"
@@ -188,9 +192,9 @@ give() {
                 print "}\nflush chain inet portctl " name "\ntable inet portctl {\n" block
             if (chain && chains == "all") print block
             if (chain && chains == "new" && what[place] ~ /^(ahead|renew)$/) print "\tchain " name " {\n" comment "\t}"
-            chain = object = 0
+            chain = object = inside = 0
         }
-        END { print "}" }' "$rules"
+        END { if (closed) print "}" }' "$rules"
 }
 
 commands=$work/commands

@@ -76,6 +76,10 @@ def test_a_check_changes_nothing(room: Room) -> None:
         (('skuid "nobody"', 'skuid "no-such-user"'), "User does not exist"),
         (("jump service-ssh", "jump service-gone"), "No such file"),
         (("table inet portctl {", "table inet other {"), "does not begin with the table of portctl"),
+        (("\n\tchain input {", "\n\tno such thing\n\tchain input {"), "syntax error"),
+        (("\n\tchain output {", "\n}\ntable inet more {\n\tchain output {"), "syntax error"),
+        (("\n\t}\n}\n", "\n\t}\n"), "syntax error"),
+        (("\n\t}\n}\n", "\n"), "syntax error"),
     ],
 )
 def test_a_load_that_fails_changes_nothing(room: Room, spoil: tuple[str, str], words: str) -> None:
