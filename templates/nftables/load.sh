@@ -138,10 +138,13 @@ awk -v same="$work/same" '
         }
     }' "$work/loaded" "$rules" >"$work/plan"
 
-# take WHAT [next-]: deletes these, first those that refer to others.
+# take WHAT[:next-]…: deletes these, first those that refer to others.
 take() {
     for kind in map chain set; do
-        sed -n "s/^$1 $kind /delete $kind inet portctl ${2-}/p" "$work/plan"
+        for each; do
+            case $each in *:*) sign=${each#*:} ;; *) sign= ;; esac
+            sed -n "s/^${each%:*} $kind /delete $kind inet portctl $sign/p" "$work/plan"
+        done
     done
 }
 
@@ -202,9 +205,7 @@ if [ -n "$check" ] || grep -q '^	[a-z]* next-' "$work/loaded"; then # a load bef
     sed -i -e 's/^beside /anew /' -e 's/^renew /anew /' "$work/plan"
     {
         echo 'flush table inet portctl'
-        take anew
-        take unhook
-        take gone
+        take anew unhook gone
         give all '' ahead anew
     } >"$commands"
     nft $check -f "$commands"
@@ -226,16 +227,11 @@ nft -f "$commands" || {
 
 {
     echo 'flush table inet portctl'
-    take unhook
-    take anew
+    take unhook anew
     give all next- anew
 } >"$commands"
 nft -f "$commands" || {
-    {
-        take beside next-
-        take ahead
-        take renew
-    } >"$commands"
+    take beside:next- ahead renew >"$commands"
     nft -f "$commands"
     call next- ''
     exit 1
@@ -250,9 +246,5 @@ if grep -q '^beside' "$work/plan"; then
     give looking '' >"$commands"
     nft -f "$commands"
 fi
-{
-    take beside next-
-    take renew next-
-    take gone
-} >"$commands"
+take beside:next- renew:next- gone >"$commands"
 nft -f "$commands"

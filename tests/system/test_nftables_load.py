@@ -108,6 +108,16 @@ def test_a_load_that_fails_leaves_chains_and_their_comments(room: Room, spoil: t
     assert in_order(listed(room)) == in_order(text(described("new words")))
 
 
+def test_a_chain_with_another_comment_to_which_a_map_led_that_goes(room: Room) -> None:
+    limited = [starts(f"s{p}", tcp(p), description="old", rate=Rate(9, "minute")) for p in range(1, 6)]
+    load(room, one(*limited, *(starts(f"p{p}", tcp(p)) for p in range(11, 16))))
+    plain = one(*(starts(f"{'s' if p < 6 else 'p'}{p}", tcp(p), description="new") for p in (1, 2, 3, 11, 12, 13)))
+    put(room, plain)
+    assert sh(room, "/run/bundle/load.sh", "check").ok
+    load(room, plain)
+    assert in_order(listed(room)) == in_order(text(plain))
+
+
 CONTENTS = """\
 add element inet portctl live-bans-4 { 192.0.2.66 timeout 1h, 203.0.113.0/24 }
 add element inet portctl live-bans-6 { 2001:db8:66::/48 timeout 2h }
